@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mutation.h - known bugs that a test build can switch on, to prove that the simulator finds them.
+ *
+ * Without CHP_MUTATIONS every question is the constant false and the shipped code has no trace of them.
+ */
+#ifndef CHP_BASE_MUTATION_H
+#define CHP_BASE_MUTATION_H
+
+#include <stdbool.h>
+
+/* name, what goes wrong: P numbers are pitfalls, S numbers are safety rules. */
+#define CHP_MUTATION_LIST(X)                                                                      \
+	X(P1_ACK_IGNORES_VERSION, "an ACK completes whatever write its op index now holds")       \
+	X(P3_TIMEOUT_SHRINKS_ACKS, "a write that waited long stops waiting for the missing ACKs") \
+	X(P5_VAL_IGNORES_VERSION, "a VAL validates whatever version the key has")                 \
+	X(P8_FLAG_OF_KEY, "the key's flag decides whether the pending write is an RMW")           \
+	X(P10_RMW_FROM_INVALID, "a read-modify-write starts on a key that is not Valid")          \
+	X(P56_READ_NOT_VALID, "a read is answered though the key is not Valid")                   \
+	X(S7_ABORT_WITHOUT_BASE, "an overtaken RMW counts as aborted whatever its overtaker saw") \
+	X(S8_TRANS_NOT_RESENT, "a view change does not re-send writes in Trans")                  \
+	X(S12_NO_CREDITS, "operations begin without credits")                                     \
+	X(S24_NO_RECORD, "a retry finds no record of the first execution")                        \
+	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
+	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
+	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")
+
+enum chp_mutation {
+	CHP_MUTATION_NONE = 0,
+#define CHP_MUTATION_ENUM(name, text) CHP_MUTATION_##name,
+	CHP_MUTATION_LIST(CHP_MUTATION_ENUM)
+#undef CHP_MUTATION_ENUM
+	CHP_MUTATION_COUNT
+};
+
+#ifdef CHP_MUTATIONS
+/* The one that is on; set once by the test program. */
+extern enum chp_mutation chp_mutation;
+#define CHP_MUTATED(name) (__builtin_expect(chp_mutation == CHP_MUTATION_##name, 0))
+#else
+#define CHP_MUTATED(name) (false)
+#endif
+
+#endif /* CHP_BASE_MUTATION_H */

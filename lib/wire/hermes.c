@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "wire/hermes.h"
+
+static bool
+check_inv(const struct chp_message *m, uint32_t value_max)
+{
+	const struct chp_hermes_inv *inv = (const void *)m;
+
+	if (m->len < sizeof(*inv))
+		return false;
+	if (inv->key_len == 0 || inv->key_len > CHP_KEY_BYTES_MAX || inv->value_total > value_max ||
+	    inv->value_offset != 0)
+		return false;
+	if (m->len != chp_hermes_inv_bytes(inv->key_len, inv->value_total))
+		return false;
+	if ((inv->inv_flags & ~CHP_INV_FLAGS_ALL) != 0 || inv->version == 0)
+		return false;
+	if ((inv->inv_flags & CHP_INV_TOMBSTONE) != 0 && inv->value_total != 0)
+		return false;
+	if ((inv->inv_flags & CHP_INV_SESSION) != 0 && inv->key_len != sizeof(uint64_t))
+		return false;
+	return (inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0 || inv->base < inv->version;
+}
+
+bool
+chp_hermes_check(const struct chp_message *m, uint32_t value_max)
+{
+	switch (m->type) {
+	case CHP_HERMES_INV:
+		return check_inv(m, value_max);
+	case CHP_HERMES_ACK:
+		return m->len == sizeof(struct chp_hermes_ack);
+	case CHP_HERMES_VAL:
+		return m->len == sizeof(struct chp_hermes_val);
+	default:
+		return false;
+	}
+}
