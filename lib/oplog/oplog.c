@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "oplog/oplog.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+
+#include <errno.h>
+#include <string.h>
+
+int
+chp_log_init(struct chp_log *l, uint32_t entries, uint32_t blocks, bool mark_follows_commit,
+	     const struct chp_memory *memory)
+{
+	CHP_ASSERT(chp_is_pow2(entries));
+	CHP_ASSERT_OP(entries, <=, CHP_LOG_ENTRIES_MAX);
+	*l = (struct chp_log){
+		.head = 1,
+		.next = 1,
+		.mark = 1,
+		.mask = entries - 1,
+		.mark_follows_commit = mark_follows_commit,
+	};
+	int err = chp_blocks_init(&l->blocks, blocks, memory);
+
+	if (err == 0) {
+		l->entry = memory->zalloc(entries * sizeof(*l->entry));
+		err = l->entry == NULL ? -ENOMEM : 0;
+	}
+	if (err != 0)
+		chp_log_fini(l, memory);
+	return err;
+}
+
+void
+chp_log_fini(struct chp_log *l, const struct chp_memory *memory)
+{
+	chp_blocks_fini(&l->blocks, memory);
+	memory->free(l->entry);
+	*l = (struct chp_log){ .blocks.free = CHP_BLOCK_NONE };
+}
+
+uint32_t
+chp_log_room_records(const struct chp_log *l)
+{
+	return chp_min_u32(chp_log_room(l), l->blocks.n_free / CHP_RECORD_BLOCKS_MAX);
+}
+
+uint64_t
+chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *key,
+	       const uint8_t *value, uint64_t older, bool open)
+{
+	uint64_t pos = l->next;
+
+	CHP_ASSERT_OP(chp_log_room(l), >, 0u);
+	CHP_ASSERT_OP(e->key_len, >=, 1);
+	CHP_ASSERT_OP(e->key_len, <=, CHP_KEY_BYTES_MAX);
+	CHP_ASSERT_OP(e->value_len, <=, CHP_VALUE_BYTES_MAX);
+	CHP_ASSERT_OP(older, <, pos);
+	struct chp_log_entry *to = &l->entry[pos & l->mask];
+
+	*to = (struct chp_log_entry){
+		.version = e->version,
+		.base = e->base,
+		.session = e->session,
+		.request = e->request,
+		.number = e->number,
+		.older = older,
+		.slot = e->slot,
+		.value_len = e->value_len,
+		.block = CHP_BLOCK_NONE,
+		.key_len = e->key_len,
+		.flags = open ? CHP_LOG_OPEN : 0,
+		.version_flags = e->version_flags,
+	};
+	if (e->key_len + e->value_len <= CHP_LOG_INLINE) {
+		memcpy(to->data, key, e->key_len);
+		if (e->value_len > 0)
+			memcpy(to->data + e->key_len, value, e->value_len);
+	} else {
+		to->flags |= CHP_LOG_EXTERNAL;
+		to->block = chp_blocks_put(&l->blocks, key, e->key_len, value, e->value_len);
+	}
+	l->next++;
+	return pos;
+}
+
+struct chp_log_entry *
+chp_log_at(const struct chp_log *l, uint64_t pos)
+{
+	CHP_ASSERT_OP(pos, >=, l->head);
+	CHP_ASSERT_OP(pos, <, l->next);
+	return &l->entry[pos & l->mask];
+}
+
+void
+chp_log_key(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to)
+{
+	if (e->flags & CHP_LOG_EXTERNAL)
+		chp_blocks_get(&l->blocks, e->block, 0, to, e->key_len);
+	else
+		memcpy(to, e->data, e->key_len);
+}
+
+void
+chp_log_value(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to)
+{
+	if (e->flags & CHP_LOG_EXTERNAL)
+		chp_blocks_get(&l->blocks, e->block, e->key_len, to, e->value_len);
+	else if (e->value_len > 0)
+		memcpy(to, e->data + e->key_len, e->value_len);
+}
+
+void
+chp_log_commit(struct chp_log *l, uint64_t pos)
+{
+	/*
+	 * A committed entry's older ones are committed too, and what is no longer in the log was:
+	 * both end the walk. Each entry is committed once, so all walks cost one visit an entry.
+	 */
+	while (pos != CHP_LOG_NONE && pos >= l->head) {
+		struct chp_log_entry *e = chp_log_at(l, pos);
+
+		if (e->flags & CHP_LOG_COMMITTED)
+			break;
+		e->flags |= CHP_LOG_COMMITTED;
+		CHP_ASSERT_OP(e->older, <, pos);
+		pos = e->older;
+	}
+}
+
+void
+chp_log_close(struct chp_log *l, uint64_t pos)
+{
+	struct chp_log_entry *e = chp_log_at(l, pos);
+
+	CHP_ASSERT(e->flags & CHP_LOG_OPEN);
+	e->flags &= (uint8_t)~CHP_LOG_OPEN;
+}
+
+void
+chp_log_set_mark(struct chp_log *l, uint64_t mark)
+{
+	/* Durable before it was written: that host has another log in mind. */
+	CHP_ASSERT_OP(mark, <=, l->next);
+	l->mark = chp_max_u64(l->mark, mark);
+}
+
+/* Whether the entry at pos, the head, may leave. */
+static bool
+may_leave(const struct chp_log *l, uint64_t pos)
+{
+	uint8_t flags = l->entry[pos & l->mask].flags;
+
+	return (flags & (CHP_LOG_COMMITTED | CHP_LOG_OPEN)) == CHP_LOG_COMMITTED &&
+	       (l->mark_follows_commit || pos < l->mark);
+}
+
+uint32_t
+chp_log_compact(struct chp_log *l, uint32_t max)
+{
+	uint32_t dropped = 0;
+
+	while (dropped < max && l->head < l->next && may_leave(l, l->head)) {
+		struct chp_log_entry *e = &l->entry[l->head & l->mask];
+
+		if (e->flags & CHP_LOG_EXTERNAL)
+			chp_blocks_free(&l->blocks, e->block);
+		l->head++;
+		dropped++;
+	}
+	l->mark = chp_max_u64(l->mark, l->head);
+	return dropped;
+}
+
+/* Assert one entry; returns its blocks. */
+static uint32_t
+check_entry(const struct chp_log *l, uint64_t pos)
+{
+	const struct chp_log_entry *e = chp_log_at(l, pos);
+	uint32_t bytes = e->key_len + e->value_len;
+	bool external = (e->flags & CHP_LOG_EXTERNAL) != 0;
+
+	CHP_ASSERT_OP(e->key_len, >=, 1);
+	CHP_ASSERT_OP(e->key_len, <=, CHP_KEY_BYTES_MAX);
+	CHP_ASSERT_OP(e->value_len, <=, CHP_VALUE_BYTES_MAX);
+	CHP_ASSERT_OP(e->older, <, pos);
+	CHP_ASSERT_OP(external, ==, bytes > CHP_LOG_INLINE);
+	if (e->older != CHP_LOG_NONE && e->older >= l->head) {
+		const struct chp_log_entry *older = chp_log_at(l, e->older);
+
+		CHP_ASSERT_OP(older->slot, ==, e->slot);
+		CHP_ASSERT(!(e->flags & CHP_LOG_COMMITTED) || older->flags & CHP_LOG_COMMITTED);
+	}
+	if (!external)
+		return 0;
+	CHP_ASSERT_OP(chp_blocks_length(&l->blocks, e->block), ==, chp_blocks_for(bytes));
+	return chp_blocks_for(bytes);
+}
+
+void
+chp_log_check(const struct chp_log *l)
+{
+	uint64_t blocks = 0;
+
+	CHP_ASSERT_OP(l->head, >=, 1u);
+	CHP_ASSERT_OP(l->head, <=, l->next);
+	CHP_ASSERT_OP(l->next - l->head, <=, (uint64_t)l->mask + 1);
+	CHP_ASSERT_OP(l->mark, >=, l->head);
+	CHP_ASSERT_OP(l->mark, <=, l->next);
+	for (uint64_t pos = l->head; pos < l->next; pos++)
+		blocks += check_entry(l, pos);
+	CHP_ASSERT_OP(blocks, ==, l->blocks.n - l->blocks.n_free);
+	chp_blocks_check(&l->blocks);
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * oplog.h - the log manager of one shard: append, commit, compact (paper 5.2).
+ *
+ * Positions count from 1 and are this replica's own (SAFETY 36). An entry is appended when a write is
+ * accepted; it may leave when it is committed and the durability mark has passed it. Without a host the
+ * mark follows the commit. Entries of one key are chained, newest first, so that a version that becomes
+ * Valid commits the older ones it replaces.
+ *
+ * Owner: one lcore; not thread-safe. Nothing allocates after chp_log_init.
+ */
+#ifndef CHP_OPLOG_OPLOG_H
+#define CHP_OPLOG_OPLOG_H
+
+#include "base/blocks.h"
+#include "base/limits.h"
+#include "base/memory.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CHP_LOG_NONE 0u
+#define CHP_LOG_INLINE 64u
+
+enum chp_log_flag {
+	CHP_LOG_COMMITTED = 1u << 0,  /* its version, or a newer one of its key, is Valid */
+	CHP_LOG_OPEN = 1u << 1,       /* a coordinator's own operation still needs it (SAFETY 8) */
+	CHP_LOG_EXTERNAL = 1u << 2,   /* key and value are in blocks */
+};
+
+/* One log entry: 128 bytes. */
+struct chp_log_entry {
+	uint64_t version;
+	uint64_t base;
+	uint64_t session;  /* (session, request) of the client's write, 0 = none */
+	uint64_t request;
+	uint64_t number;   /* the client's numeric result */
+	uint64_t older;    /* position of the key's previous uncommitted entry, or CHP_LOG_NONE */
+	uint32_t slot;     /* index of the key's slot in the data cache */
+	uint32_t value_len;
+	uint32_t block;    /* with CHP_LOG_EXTERNAL */
+	uint8_t key_len;
+	uint8_t flags;         /* enum chp_log_flag */
+	uint8_t version_flags; /* enum chp_inv_flag of the version */
+	uint8_t reserved;
+	uint8_t data[CHP_LOG_INLINE];
+};
+
+_Static_assert(sizeof(struct chp_log_entry) == 2 * CHP_CACHE_LINE, "two lines");
+
+struct chp_log {
+	struct chp_log_entry *entry; /* ring: position p is entry[p & mask] */
+	struct chp_blocks blocks;
+	uint64_t head;               /* oldest position kept */
+	uint64_t next;               /* position of the next append */
+	uint64_t mark;               /* every position below is durable; may be compacted if committed */
+	uint32_t mask;
+	bool mark_follows_commit;    /* no host: the durability mark is the commit */
+};
+
+/**
+ * Allocate a log.
+ *
+ * @param entries  power of two
+ * @return         0 or -ENOMEM
+ */
+int chp_log_init(struct chp_log *l, uint32_t entries, uint32_t blocks, bool mark_follows_commit,
+		 const struct chp_memory *memory);
+void chp_log_fini(struct chp_log *l, const struct chp_memory *memory);
+
+/** Entries that can be appended now. */
+static inline uint32_t
+chp_log_room(const struct chp_log *l)
+{
+	return l->mask + 1 - (uint32_t)(l->next - l->head);
+}
+
+/**
+ * Largest records that can be appended now: entries and blocks both bound it. What is granted to peers
+ * as credits is counted in these.
+ */
+uint32_t chp_log_room_records(const struct chp_log *l);
+
+/**
+ * Append an entry; the caller fills `e` but for older, block, flags and data, and has checked the room
+ * (asserted).
+ *
+ * @param older  position of the key's newest uncommitted entry, or CHP_LOG_NONE
+ * @param open   a coordinator's own operation: stays until chp_log_close
+ * @return       its position
+ */
+uint64_t chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *key,
+			const uint8_t *value, uint64_t older, bool open);
+
+/** Entry at a position that is still in the log (asserted). */
+struct chp_log_entry *chp_log_at(const struct chp_log *l, uint64_t pos);
+
+/** Copy an entry's key or value out. */
+void chp_log_key(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to);
+void chp_log_value(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to);
+
+/** Commit the entry at pos and the older uncommitted ones of its key. CHP_LOG_NONE does nothing. */
+void chp_log_commit(struct chp_log *l, uint64_t pos);
+
+/** The operation that held the entry at pos open is done with it. */
+void chp_log_close(struct chp_log *l, uint64_t pos);
+
+/** The host reports every position below `mark` durable. Never moves back. */
+void chp_log_set_mark(struct chp_log *l, uint64_t mark);
+
+/**
+ * Drop the committed, durable, closed prefix.
+ *
+ * @param max  entries to look at, so that one call is bounded
+ * @return     entries dropped
+ */
+uint32_t chp_log_compact(struct chp_log *l, uint32_t max);
+
+/** Assert every invariant; O(entries). */
+void chp_log_check(const struct chp_log *l);
+
+#endif /* CHP_OPLOG_OPLOG_H */
