@@ -1,0 +1,932 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/shard.h"
+
+#include "base/mutation.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define HEADER_BYTES ((uint32_t)sizeof(struct chp_peer_header))
+
+/* Log entries that one run may drop: a run frees at least what it can append. */
+#define COMPACT_MAX (4u * CHP_BATCH_MAX)
+/* Idle sessions are looked for this often, so many at a time. */
+#define EXPIRY_SCAN_NS UINT64_C(100000000)
+#define EXPIRY_SCAN_MAX 64u
+/* The frontend of operations that nobody outside asked for. */
+#define FRONTEND_NONE UINT32_MAX
+
+struct batch {
+	struct chp_peer_message m[CHP_BATCH_MAX];
+	struct chp_key *key[CHP_BATCH_MAX];
+	uint32_t n, n_keys;
+};
+
+struct chp_shard {
+	struct chp_out out; /* first: the protocol's calls come back with it */
+	struct chp_shard_config config;
+	const struct chp_protocol *protocol;
+	void *instance;
+	struct chp_cache *cache;
+	struct chp_log log;
+	struct chp_sessions sessions;
+	struct chp_link *link; /* by node id; our own is unused */
+	struct chp_view view;
+	struct chp_shard_counters counters;
+	struct chp_protocol_counters protocol_counters;
+	struct batch batch;
+
+	/* Of the run in progress. */
+	struct chp_effects *fx;
+	const struct chp_now *now;
+	uint32_t replies_for_ops; /* kept back from messages */
+	uint64_t session_key[CHP_BATCH_MAX];
+
+	uint64_t sessions_opened; /* the last session number's lower part */
+	uint32_t expiry_at;       /* session index where the scan goes on */
+	uint64_t expiry_ns, tick_ns;
+	uint64_t resets;          /* links to reset in the next run */
+	uint32_t first_link;      /* whose packets go first: changes so that none starves */
+};
+
+/* ------------------------------------------------------------------ lanes, credits */
+
+static void
+close_lane(struct chp_shard *s, uint32_t peer)
+{
+	struct chp_lane *lane = &s->out.lane[peer];
+
+	chp_link_close(&s->link[peer], lane->at);
+	lane->at = lane->end = NULL;
+}
+
+static void
+next_packet(struct chp_out *out, uint32_t peer, uint32_t bytes)
+{
+	struct chp_shard *s = (struct chp_shard *)out;
+	struct chp_lane *lane = &out->lane[peer];
+
+	CHP_ASSERT(peer < s->config.n_nodes && peer != s->config.self);
+	close_lane(s, peer);
+	chp_link_open(&s->link[peer], bytes, s->view.epoch, &lane->at, &lane->end);
+}
+
+static uint64_t
+live_peers(const struct chp_shard *s)
+{
+	return chp_view_live(&s->view) & ~chp_bit(s->config.self);
+}
+
+/* Operations that the peers may begin here and have not. */
+static uint64_t
+granted_open(const struct chp_shard *s)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t p = live_peers(s); p != 0; p &= p - 1) {
+		const struct chp_link *l = &s->link[chp_first_bit(p)];
+
+		sum += l->grant - l->peer_begun;
+	}
+	return sum;
+}
+
+/*
+ * Log room that is promised to nobody: what every operation open in the cluster could take when it is sent
+ * again after a view change stays free always, as does what the peers were granted (SAFETY 12).
+ */
+static uint64_t
+free_records(const struct chp_shard *s)
+{
+	uint64_t room = chp_log_room_records(&s->log);
+	uint64_t kept = (uint64_t)s->config.n_nodes * s->config.credits + granted_open(s);
+
+	return room > kept ? room - kept : 0;
+}
+
+static void
+load_credits(struct chp_shard *s)
+{
+	for (uint64_t p = live_peers(s); p != 0; p &= p - 1) {
+		uint32_t peer = chp_first_bit(p);
+		const struct chp_link *l = &s->link[peer];
+
+		s->out.lane[peer].credits = (uint32_t)(l->peer_grant - l->begun);
+	}
+	s->out.lane[s->config.self].credits = (uint32_t)chp_min_u64(free_records(s), UINT32_MAX);
+}
+
+static void
+settle_credits(struct chp_shard *s)
+{
+	for (uint64_t p = live_peers(s); p != 0; p &= p - 1) {
+		uint32_t peer = chp_first_bit(p);
+
+		s->link[peer].begun += s->out.lane[peer].begun;
+		s->out.lane[peer].begun = 0;
+	}
+	s->out.lane[s->config.self].begun = 0;
+}
+
+/* Grant each peer its window again as far as the log has room beyond our own share of one window. */
+static void
+raise_grants(struct chp_shard *s)
+{
+	uint64_t room = free_records(s);
+
+	room = room > s->config.credits ? room - s->config.credits : 0;
+	for (uint64_t p = live_peers(s); p != 0; p &= p - 1) {
+		struct chp_link *l = &s->link[chp_first_bit(p)];
+		uint64_t more = s->config.credits - (l->grant - l->peer_begun);
+
+		more = chp_min_u64(more, room);
+		room -= more;
+		chp_link_set_grant(l, l->grant + more, s->now->ns);
+	}
+}
+
+/* ------------------------------------------------------------------ messages */
+
+static void
+flush_batch(struct chp_shard *s)
+{
+	struct batch *b = &s->batch;
+
+	if (b->n == 0)
+		return;
+	for (uint32_t i = 0; i < b->n_keys; i++)
+		b->key[i]->digest = chp_cache_digest(s->cache, b->key[i]->bytes, b->key[i]->len,
+						     b->key[i]->session);
+	if (b->n_keys > 0)
+		chp_cache_find_bulk(s->cache, b->key, b->n_keys);
+	s->counters.messages += b->n;
+	s->protocol->step(s->instance, s->now, b->m, b->n, &s->out);
+	b->n = b->n_keys = 0;
+}
+
+/* Messages that may still be taken: each may make a reply. */
+static uint32_t
+message_room(const struct chp_shard *s)
+{
+	uint32_t taken = s->batch.n + s->replies_for_ops;
+
+	return s->out.replies_left > taken ? s->out.replies_left - taken : 0;
+}
+
+static void
+add_message(struct chp_shard *s, const struct chp_message *message, uint32_t from)
+{
+	struct batch *b = &s->batch;
+	struct chp_peer_message *m = &b->m[b->n++];
+
+	m->message = message;
+	m->from = (uint8_t)from;
+	if (s->protocol->key_of(message, &m->key)) {
+		m->key.pos = -1;
+		b->key[b->n_keys++] = &m->key;
+	}
+	if (b->n == CHP_BATCH_MAX)
+		flush_batch(s);
+}
+
+/* A message that begins an operation uses a credit, whatever becomes of it. */
+static bool
+take_message(struct chp_shard *s, struct chp_link *l, const struct chp_message *m)
+{
+	if ((m->flags & CHP_MESSAGE_BEGIN) != 0) {
+		if (l->peer_begun >= l->grant && !CHP_MUTATED(S12_NO_CREDITS))
+			return false;
+		l->peer_begun++;
+	}
+	return s->protocol->accepts(m, s->config.value_bytes_max);
+}
+
+/*
+ * Deliver a packet's messages from *offset on. Returns whether it is done; otherwise the rest, from
+ * *offset on, must wait: for the view of its epoch or for room for replies.
+ */
+static bool
+deliver(struct chp_shard *s, struct chp_link *l, const uint8_t *data, uint32_t len, uint32_t *offset)
+{
+	const struct chp_peer_header *h = (const void *)data;
+	const bool old = h->epoch < s->view.epoch;
+
+	if (h->epoch > s->view.epoch)
+		return false;
+	l->counters.old_epoch += old;
+	while (*offset < len) {
+		const struct chp_message *m = (const void *)(data + *offset);
+
+		if (!old && message_room(s) == 0) {
+			flush_batch(s); /* most messages make no reply */
+			if (message_room(s) == 0)
+				return false;
+		}
+		*offset += m->len;
+		if (!take_message(s, l, m))
+			l->counters.bad_message++;
+		else if (!old)
+			add_message(s, m, l->config.peer);
+	}
+	return true;
+}
+
+static void
+deliver_waiting(struct chp_shard *s, struct chp_link *l)
+{
+	struct chp_link_rx *r;
+
+	while ((r = chp_link_waiting(l)) != NULL) {
+		bool done = deliver(s, l, r->bytes, r->len, &r->offset);
+
+		flush_batch(s); /* its memory is the link's, used again for a later packet */
+		if (!done)
+			return;
+		chp_link_delivered(l, s->now->ns);
+	}
+}
+
+static void
+link_was_reset(struct chp_shard *s, uint32_t peer)
+{
+	/* The open packet went with the reset. */
+	s->out.lane[peer].at = s->out.lane[peer].end = NULL;
+	s->out.lane[peer].credits = 0;
+	s->protocol->link_down(s->instance, s->now, peer, &s->out);
+}
+
+static void
+reset_link(struct chp_shard *s, uint32_t peer)
+{
+	flush_batch(s);
+	chp_link_reset(&s->link[peer], s->now->ns);
+	link_was_reset(s, peer);
+}
+
+static void
+receive_packet(struct chp_shard *s, const struct chp_packet *p)
+{
+	const struct chp_peer_header *h = (const void *)p->data;
+	const uint32_t peer = h->from;
+	struct chp_link *l = &s->link[peer];
+	enum chp_link_verdict v;
+	uint32_t offset = HEADER_BYTES;
+	bool was_down;
+
+	if (peer >= s->config.n_nodes || peer == s->config.self || h->to != s->config.self ||
+	    h->shard != s->config.shard) {
+		s->counters.misdirected++;
+		return;
+	}
+	was_down = l->state == CHP_LINK_DOWN;
+	v = chp_link_receive(l, p->data, p->len, s->now->ns);
+	if (v == CHP_LINK_RESET) {
+		flush_batch(s);
+		link_was_reset(s, peer);
+		was_down = true;
+		v = chp_link_receive(l, p->data, p->len, s->now->ns);
+	}
+	if (was_down && l->state == CHP_LINK_UP) {
+		flush_batch(s);
+		s->protocol->link_up(s->instance, s->now, peer, &s->out);
+	}
+	if (v != CHP_LINK_DELIVER)
+		return;
+	if (!deliver(s, l, p->data, p->len, &offset)) {
+		l->counters.new_epoch_held += h->epoch > s->view.epoch;
+		chp_link_keep(l, p->data, p->len, offset);
+		return;
+	}
+	chp_link_delivered(l, s->now->ns);
+	deliver_waiting(s, l);
+}
+
+/* ------------------------------------------------------------------ client operations, sessions */
+
+static bool
+is_write(uint8_t opcode)
+{
+	return opcode != CHP_OPCODE_GET && opcode != CHP_OPCODE_PING;
+}
+
+static uint8_t *
+give_reply(struct chp_shard *s, const struct chp_reply *r)
+{
+	CHP_ASSERT_OP(s->out.replies_left, >, 0u);
+	s->out.replies_left--;
+	s->counters.replies++;
+	if (r->origin->frontend == FRONTEND_NONE)
+		return NULL;
+	return s->fx->reply(s->fx->frontend, r);
+}
+
+/* The protocol's answer: remembered with the session, whatever it is, then given (SAFETY 24). */
+static uint8_t *
+take_reply(struct chp_out *out, const struct chp_reply *r)
+{
+	struct chp_shard *s = (struct chp_shard *)out;
+
+	if (r->session != 0 && is_write(r->opcode)) {
+		struct chp_session *session = chp_session_find(&s->sessions, r->session);
+		struct chp_record *record;
+
+		if (session != NULL) {
+			record = chp_session_record(&s->sessions, session, r->request);
+			CHP_ASSERT_OP(session->open_ops, >, 0u);
+			session->open_ops--;
+			session->used_ns = s->now->ns;
+			if (record->request == r->request) {
+				record->state = CHP_RECORD_DONE;
+				record->status = r->status;
+				record->version = r->version;
+				record->number = r->number;
+			}
+		}
+	}
+	return give_reply(s, r);
+}
+
+static void
+answer(struct chp_shard *s, const struct chp_op *op, uint8_t status, uint64_t version, uint64_t number)
+{
+	struct chp_reply r = { .origin = &op->origin,
+			       .session = op->session,
+			       .request = op->request,
+			       .version = version,
+			       .number = number,
+			       .opcode = op->opcode,
+			       .status = status };
+
+	give_reply(s, &r);
+}
+
+/* The node whose incarnation has this writer number; n_nodes if it is not in the view. */
+static uint32_t
+node_of_writer(const struct chp_shard *s, uint64_t writer)
+{
+	for (uint32_t n = 0; n < s->config.n_nodes; n++)
+		if ((s->view.voters & chp_bit(n)) != 0 && s->view.writer[n] == writer)
+			return n;
+	return s->config.n_nodes;
+}
+
+/* Session numbers carry the writer number of the incarnation that opened them: their home. */
+#define SESSION_WRITER_SHIFT 48u
+
+static uint64_t
+own_writer(const struct chp_shard *s)
+{
+	return s->view.writer[s->config.self];
+}
+
+/* The record of a request says what to do with it. True: it is new and must be executed. */
+static bool
+check_record(struct chp_shard *s, const struct chp_op *op, struct chp_session *session)
+{
+	struct chp_record *record = chp_session_record(&s->sessions, session, op->request);
+
+	if (record->request == op->request && record->state != CHP_RECORD_EMPTY &&
+	    !CHP_MUTATED(S24_NO_RECORD)) {
+		if (record->state == CHP_RECORD_DONE) {
+			s->counters.retry_replayed++;
+			answer(s, op, record->status, record->version, record->number);
+		} else if (record->state == CHP_RECORD_PENDING) {
+			s->counters.retry_pending++;
+		} else {
+			answer(s, op, CHP_STATUS_UNKNOWN_OUTCOME, 0, 0);
+		}
+		return false;
+	}
+	if (record->request > op->request) {
+		s->counters.retry_stale++;
+		return false;
+	}
+	*record = (struct chp_record){ .request = op->request, .state = CHP_RECORD_PENDING };
+	session->open_ops++;
+	session->used_ns = s->now->ns;
+	return true;
+}
+
+/* [SAFETY 24] Whether a write of a session may be executed here; if not, it is answered or dropped. */
+static bool
+check_session(struct chp_shard *s, const struct chp_op *op)
+{
+	const uint64_t writer = op->session >> SESSION_WRITER_SHIFT;
+	struct chp_session *session;
+
+	if (writer != own_writer(s) && node_of_writer(s, writer) < s->config.n_nodes) {
+		answer(s, op, CHP_STATUS_REDIRECT, 0, node_of_writer(s, writer));
+		return false;
+	}
+	session = chp_session_find(&s->sessions, op->session);
+	if (session == NULL) {
+		s->counters.session_unknown++;
+		answer(s, op, CHP_STATUS_SESSION_UNKNOWN, 0, 0);
+		return false;
+	}
+	session->lowest = chp_max_u64(session->lowest, op->lowest);
+	if (op->request < session->lowest) {
+		s->counters.retry_stale++;
+		return false;
+	}
+	if (op->request - session->lowest >= s->config.session_window) {
+		s->counters.session_window++;
+		answer(s, op, CHP_STATUS_SESSION_WINDOW, 0, 0);
+		return false;
+	}
+	return check_record(s, op, session);
+}
+
+/* A session's open and close are writes of a key that is its number. */
+static bool
+prepare_session_op(struct chp_shard *s, struct chp_op *op, uint64_t *id)
+{
+	if (op->opcode == CHP_OPCODE_SESSION_OPEN) {
+		if (s->sessions.n >= s->config.sessions_max) {
+			answer(s, op, CHP_STATUS_SESSIONS_FULL, 0, 0);
+			return false;
+		}
+		*id = own_writer(s) << SESSION_WRITER_SHIFT | ++s->sessions_opened;
+		op->session = 0;
+	} else {
+		*id = op->session;
+		if (*id == 0) {
+			answer(s, op, CHP_STATUS_SESSION_UNKNOWN, 0, 0);
+			return false;
+		}
+	}
+	op->key = (struct chp_key){ .bytes = (const uint8_t *)id, .len = sizeof(*id), .session = true, .pos = -1 };
+	op->key.digest = chp_cache_digest(s->cache, op->key.bytes, op->key.len, true);
+	op->value_len = 0;
+	return op->opcode == CHP_OPCODE_SESSION_OPEN || check_session(s, op);
+}
+
+static bool
+prepare_key_op(struct chp_shard *s, struct chp_op *op)
+{
+	uint32_t shard;
+
+	if (op->key.len == 0 || op->key.len > s->config.key_bytes_max) {
+		answer(s, op, CHP_STATUS_BAD_KEY, 0, 0);
+		return false;
+	}
+	if (op->value_len > s->config.value_bytes_max) {
+		answer(s, op, CHP_STATUS_TOO_LARGE, 0, 0);
+		return false;
+	}
+	op->key.session = false;
+	op->key.pos = -1;
+	op->key.digest = chp_cache_digest(s->cache, op->key.bytes, op->key.len, false);
+	shard = chp_shard_of(op->key.digest, s->config.shards);
+	if (shard != s->config.shard) {
+		s->counters.wrong_shard++;
+		answer(s, op, CHP_STATUS_WRONG_SHARD, s->config.hash_seed,
+		       (uint64_t)s->config.shards << 32 | shard);
+		return false;
+	}
+	return op->session == 0 || !is_write(op->opcode) || check_session(s, op);
+}
+
+/* True: the operation goes to the protocol. False: it was answered, or dropped as a retry. */
+static bool
+prepare_op(struct chp_shard *s, struct chp_op *op, uint64_t *session_key)
+{
+	if (op->opcode == CHP_OPCODE_PING) {
+		answer(s, op, CHP_STATUS_OK, 0, 0);
+		return false;
+	}
+	if ((s->view.voters & chp_bit(s->config.self)) == 0) {
+		s->counters.not_serving++;
+		answer(s, op, CHP_STATUS_NOT_SERVING, 0, 0);
+		return false;
+	}
+	if (op->opcode == CHP_OPCODE_SESSION_OPEN || op->opcode == CHP_OPCODE_SESSION_CLOSE)
+		return prepare_session_op(s, op, session_key);
+	if (op->opcode < CHP_OPCODE_GET || op->opcode > CHP_OPCODE_DECR) {
+		answer(s, op, CHP_STATUS_UNKNOWN_OP, 0, 0);
+		return false;
+	}
+	return prepare_key_op(s, op);
+}
+
+static void
+run_ops(struct chp_shard *s, struct chp_op *op, uint32_t n)
+{
+	struct chp_key *key[CHP_BATCH_MAX];
+	uint32_t kept = 0;
+
+	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
+	s->counters.ops += n;
+	for (uint32_t i = 0; i < n; i++) {
+		if (!prepare_op(s, &op[i], &s->session_key[i]))
+			continue;
+		if (kept != i)
+			op[kept] = op[i];
+		key[kept] = &op[kept].key;
+		kept++;
+	}
+	if (kept == 0)
+		return;
+	chp_cache_find_bulk(s->cache, key, kept);
+	s->protocol->submit(s->instance, s->now, op, kept, &s->out);
+}
+
+/* Close one session of ours that has been idle for long: a replicated write like any close. */
+static void
+expire_sessions(struct chp_shard *s)
+{
+	struct chp_op op = { .opcode = CHP_OPCODE_SESSION_CLOSE, .origin.frontend = FRONTEND_NONE };
+
+	if (s->now->ns < s->expiry_ns || (s->view.voters & chp_bit(s->config.self)) == 0)
+		return;
+	s->expiry_ns = s->now->ns + EXPIRY_SCAN_NS;
+	for (uint32_t i = 0; i < EXPIRY_SCAN_MAX && s->out.replies_left > 0; i++) {
+		const struct chp_session *session = &s->sessions.session[s->expiry_at];
+
+		s->expiry_at = (s->expiry_at + 1) % s->sessions.capacity;
+		if (session->id == 0 || session->open_ops > 0 ||
+		    session->id >> SESSION_WRITER_SHIFT != own_writer(s) ||
+		    s->now->ns - session->used_ns < s->config.session_idle_ns)
+			continue;
+		s->session_key[0] = session->id;
+		op.key = (struct chp_key){ .bytes = (const uint8_t *)&s->session_key[0],
+					   .len = sizeof(s->session_key[0]),
+					   .session = true,
+					   .pos = -1 };
+		op.key.digest = chp_cache_digest(s->cache, op.key.bytes, op.key.len, true);
+		s->counters.sessions_expired++;
+		s->protocol->submit(s->instance, s->now, &op, 1, &s->out);
+	}
+}
+
+/* ------------------------------------------------------------------ the run */
+
+static void
+enter_view(struct chp_shard *s, const struct chp_view *v)
+{
+	const uint32_t self = s->config.self;
+
+	CHP_ASSERT_OP(v->epoch, >, s->view.epoch);
+	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
+		uint64_t incarnation = (chp_view_live(v) & chp_bit(n)) != 0 ? v->incarnation[n] : 0;
+		struct chp_link *l = &s->link[n];
+
+		if (n == self)
+			continue;
+		close_lane(s, n);
+		if (l->peer_incarnation != incarnation || l->self_incarnation != v->incarnation[self])
+			chp_link_peer(l, v->incarnation[self], incarnation, s->now->ns);
+	}
+	s->view = *v;
+	s->protocol->view(s->instance, s->now, v, &s->out);
+}
+
+static void
+receive_all(struct chp_shard *s, const struct chp_events *in)
+{
+	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
+		if (n == s->config.self)
+			continue;
+		if ((s->resets & chp_bit(n)) != 0 || chp_link_is_stuck(&s->link[n], s->now->ns))
+			reset_link(s, n);
+		deliver_waiting(s, &s->link[n]);
+	}
+	s->resets = 0;
+	for (uint32_t i = 0; i < in->n_packets; i++)
+		receive_packet(s, &in->packet[i]);
+	flush_batch(s);
+}
+
+static void
+transmit_all(struct chp_shard *s)
+{
+	struct chp_effects *fx = s->fx;
+
+	s->first_link = (s->first_link + 1) % s->config.n_nodes;
+	for (uint32_t i = 0; i < s->config.n_nodes; i++) {
+		uint32_t n = (s->first_link + i) % s->config.n_nodes;
+
+		if (n == s->config.self)
+			continue;
+		close_lane(s, n);
+		while (fx->n_used < fx->n_buffers) {
+			struct chp_buffer *b = &fx->buffer[fx->n_used];
+			uint32_t len = chp_link_transmit(&s->link[n], s->now->ns, s->view.epoch, b->data);
+
+			if (len == 0)
+				break;
+			b->len = len;
+			b->peer = n;
+			fx->n_used++;
+		}
+	}
+}
+
+/* When the next run is due without a new event. */
+static uint64_t
+next_deadline(const struct chp_shard *s, bool more)
+{
+	uint64_t wake = more ? 0 : chp_min_u64(s->tick_ns, s->expiry_ns);
+
+	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
+		const struct chp_link *l = &s->link[n];
+		const struct chp_link_rx *r = n == s->config.self ? NULL : chp_link_waiting(l);
+
+		if (n == s->config.self)
+			continue;
+		wake = chp_min_u64(wake, chp_link_wake_ns(l));
+		if (r != NULL && ((const struct chp_peer_header *)(const void *)r->bytes)->epoch <=
+					 s->view.epoch)
+			wake = 0;
+	}
+	return wake;
+}
+
+void
+chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_events *in,
+	      struct chp_effects *out)
+{
+	bool more;
+
+	CHP_ASSERT_OP(in->n_ops, <=, out->reply_room);
+	s->now = now;
+	s->fx = out;
+	s->counters.runs++;
+	s->out.replies_left = out->reply_room;
+	s->out.wake_ns = CHP_NEVER;
+	s->replies_for_ops = in->n_ops;
+	if (in->view != NULL)
+		enter_view(s, in->view);
+	receive_all(s, in);
+	s->replies_for_ops = 0;
+	load_credits(s);
+	run_ops(s, in->op, in->n_ops);
+	more = s->protocol->wake(s->instance, now, &s->out);
+	expire_sessions(s);
+	if (now->ns >= s->tick_ns) {
+		s->tick_ns = CHP_NEVER;
+		s->protocol->tick(s->instance, now, &s->out);
+	}
+	s->tick_ns = chp_min_u64(s->tick_ns, s->out.wake_ns);
+	settle_credits(s);
+	s->counters.log_compacted += chp_log_compact(&s->log, COMPACT_MAX);
+	raise_grants(s);
+	transmit_all(s);
+	out->wake_ns = next_deadline(s, more);
+}
+
+void
+chp_shard_reset_link(struct chp_shard *s, uint32_t peer)
+{
+	if (peer != s->config.self && s->link[peer].peer_incarnation != 0)
+		s->resets |= chp_bit(peer);
+}
+
+/* ------------------------------------------------------------------ life */
+
+static uint32_t
+link_queue(const struct chp_shard_config *c)
+{
+	/*
+	 * Packets with messages that may wait on one link: of our operations INV and VAL, of the peer's ACK or
+	 * NACK, each perhaps alone in its packet, and as much again re-sent after a view change.
+	 */
+	return 2 * CHP_LINK_WINDOW_MAX + 4 * c->credits + 2 * CHP_BATCH_MAX;
+}
+
+static struct chp_link_config
+link_config(const struct chp_shard_config *c, uint32_t peer)
+{
+	return (struct chp_link_config){
+		.cluster_hash = c->cluster_hash,
+		.shard = c->shard,
+		.self = c->self,
+		.peer = peer,
+		.window = c->link_window,
+		.payload_bytes_max = c->payload_bytes_max,
+		.queue = link_queue(c),
+		.rto_ns_min = c->rto_ns_min,
+		.rto_ns_max = c->rto_ns_max,
+		.ack_delay_ns = c->ack_delay_ns,
+		.link_down_ns = c->link_down_ns,
+	};
+}
+
+static struct chp_cache_config
+cache_config(const struct chp_shard_config *c)
+{
+	return (struct chp_cache_config){
+		.name = c->name,
+		.keys_max = c->keys_max,
+		.value_blocks_max = c->value_blocks_max,
+		.headroom = c->n_nodes * c->credits,
+		.seed = c->hash_seed,
+		.memory = c->memory,
+	};
+}
+
+/* Sessions of the peers' concurrent opens fit behind the admitted ones, as keys do. */
+static uint32_t
+session_capacity(const struct chp_shard_config *c)
+{
+	return c->sessions_max + 2 * c->n_nodes * c->credits;
+}
+
+void
+chp_shard_bytes(const struct chp_shard_config *c, struct chp_shard_bytes *out)
+{
+	struct chp_cache_config cache = cache_config(c);
+	struct chp_link_config link = link_config(c, 0);
+
+	out->cache = chp_cache_bytes(&cache);
+	out->log = (uint64_t)c->log_entries * sizeof(struct chp_log_entry) +
+		   (uint64_t)c->log_blocks * CHP_BLOCK_BYTES;
+	out->sessions = session_capacity(c) *
+			(sizeof(struct chp_session) + (uint64_t)c->session_window * sizeof(struct chp_record));
+	out->links = (c->n_nodes - 1) * chp_link_bytes(&link);
+	out->ops = (uint64_t)c->ops * (c->value_bytes_max + CHP_CACHE_LINE);
+	out->total = out->cache + out->log + out->sessions + out->links + out->ops;
+}
+
+static int
+create_links(struct chp_shard *s)
+{
+	s->link = s->config.memory->zalloc(s->config.n_nodes * sizeof(*s->link));
+	if (s->link == NULL)
+		return -ENOMEM;
+	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
+		struct chp_link_config link = link_config(&s->config, n);
+
+		if (n != s->config.self && chp_link_init(&s->link[n], &link, s->config.memory) != 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int
+create_parts(struct chp_shard *s)
+{
+	const struct chp_shard_config *c = &s->config;
+	const struct chp_cache_config cache = cache_config(c);
+	struct chp_protocol_env env = {
+		.log = &s->log,
+		.sessions = &s->sessions,
+		.counters = &s->protocol_counters,
+		.memory = c->memory,
+		.self = c->self,
+		.n_nodes = c->n_nodes,
+		.ops = c->ops,
+		.credits = c->credits,
+		.value_bytes_max = c->value_bytes_max,
+	};
+	int err = 0;
+
+	s->cache = chp_cache_create(&cache, &err);
+	if (s->cache == NULL)
+		return err;
+	if (chp_log_init(&s->log, c->log_entries, c->log_blocks, true, c->memory) != 0 ||
+	    chp_sessions_init(&s->sessions, session_capacity(c), c->session_window, c->memory) != 0 ||
+	    create_links(s) != 0)
+		return -ENOMEM;
+	env.cache = s->cache;
+	s->instance = c->protocol->create(&env);
+	return s->instance == NULL ? -ENOMEM : 0;
+}
+
+struct chp_shard *
+chp_shard_create(const struct chp_shard_config *config, int *err)
+{
+	struct chp_shard *s = config->memory->zalloc(sizeof(*s));
+
+	if (s == NULL) {
+		*err = -ENOMEM;
+		return NULL;
+	}
+	CHP_ASSERT(config->n_nodes >= 1 && config->n_nodes <= CHP_NODES_MAX);
+	CHP_ASSERT_OP(config->self, <, config->n_nodes);
+	CHP_ASSERT_OP(config->log_entries, >=, 4 * config->n_nodes * config->credits);
+	s->config = *config;
+	s->protocol = config->protocol;
+	s->out.next_packet = next_packet;
+	s->out.reply = take_reply;
+	*err = create_parts(s);
+	if (*err != 0) {
+		chp_shard_destroy(s);
+		return NULL;
+	}
+	return s;
+}
+
+void
+chp_shard_destroy(struct chp_shard *s)
+{
+	const struct chp_memory *memory;
+
+	if (s == NULL)
+		return;
+	memory = s->config.memory;
+	if (s->instance != NULL)
+		s->protocol->destroy(s->instance);
+	for (uint32_t n = 0; s->link != NULL && n < s->config.n_nodes; n++)
+		chp_link_fini(&s->link[n], memory);
+	memory->free(s->link);
+	chp_sessions_fini(&s->sessions, memory);
+	chp_log_fini(&s->log, memory);
+	chp_cache_destroy(s->cache);
+	memory->free(s);
+}
+
+uint32_t
+chp_shard_buffers_min(const struct chp_shard *s)
+{
+	return s->config.n_nodes;
+}
+
+/* ------------------------------------------------------------------ looking in */
+
+void
+chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->shard = s->counters;
+	out->protocol = s->protocol_counters;
+	chp_cache_stats(s->cache, &out->cache);
+	out->epoch = s->view.epoch;
+	out->open_ops = s->protocol->open_ops(s->instance);
+	out->sessions = s->sessions.n;
+	out->log_head = s->log.head;
+	out->log_next = s->log.next;
+	out->log_capacity = s->log.mask + UINT64_C(1);
+	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
+		const struct chp_link *l = &s->link[n];
+
+		if (n == s->config.self)
+			continue;
+		out->link[n] = l->counters;
+		out->link_state[n].session = l->session;
+		out->link_state[n].in_flight = l->unsent - l->acked - 1;
+		out->link_state[n].queued = l->next - l->unsent;
+		out->link_state[n].credits = l->peer_grant - l->begun;
+		out->link_state[n].rtt_ns = l->srtt_ns;
+		out->link_state[n].up = l->peer_incarnation != 0 && l->state == CHP_LINK_UP;
+	}
+}
+
+uint64_t
+chp_shard_epoch(const struct chp_shard *s)
+{
+	return s->view.epoch;
+}
+
+uint64_t
+chp_shard_digest(const struct chp_shard *s)
+{
+	return chp_cache_state_digest(s->cache) ^ chp_sessions_digest(&s->sessions);
+}
+
+bool
+chp_shard_is_idle(const struct chp_shard *s)
+{
+	if (s->protocol->open_ops(s->instance) != 0 || s->log.head != s->log.next)
+		return false;
+	for (uint32_t n = 0; n < s->config.n_nodes; n++)
+		if (n != s->config.self && s->link[n].peer_incarnation != 0 &&
+		    (s->link[n].acked + 1 != s->link[n].next || chp_link_waiting(&s->link[n]) != NULL ||
+		     s->link[n].state == CHP_LINK_DOWN))
+			return false;
+	return true;
+}
+
+void
+chp_shard_check(const struct chp_shard *s)
+{
+	chp_cache_check(s->cache);
+	chp_log_check(&s->log);
+	chp_sessions_check(&s->sessions);
+	for (uint32_t n = 0; n < s->config.n_nodes; n++)
+		if (n != s->config.self)
+			chp_link_check(&s->link[n]);
+	s->protocol->check(s->instance);
+}
+
+void
+chp_shard_dump(const struct chp_shard *s, const char *key, struct chp_text *t)
+{
+	struct chp_key k = { .pos = -1 };
+
+	if (key == NULL) {
+		s->protocol->dump(s->instance, NULL, t);
+		return;
+	}
+	k.bytes = (const uint8_t *)key;
+	k.len = (uint32_t)strlen(key);
+	k.digest = chp_cache_digest(s->cache, k.bytes, k.len, false);
+	s->protocol->dump(s->instance, &k, t);
+}
+
+struct chp_cache *
+chp_shard_cache(struct chp_shard *s)
+{
+	return s->cache;
+}

@@ -1,0 +1,1426 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * hermes.c - Hermes: leaderless, all-live, two phases (Katsarakis et al., ASPLOS'20; the paper's 5.2).
+ *
+ * Any replica coordinates a write: it invalidates the key everywhere (INV, with the value), and when all
+ * live replicas have acknowledged (ACK) it validates it (VAL). Reads are local at a replica where the key
+ * is Valid; otherwise they wait. Rules are numbered as in docs/protocols/hermes.md.
+ *
+ *   H1 read                      read()           H6 ACK                     on_ack()
+ *   H2 write, H3 RMW             start()          H7 all acknowledged        commit()
+ *   H4 INV of a write            on_inv()         H8 VAL                     on_val()
+ *   H5 INV of an RMW, NACK       on_inv(), nack() H9 re-send, H10 replay     view(), link_up()
+ *
+ * Deviations: no protocol retransmission (links are reliable), so the replay after a message-loss time-out
+ * has become the replay after a view change or a link reset; a coordinator whose RMW was overtaken tries
+ * it again itself; a VAL names the coordinator's ticket instead of the key.
+ *
+ * Invariants (hermes_check): a key without a record is Valid; the newest uncommitted log entry of a key
+ * that is not Valid is its current version; a ticket in use has a slot, and a log entry if it is our own.
+ */
+#include "base/mutation.h"
+#include "protocols/protocol.h"
+#include "wire/hermes.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+
+/* Replays open at a time: bounds what a view change adds to the links' queues at once. */
+#define REPLAYS_MAX 64u
+
+enum key_state {
+	VALID = 0, /* readable */
+	INVALID,   /* another's write is on its way */
+	WRITE,     /* our own write is on its way */
+	TRANS,     /* our own write is on its way and was overtaken by a newer one */
+	REPLAY,    /* we replay another's write */
+};
+static const char *const state_name[] = { "Valid", "Invalid", "Write", "Trans", "Replay" };
+
+/* What became of our RMW that a newer version overtook (SAFETY 7). */
+enum fate { FATE_OPEN = 0, FATE_ABORTED, FATE_UNKNOWN };
+
+/* A client operation that waits for its key, or whose write is open. */
+struct client_op {
+	struct chp_origin origin;
+	uint64_t session, request;
+	uint64_t arg;
+	uint32_t next; /* in the key's queue or the free list */
+	uint32_t value_len;
+	uint8_t opcode;
+	uint8_t tries;
+};
+
+/* A write in progress that we coordinate: our own, or a replay of another's. Its index is its ticket. */
+struct ticket {
+	uint64_t version;
+	uint64_t acked;      /* members that acknowledged this very version in this view */
+	uint64_t log;        /* position of its entry; held open while it is our own */
+	uint64_t number;     /* the client's numeric result */
+	uint64_t begun_ns;
+	uint32_t slot;
+	uint32_t op;         /* the client operation; NONE for a replay */
+	uint32_t generation;
+	uint8_t fate;
+	bool used, rmw, replay;
+};
+
+/* A key that is not Valid, or has operations waiting. */
+struct key_record {
+	uint64_t log;        /* its newest uncommitted log entry */
+	uint32_t slot;
+	uint32_t generation;
+	uint32_t own;        /* our open write in its present lineage, or NONE */
+	uint32_t replay;     /* our replay of its present version, or NONE */
+	uint32_t wait_head, wait_tail;
+	uint32_t next_ready;  /* in the ready list */
+	uint32_t next_replay; /* in the replay list or the free list */
+	bool used, is_ready, to_replay;
+};
+
+/* What key the INV with a peer's ticket was about. */
+struct inv_memory {
+	uint32_t key;
+	uint32_t generation;
+};
+
+struct list {
+	uint32_t head, tail;
+};
+
+struct hermes {
+	struct chp_protocol_env env;
+	uint64_t live;              /* of the view, ourselves included */
+	uint64_t peers;             /* of those, the others: whose ACK a write needs */
+	uint16_t writer;
+	struct client_op *op;
+	uint8_t *operand;           /* op i: value_bytes_max bytes, filled while it waits or may be retried */
+	struct ticket *ticket;
+	struct key_record *key;
+	struct inv_memory *inv;     /* peer p, ticket t: inv[p * n_tickets + t] */
+	uint32_t *free_tickets;
+	uint32_t free_op, free_key;
+	uint32_t n_tickets, n_free_tickets, n_keys, n_own, n_replays, n_open_ops;
+	struct list ready;          /* Valid keys whose queue must be served */
+	struct list to_replay;      /* keys to replay when a ticket is free */
+	uint8_t *value;             /* a value being built */
+	uint8_t *record;            /* a key and value read back from the log */
+};
+
+/* ------------------------------------------------------------------ pools and lists */
+
+static struct chp_slot *
+slot_at(const struct hermes *h, uint32_t index)
+{
+	return chp_cache_slot(h->env.cache, index);
+}
+
+static struct key_record *
+record_of(const struct hermes *h, const struct chp_slot *s)
+{
+	return s->busy == CHP_SLOT_NO_BUSY ? NULL : &h->key[s->busy];
+}
+
+static struct key_record *
+take_key(struct hermes *h, struct chp_slot *s)
+{
+	struct key_record *k = record_of(h, s);
+	uint32_t i = h->free_key;
+
+	if (k != NULL)
+		return k;
+	/* Keys in progress are bounded by credits, waiting ones by operations: see hermes_create. */
+	CHP_ASSERT_OP(i, !=, NONE);
+	k = &h->key[i];
+	h->free_key = k->next_replay;
+	*k = (struct key_record){ .slot = chp_cache_slot_index(h->env.cache, s),
+				  .generation = k->generation + 1,
+				  .log = CHP_LOG_NONE,
+				  .own = NONE,
+				  .replay = NONE,
+				  .wait_head = NONE,
+				  .wait_tail = NONE,
+				  .used = true };
+	s->busy = i;
+	return k;
+}
+
+static uint32_t
+index_of_key(const struct hermes *h, const struct key_record *k)
+{
+	return (uint32_t)(k - h->key);
+}
+
+/* A key that is Valid and waited for by nobody needs no record. */
+static void
+release_key(struct hermes *h, struct key_record *k)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+
+	if (s->state != VALID || k->wait_head != NONE || k->is_ready || k->to_replay)
+		return;
+	CHP_ASSERT(k->own == NONE && k->replay == NONE && k->log == CHP_LOG_NONE);
+	s->busy = CHP_SLOT_NO_BUSY;
+	k->used = false;
+	k->next_replay = h->free_key;
+	h->free_key = index_of_key(h, k);
+}
+
+/* A Valid key whose queue must be served. */
+static void
+make_ready(struct hermes *h, struct key_record *k)
+{
+	if (k->wait_head == NONE || k->is_ready)
+		return;
+	k->is_ready = true;
+	k->next_ready = NONE;
+	if (h->ready.head == NONE)
+		h->ready.head = index_of_key(h, k);
+	else
+		h->key[h->ready.tail].next_ready = index_of_key(h, k);
+	h->ready.tail = index_of_key(h, k);
+}
+
+static struct key_record *
+pop_ready(struct hermes *h)
+{
+	struct key_record *k = &h->key[h->ready.head];
+
+	h->ready.head = k->next_ready;
+	k->is_ready = false;
+	return k;
+}
+
+static void
+push_replay(struct hermes *h, struct key_record *k)
+{
+	k->to_replay = true;
+	k->next_replay = NONE;
+	if (h->to_replay.head == NONE)
+		h->to_replay.head = index_of_key(h, k);
+	else
+		h->key[h->to_replay.tail].next_replay = index_of_key(h, k);
+	h->to_replay.tail = index_of_key(h, k);
+}
+
+static struct key_record *
+pop_replay(struct hermes *h)
+{
+	struct key_record *k = &h->key[h->to_replay.head];
+
+	h->to_replay.head = k->next_replay;
+	k->to_replay = false;
+	return k;
+}
+
+static struct ticket *
+take_ticket(struct hermes *h, uint32_t slot, uint64_t version)
+{
+	struct ticket *t;
+
+	CHP_ASSERT_OP(h->n_free_tickets, >, 0u);
+	t = &h->ticket[h->free_tickets[--h->n_free_tickets]];
+	CHP_ASSERT(!t->used);
+	*t = (struct ticket){ .slot = slot,
+			      .version = version,
+			      .op = NONE,
+			      .generation = t->generation + 1,
+			      .used = true };
+	return t;
+}
+
+static uint32_t
+index_of_ticket(const struct hermes *h, const struct ticket *t)
+{
+	return (uint32_t)(t - h->ticket);
+}
+
+static void
+release_ticket(struct hermes *h, struct ticket *t)
+{
+	struct key_record *k = record_of(h, slot_at(h, t->slot));
+	uint32_t i = index_of_ticket(h, t);
+
+	if (k != NULL && k->own == i)
+		k->own = NONE;
+	if (k != NULL && k->replay == i)
+		k->replay = NONE;
+	if (t->replay) {
+		h->n_replays--;
+	} else {
+		chp_log_close(h->env.log, t->log);
+		h->n_own--;
+	}
+	t->used = false;
+	h->free_tickets[h->n_free_tickets++] = i;
+}
+
+static uint32_t
+take_op(struct hermes *h, const struct chp_op *from)
+{
+	uint32_t i = h->free_op;
+	struct client_op *op;
+
+	if (i == NONE)
+		return NONE;
+	op = &h->op[i];
+	h->free_op = op->next;
+	*op = (struct client_op){ .origin = from->origin,
+				  .session = from->session,
+				  .request = from->request,
+				  .arg = from->arg,
+				  .next = NONE,
+				  .value_len = from->value_len,
+				  .opcode = from->opcode };
+	h->n_open_ops++;
+	return i;
+}
+
+static void
+release_op(struct hermes *h, uint32_t i)
+{
+	h->op[i].next = h->free_op;
+	h->free_op = i;
+	h->n_open_ops--;
+}
+
+static uint8_t *
+operand_of(const struct hermes *h, uint32_t op)
+{
+	return h->operand + (size_t)op * h->env.value_bytes_max;
+}
+
+/* ------------------------------------------------------------------ replies */
+
+static void
+reply_op(struct hermes *h, struct chp_out *out, uint32_t i, uint8_t status, uint64_t version, uint64_t number)
+{
+	const struct client_op *op = &h->op[i];
+	struct chp_reply r = { .origin = &op->origin,
+			       .session = op->session,
+			       .request = op->request,
+			       .version = version,
+			       .number = number,
+			       .opcode = op->opcode,
+			       .status = status };
+
+	out->reply(out, &r);
+	release_op(h, i);
+}
+
+/* [H1] A read of a key that is Valid, under the lease. */
+static void
+read(struct hermes *h, const struct chp_now *now, const struct chp_slot *s, struct chp_reply *r,
+     struct chp_out *out)
+{
+	uint8_t *to;
+
+	if (now->ns >= now->lease_until_ns) {
+		r->status = CHP_STATUS_NOT_SERVING;
+		out->reply(out, r);
+		return;
+	}
+	h->env.counters->reads++;
+	if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0) {
+		r->status = CHP_STATUS_NOT_FOUND;
+		out->reply(out, r);
+		return;
+	}
+	r->status = CHP_STATUS_OK;
+	r->version = s->version;
+	r->value_len = s->value_len;
+	to = out->reply(out, r);
+	chp_cache_value(h->env.cache, s, to);
+}
+
+/* ------------------------------------------------------------------ INV */
+
+static uint64_t
+base_of(const struct chp_slot *s)
+{
+	uint64_t step = (s->flags & CHP_SLOT_RMW) != 0 ? 1 : 2;
+
+	if ((s->flags & (CHP_SLOT_BASE_ABSENT | CHP_SLOT_BASE_UNKNOWN)) != 0)
+		return 0;
+	return chp_version_make(chp_version_counter(s->version) - step, s->base_writer);
+}
+
+static void
+write_inv(struct chp_out *out, uint32_t peer, const struct chp_hermes_inv *header, const uint8_t *key,
+	  const uint8_t *value)
+{
+	uint8_t *m = chp_send(out, peer, header->message.len);
+	uint32_t used = (uint32_t)sizeof(*header) + header->key_len + header->value_total;
+
+	memcpy(m, header, sizeof(*header));
+	memcpy(m + sizeof(*header), key, header->key_len);
+	if (header->value_total > 0)
+		memcpy(m + sizeof(*header) + header->key_len, value, header->value_total);
+	memset(m + used, 0, header->message.len - used);
+}
+
+static struct chp_hermes_inv
+inv_header(const struct chp_log_entry *e, uint32_t ticket, uint32_t generation, uint8_t message_flags,
+	   uint8_t inv_flags)
+{
+	return (struct chp_hermes_inv){
+		.message = { .type = CHP_HERMES_INV,
+			     .flags = message_flags,
+			     .len = (uint16_t)chp_hermes_inv_bytes(e->key_len, e->value_len),
+			     .op = ticket },
+		.generation = generation,
+		.key_len = e->key_len,
+		.inv_flags = e->version_flags | inv_flags,
+		.version = e->version,
+		.base = e->base,
+		.session = e->session,
+		.request = e->request,
+		.number = e->number,
+		.value_total = e->value_len,
+	};
+}
+
+/* Send the INV of a log entry again, to some peers: needs no credit, room for it is always reserved. */
+static void
+send_from_log(struct hermes *h, uint64_t pos, struct chp_hermes_inv *header, uint64_t to, struct chp_out *out)
+{
+	const struct chp_log_entry *e = chp_log_at(h->env.log, pos);
+	uint8_t *key = h->record, *value = h->record + CHP_KEY_BYTES_MAX;
+
+	chp_log_key(h->env.log, e, key);
+	chp_log_value(h->env.log, e, value);
+	for (; to != 0; to &= to - 1)
+		write_inv(out, chp_first_bit(to), header, key, value);
+}
+
+static void
+send_ticket(struct hermes *h, const struct ticket *t, uint64_t to, struct chp_out *out)
+{
+	struct chp_hermes_inv inv =
+		inv_header(chp_log_at(h->env.log, t->log), index_of_ticket(h, t), t->generation, 0,
+			   t->replay ? CHP_INV_REPLAY : 0);
+
+	send_from_log(h, t->log, &inv, to, out);
+}
+
+/* [H5] Refuse an RMW that is older than the key: an INV with what the key has. */
+static void
+nack(struct hermes *h, const struct chp_slot *s, uint32_t to, struct chp_out *out)
+{
+	const struct key_record *k = record_of(h, s);
+	struct chp_log_entry e = { .version = s->version,
+				   .base = base_of(s),
+				   .value_len = s->value_len,
+				   .key_len = s->key_len,
+				   .version_flags = s->flags & CHP_SLOT_VERSION_FLAGS };
+	struct chp_hermes_inv inv;
+
+	h->env.counters->nacks++;
+	if (k != NULL && k->log != CHP_LOG_NONE) {
+		inv = inv_header(chp_log_at(h->env.log, k->log), CHP_OP_NONE, 0, 0, CHP_INV_NACK);
+		send_from_log(h, k->log, &inv, chp_bit(to), out);
+		return;
+	}
+	/* The key is Valid: every live replica has this version and its session's record already. */
+	inv = inv_header(&e, CHP_OP_NONE, 0, 0, CHP_INV_NACK);
+	chp_cache_key(h->env.cache, s, h->record);
+	chp_cache_value(h->env.cache, s, h->record + CHP_KEY_BYTES_MAX);
+	write_inv(out, to, &inv, h->record, h->record + CHP_KEY_BYTES_MAX);
+}
+
+static void
+send_ack(const struct chp_hermes_inv *inv, uint32_t to, struct chp_out *out)
+{
+	struct chp_hermes_ack *m = chp_send(out, to, sizeof(*m));
+
+	*m = (struct chp_hermes_ack){
+		.message = { .type = CHP_HERMES_ACK, .len = sizeof(*m), .op = inv->message.op },
+		.generation = inv->generation,
+		.version = inv->version,
+	};
+}
+
+static void
+send_val(struct hermes *h, const struct ticket *t, struct chp_out *out)
+{
+	for (uint64_t to = h->peers; to != 0; to &= to - 1) {
+		struct chp_hermes_val *m = chp_send(out, chp_first_bit(to), sizeof(*m));
+
+		*m = (struct chp_hermes_val){
+			.message = { .type = CHP_HERMES_VAL, .len = sizeof(*m), .op = index_of_ticket(h, t) },
+			.generation = t->generation,
+			.version = t->version,
+		};
+	}
+}
+
+/* ------------------------------------------------------------------ a key changes */
+
+/* A session number is a key: opening and closing it are replicated writes (SAFETY 24). */
+static void
+apply_session(struct hermes *h, const uint8_t *key, uint8_t version_flags)
+{
+	uint64_t id;
+
+	memcpy(&id, key, sizeof(id));
+	if ((version_flags & CHP_INV_TOMBSTONE) != 0)
+		chp_session_close(h->env.sessions, id);
+	else
+		chp_session_open(h->env.sessions, id);
+}
+
+/* The key gets a newer version: its slot, its log entry. The caller sets the state. */
+static void
+install(struct hermes *h, struct chp_slot *s, struct key_record *k, struct chp_log_entry *e, const uint8_t *key,
+	const uint8_t *value, bool own)
+{
+	CHP_ASSERT_OP(e->version, >, s->version);
+	chp_cache_set(h->env.cache, s, value, e->value_len, e->version_flags);
+	s->version = e->version;
+	s->base_writer = (uint16_t)e->base;
+	if (e->base == 0)
+		s->flags |= CHP_SLOT_BASE_ABSENT;
+	else
+		s->flags &= (uint8_t)~CHP_SLOT_BASE_ABSENT;
+	e->slot = k->slot;
+	k->log = chp_log_append(h->env.log, e, key, value, k->log, own);
+	if ((e->version_flags & CHP_INV_SESSION) != 0)
+		apply_session(h, key, e->version_flags);
+}
+
+/* Our ticket is committed: answer its client, if it has one. */
+static void
+finish(struct hermes *h, struct ticket *t, struct chp_out *out)
+{
+	if (t->op != NONE) {
+		h->env.counters->writes++;
+		reply_op(h, out, t->op, CHP_STATUS_OK, t->version, t->number);
+	}
+	release_ticket(h, t);
+}
+
+/* Our RMW was overtaken for good: it waits again, first in the queue. */
+static void
+retry(struct hermes *h, struct key_record *k, struct ticket *t)
+{
+	struct client_op *op = &h->op[t->op];
+
+	h->env.counters->aborts++;
+	op->tries++;
+	op->next = k->wait_head;
+	k->wait_head = t->op;
+	if (op->next == NONE)
+		k->wait_tail = t->op;
+	release_ticket(h, t);
+}
+
+/*
+ * The key is Valid at its present version. Every path to Valid comes through here (pitfall P57): it
+ * commits the log, settles our own overtaken write and lets the queue go on.
+ */
+static void
+become_valid(struct hermes *h, struct key_record *k, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+
+	s->state = VALID;
+	chp_log_commit(h->env.log, k->log);
+	k->log = CHP_LOG_NONE;
+	if (k->replay != NONE)
+		release_ticket(h, &h->ticket[k->replay]);
+	if (k->own != NONE) {
+		struct ticket *t = &h->ticket[k->own];
+
+		if (t->version == s->version) {
+			finish(h, t, out);
+		} else if (t->fate == FATE_ABORTED) {
+			retry(h, k, t);
+		} else if (t->fate == FATE_UNKNOWN) {
+			h->env.counters->unknown++;
+			reply_op(h, out, t->op, CHP_STATUS_UNKNOWN_OUTCOME, 0, 0);
+			release_ticket(h, t);
+		} else {
+			k->own = NONE; /* older than the key; stays open until all have acknowledged it */
+		}
+	}
+	make_ready(h, k);
+	release_key(h, k);
+}
+
+/* [H7] All live members have acknowledged. */
+static void
+commit(struct hermes *h, struct ticket *t, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, t->slot);
+	struct key_record *k = record_of(h, s);
+
+	CHP_ASSERT_OP(t->fate, !=, FATE_ABORTED); /* what all acknowledged was not aborted */
+	if (s->version == t->version && s->state != VALID) {
+		send_val(h, t, out);
+		become_valid(h, k, out); /* finishes the ticket */
+		return;
+	}
+	/* Overtaken: no VAL, the newer write's coordinator validates the key (optimisation O1). */
+	if (s->state == TRANS && k->own == index_of_ticket(h, t))
+		s->state = INVALID;
+	finish(h, t, out);
+}
+
+static void
+commit_if_acked(struct hermes *h, struct ticket *t, struct chp_out *out)
+{
+	if ((h->peers & ~t->acked) == 0)
+		commit(h, t, out);
+}
+
+/* [SAFETY 7] A newer version overtakes our open RMW: what its base says of the RMW. */
+static void
+judge_rmw(struct hermes *h, struct ticket *t, const struct chp_hermes_inv *inv, struct chp_out *out)
+{
+	if (t->fate != FATE_OPEN)
+		return;
+	if (CHP_MUTATED(S7_ABORT_WITHOUT_BASE))
+		t->fate = FATE_ABORTED;
+	else if ((inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0)
+		t->fate = FATE_UNKNOWN;
+	else if (inv->base == t->version)
+		finish(h, t, out); /* somebody saw it Valid: committed */
+	else if (inv->base < t->version)
+		t->fate = FATE_ABORTED;
+	else
+		t->fate = FATE_UNKNOWN;
+}
+
+static void
+adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, struct chp_out *out)
+{
+	struct key_record *k = take_key(h, s);
+	struct chp_log_entry e = { .version = inv->version,
+				   .base = inv->base,
+				   .session = inv->session,
+				   .request = inv->request,
+				   .number = inv->number,
+				   .value_len = inv->value_total,
+				   .key_len = inv->key_len,
+				   .version_flags = inv->inv_flags & CHP_SLOT_VERSION_FLAGS };
+	bool rmw;
+
+	if (k->replay != NONE)
+		release_ticket(h, &h->ticket[k->replay]);
+	/* The pending operation's own kind decides, never the flag of the key's version (pitfall P8). */
+	rmw = k->own != NONE && (CHP_MUTATED(P8_FLAG_OF_KEY) ? (s->flags & CHP_SLOT_RMW) != 0
+							     : h->ticket[k->own].rmw);
+	if (rmw)
+		judge_rmw(h, &h->ticket[k->own], inv, out);
+	install(h, s, k, &e, chp_hermes_inv_key(inv), chp_hermes_inv_value(inv), false);
+	s->state = k->own != NONE && !rmw ? TRANS : INVALID;
+}
+
+/* [H4, H5] */
+static void
+on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	const struct chp_hermes_inv *inv = (const void *)m->message;
+	const bool is_nack = (inv->inv_flags & CHP_INV_NACK) != 0;
+	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
+
+	h->env.counters->inv_received++;
+	/* Credits and headroom keep this room; a peer that does not obey them is not believed. */
+	if (chp_log_room_records(h->env.log) == 0 || !chp_cache_takes(h->env.cache)) {
+		h->env.counters->overrun++;
+		return;
+	}
+	if (s == NULL)
+		s = chp_cache_insert(h->env.cache, &m->key);
+	if (inv->version > s->version) {
+		adopt(h, s, inv, out);
+	} else if (inv->version < s->version) {
+		h->env.counters->inv_stale++;
+		if ((inv->inv_flags & CHP_INV_RMW) != 0 && !is_nack) {
+			nack(h, s, m->from, out);
+			return;
+		}
+	}
+	if (is_nack)
+		return;
+	if (inv->message.op < h->n_tickets) {
+		struct inv_memory *memory = &h->inv[m->from * h->n_tickets + inv->message.op];
+		struct key_record *k = record_of(h, s);
+
+		memory->key = k == NULL ? NONE : index_of_key(h, k);
+		memory->generation = k == NULL ? 0 : k->generation;
+	}
+	/* Whether the value was adopted or not (SAFETY 25). */
+	chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number);
+	send_ack(inv, m->from, out);
+}
+
+/* [H6] An ACK names ticket, generation and version: never a bare count (pitfall P1, SAFETY 10). */
+static void
+on_ack(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	const struct chp_hermes_ack *ack = (const void *)m->message;
+	struct ticket *t;
+
+	if (ack->message.op >= h->n_tickets) {
+		h->env.counters->ack_stale++;
+		return;
+	}
+	t = &h->ticket[ack->message.op];
+	if (!t->used || ((t->generation != ack->generation || t->version != ack->version) &&
+			 !CHP_MUTATED(P1_ACK_IGNORES_VERSION))) {
+		h->env.counters->ack_stale++;
+		return;
+	}
+	t->acked |= chp_bit(m->from);
+	commit_if_acked(h, t, out);
+}
+
+/* [H8] A VAL of exactly the key's version (pitfall P5). */
+static void
+on_val(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	const struct chp_hermes_val *val = (const void *)m->message;
+	const struct inv_memory *memory;
+	struct key_record *k;
+	struct chp_slot *s;
+
+	if (val->message.op >= h->n_tickets) {
+		h->env.counters->val_stale++;
+		return;
+	}
+	memory = &h->inv[m->from * h->n_tickets + val->message.op];
+	k = memory->key == NONE ? NULL : &h->key[memory->key];
+	if (k == NULL || !k->used || k->generation != memory->generation) {
+		h->env.counters->val_stale++;
+		return;
+	}
+	s = slot_at(h, k->slot);
+	if (s->state == VALID ||
+	    (s->version != val->version && !CHP_MUTATED(P5_VAL_IGNORES_VERSION))) {
+		h->env.counters->val_stale++;
+		return;
+	}
+	become_valid(h, k, out);
+}
+
+/* ------------------------------------------------------------------ client operations */
+
+/* What an operation would write. */
+struct intent {
+	const uint8_t *value;
+	uint32_t value_len;
+	uint64_t number;
+	uint8_t version_flags;
+	uint8_t status; /* anything but OK: answer this instead of writing */
+};
+
+/* An ASCII unsigned 64-bit number, nothing else. */
+static bool
+parse_number(const uint8_t *text, uint32_t len, uint64_t *number)
+{
+	uint64_t n = 0;
+
+	if (len == 0 || len > 20)
+		return false;
+	for (uint32_t i = 0; i < len; i++) {
+		uint64_t digit = (uint64_t)text[i] - '0';
+
+		if (digit > 9 || __builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, digit, &n))
+			return false;
+	}
+	*number = n;
+	return true;
+}
+
+static uint32_t
+print_number(uint64_t n, uint8_t *to)
+{
+	uint8_t digits[20];
+	uint32_t len = 0;
+
+	do {
+		digits[len++] = (uint8_t)('0' + n % 10);
+		n /= 10;
+	} while (n > 0);
+	for (uint32_t i = 0; i < len; i++)
+		to[i] = digits[len - 1 - i];
+	return len;
+}
+
+/* incr wraps at 2^64, decr stops at 0, as memcached does. */
+static void
+intend_number(struct hermes *h, const struct client_op *op, const struct chp_slot *s, struct intent *w)
+{
+	uint64_t n;
+
+	chp_cache_value(h->env.cache, s, h->value);
+	if (!parse_number(h->value, s->value_len, &n)) {
+		w->status = CHP_STATUS_NOT_NUMBER;
+		return;
+	}
+	if (op->opcode == CHP_OPCODE_INCR)
+		n += op->arg;
+	else
+		n = n > op->arg ? n - op->arg : 0;
+	w->number = n;
+	w->value_len = print_number(n, h->value);
+	w->value = h->value;
+	if (w->value_len > h->env.value_bytes_max)
+		w->status = CHP_STATUS_TOO_LARGE;
+}
+
+static void
+intend_join(struct hermes *h, const struct client_op *op, const struct chp_slot *s, const uint8_t *operand,
+	    struct intent *w)
+{
+	const bool append = op->opcode == CHP_OPCODE_APPEND;
+
+	w->value_len = s->value_len + op->value_len;
+	if (w->value_len > h->env.value_bytes_max) {
+		w->status = CHP_STATUS_TOO_LARGE;
+		return;
+	}
+	chp_cache_value(h->env.cache, s, h->value + (append ? 0 : op->value_len));
+	if (op->value_len > 0)
+		memcpy(h->value + (append ? s->value_len : 0), operand, op->value_len);
+	w->value = h->value;
+}
+
+/* What a read-modify-write does to the key as it is; s is NULL or at rest. */
+static void
+intend_rmw(struct hermes *h, const struct client_op *op, const struct chp_slot *s, const uint8_t *operand,
+	   struct intent *w)
+{
+	const bool present = s != NULL && (s->flags & CHP_SLOT_TOMBSTONE) == 0;
+
+	w->version_flags = CHP_INV_RMW;
+	if (op->opcode == CHP_OPCODE_ADD) {
+		if (present)
+			w->status = CHP_STATUS_EXISTS;
+		return;
+	}
+	if (!present) {
+		w->status = CHP_STATUS_NOT_FOUND;
+		return;
+	}
+	switch (op->opcode) {
+	case CHP_OPCODE_CAS:
+		if (s->version != op->arg)
+			w->status = CHP_STATUS_COMPARE_FAILED;
+		break;
+	case CHP_OPCODE_DELETE:
+		w->version_flags |= CHP_INV_TOMBSTONE;
+		break;
+	case CHP_OPCODE_APPEND:
+	case CHP_OPCODE_PREPEND:
+		intend_join(h, op, s, operand, w);
+		break;
+	case CHP_OPCODE_INCR:
+	case CHP_OPCODE_DECR:
+		intend_number(h, op, s, w);
+		break;
+	default:
+		CHP_ASSERT_OP(op->opcode, ==, CHP_OPCODE_REPLACE);
+	}
+}
+
+static struct intent
+intend(struct hermes *h, const struct client_op *op, const struct chp_slot *s, const uint8_t *operand)
+{
+	struct intent w = { .value = operand, .value_len = op->value_len, .status = CHP_STATUS_OK };
+
+	switch (op->opcode) {
+	case CHP_OPCODE_PUT:
+		break;
+	case CHP_OPCODE_SESSION_OPEN:
+		w.version_flags = CHP_INV_SESSION;
+		break;
+	case CHP_OPCODE_SESSION_CLOSE:
+		w.version_flags = CHP_INV_SESSION | CHP_INV_TOMBSTONE;
+		if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0)
+			w.status = CHP_STATUS_SESSION_UNKNOWN;
+		break;
+	default:
+		intend_rmw(h, op, s, operand, &w);
+	}
+	return w;
+}
+
+/* Busy and full are decided here, before the first INV: certainly not applied (SAFETY 12). */
+static uint8_t
+admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, const struct intent *w,
+      const struct client_op *op, const struct chp_out *out)
+{
+	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits ||
+	    (chp_out_credits(out, h->live) == 0 && !CHP_MUTATED(S12_NO_CREDITS))) {
+		h->env.counters->busy++;
+		return CHP_STATUS_BUSY;
+	}
+	/* A tombstone takes no more room than the record it replaces: deletes work on a full cache. */
+	if ((w->version_flags & CHP_INV_TOMBSTONE) == 0 &&
+	    !chp_cache_admits(h->env.cache, key->len, w->value_len, s == NULL)) {
+		h->env.counters->full++;
+		return CHP_STATUS_FULL;
+	}
+	return CHP_STATUS_OK;
+}
+
+/* [H2, H3] Begin the write: version, slot, log, INV to all. The key is Valid or absent. */
+static void
+begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *s, const struct chp_key *key,
+      const struct intent *w, struct chp_out *out)
+{
+	const struct client_op *op = &h->op[i];
+	const bool rmw = (w->version_flags & CHP_INV_RMW) != 0;
+	struct chp_log_entry e = { .session = op->session,
+				   .request = op->request,
+				   .number = w->number,
+				   .value_len = (w->version_flags & CHP_INV_TOMBSTONE) != 0 ? 0 : w->value_len,
+				   .key_len = (uint8_t)key->len,
+				   .version_flags = w->version_flags };
+	struct chp_hermes_inv inv;
+	struct key_record *k;
+	struct ticket *t;
+
+	if (s == NULL)
+		s = chp_cache_insert(h->env.cache, key);
+	e.base = s->version;
+	e.version = chp_version_make(chp_version_counter(s->version) + (rmw ? 1 : 2), h->writer);
+	k = take_key(h, s);
+	t = take_ticket(h, k->slot, e.version);
+	h->n_own++;
+	install(h, s, k, &e, key->bytes, w->value, true);
+	s->state = WRITE;
+	t->log = k->log;
+	t->op = i;
+	t->rmw = rmw;
+	t->number = w->number;
+	t->begun_ns = now->ns;
+	k->own = index_of_ticket(h, t);
+	inv = inv_header(&e, k->own, t->generation, CHP_MESSAGE_BEGIN, 0);
+	for (uint64_t to = h->live; to != 0; to &= to - 1) {
+		uint32_t peer = chp_first_bit(to);
+
+		if (!CHP_MUTATED(S12_NO_CREDITS) || out->lane[peer].credits > 0)
+			chp_out_begin(out, peer);
+		if (peer != h->env.self)
+			write_inv(out, peer, &inv, key->bytes, w->value);
+	}
+	h->env.counters->begun++;
+	commit_if_acked(h, t, out); /* a cluster of one */
+}
+
+/* Do a write on a key that is Valid or absent: answer it at once or begin it. */
+static void
+start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *s, const struct chp_key *key,
+      const uint8_t *operand, struct chp_out *out)
+{
+	const struct client_op *op = &h->op[i];
+	struct intent w = intend(h, op, s, operand);
+
+	if (w.status == CHP_STATUS_OK)
+		w.status = admit(h, s, key, &w, op, out);
+	if (w.status != CHP_STATUS_OK) {
+		reply_op(h, out, i, w.status, s == NULL ? 0 : s->version, 0);
+		return;
+	}
+	/* What may be overtaken and tried again keeps its operand. */
+	if ((w.version_flags & CHP_INV_RMW) != 0 && operand != operand_of(h, i) && op->value_len > 0)
+		memcpy(operand_of(h, i), operand, op->value_len);
+	if (op->opcode == CHP_OPCODE_SESSION_OPEN)
+		memcpy(&w.number, key->bytes, sizeof(w.number));
+	begin(h, now, i, s, key, &w, out);
+}
+
+/* The key is not Valid, or others wait for it: wait in its queue, in order of arrival. */
+static void
+park(struct hermes *h, const struct chp_op *from, struct chp_slot *s, struct chp_out *out)
+{
+	struct key_record *k = record_of(h, s);
+	uint32_t i = take_op(h, from);
+
+	if (i == NONE) {
+		struct chp_reply r = { .origin = &from->origin,
+				       .session = from->session,
+				       .request = from->request,
+				       .opcode = from->opcode,
+				       .status = CHP_STATUS_BUSY };
+
+		h->env.counters->busy++;
+		out->reply(out, &r);
+		return;
+	}
+	if (from->value_len > 0)
+		memcpy(operand_of(h, i), from->value, from->value_len);
+	if (k->wait_head == NONE)
+		k->wait_head = i;
+	else
+		h->op[k->wait_tail].next = i;
+	k->wait_tail = i;
+	if (from->opcode == CHP_OPCODE_GET)
+		h->env.counters->reads_parked++;
+	else
+		h->env.counters->writes_parked++;
+}
+
+static void
+submit_one(struct hermes *h, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
+{
+	struct chp_slot *s = chp_cache_find(h->env.cache, &op->key);
+	bool at_rest = s == NULL || s->busy == CHP_SLOT_NO_BUSY;
+	uint32_t i;
+
+	if (CHP_MUTATED(P56_READ_NOT_VALID) && op->opcode == CHP_OPCODE_GET)
+		at_rest = true;
+	if (CHP_MUTATED(P10_RMW_FROM_INVALID) && s != NULL && s->state == INVALID &&
+	    h->key[s->busy].own == NONE && op->opcode != CHP_OPCODE_GET)
+		at_rest = true;
+	if (!at_rest) {
+		park(h, op, s, out);
+		return;
+	}
+	if (op->opcode == CHP_OPCODE_GET) {
+		struct chp_reply r = { .origin = &op->origin,
+				       .session = op->session,
+				       .request = op->request,
+				       .opcode = op->opcode };
+
+		read(h, now, s, &r, out);
+		return;
+	}
+	i = take_op(h, op);
+	if (i == NONE) {
+		struct chp_reply r = { .origin = &op->origin,
+				       .session = op->session,
+				       .request = op->request,
+				       .opcode = op->opcode,
+				       .status = CHP_STATUS_BUSY };
+
+		h->env.counters->busy++;
+		out->reply(out, &r);
+		return;
+	}
+	start(h, now, i, s, &op->key, op->value, out);
+}
+
+static void
+hermes_submit(void *p, const struct chp_now *now, const struct chp_op *op, uint32_t n, struct chp_out *out)
+{
+	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
+	for (uint32_t i = 0; i < n; i++)
+		submit_one(p, now, &op[i], out);
+}
+
+static void
+hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m, uint32_t n, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	(void)now;
+	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
+	for (uint32_t i = 0; i < n; i++) {
+		switch (m[i].message->type) {
+		case CHP_HERMES_INV:
+			on_inv(h, &m[i], out);
+			break;
+		case CHP_HERMES_ACK:
+			on_ack(h, &m[i], out);
+			break;
+		default:
+			on_val(h, &m[i], out);
+		}
+	}
+}
+
+/* ------------------------------------------------------------------ what waited */
+
+/* Serve a Valid key's queue until a write begins, the queue ends or room for replies does. */
+static void
+serve_queue(struct hermes *h, const struct chp_now *now, struct key_record *k, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+	uint8_t bytes[CHP_KEY_BYTES_MAX];
+	struct chp_key key = { .bytes = bytes, .len = s->key_len };
+
+	chp_cache_key(h->env.cache, s, bytes);
+	while (s->state == VALID && k->wait_head != NONE && out->replies_left > 0) {
+		uint32_t i = k->wait_head;
+		struct client_op *op = &h->op[i];
+
+		k->wait_head = op->next;
+		if (op->opcode == CHP_OPCODE_GET) {
+			struct chp_reply r = { .origin = &op->origin,
+					       .session = op->session,
+					       .request = op->request,
+					       .opcode = op->opcode };
+
+			read(h, now, s, &r, out);
+			release_op(h, i);
+		} else {
+			start(h, now, i, s, &key, operand_of(h, i), out);
+		}
+	}
+}
+
+/* [H10] Replay the present version of a key that is not Valid. */
+static void
+start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+	struct ticket *t;
+
+	t = take_ticket(h, k->slot, s->version);
+	t->replay = true;
+	t->log = k->log;
+	t->rmw = (s->flags & CHP_SLOT_RMW) != 0;
+	t->begun_ns = now->ns;
+	h->n_replays++;
+	k->replay = index_of_ticket(h, t);
+	if (s->state == INVALID)
+		s->state = REPLAY;
+	h->env.counters->replays++;
+	send_ticket(h, t, h->peers, out);
+	commit_if_acked(h, t, out);
+}
+
+/* Whether the present version waits for somebody else's VAL, and nobody here is replaying it. */
+static bool
+needs_replay(const struct hermes *h, const struct key_record *k)
+{
+	const struct chp_slot *s = slot_at(h, k->slot);
+
+	if (s->state == VALID || k->replay != NONE)
+		return false;
+	return k->own == NONE || h->ticket[k->own].version != s->version;
+}
+
+/* A view of ourselves alone: what was open needs nobody's acknowledgement. */
+static void
+commit_alone(struct hermes *h, struct chp_out *out)
+{
+	for (uint32_t i = 0; i < h->n_tickets && h->n_own + h->n_replays > 0 && out->replies_left > 0; i++)
+		if (h->ticket[i].used && h->ticket[i].fate == FATE_OPEN)
+			commit(h, &h->ticket[i], out);
+}
+
+static bool
+hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	if (h->peers == 0)
+		commit_alone(h, out);
+	while (h->to_replay.head != NONE && h->n_replays < REPLAYS_MAX && out->replies_left > 0) {
+		struct key_record *k = pop_replay(h);
+
+		if (needs_replay(h, k))
+			start_replay(h, now, k, out);
+		else
+			release_key(h, k);
+	}
+	while (h->ready.head != NONE && out->replies_left > 0) {
+		struct key_record *k = &h->key[h->ready.head];
+
+		serve_queue(h, now, k, out);
+		if (slot_at(h, k->slot)->state == VALID && k->wait_head != NONE)
+			break; /* no room for replies */
+		pop_ready(h);
+		release_key(h, k);
+	}
+	return h->ready.head != NONE || (h->to_replay.head != NONE && h->n_replays < REPLAYS_MAX);
+}
+
+/* Only a view change takes a member out of the set that must acknowledge (pitfall P3). */
+static void
+hermes_tick(void *p, const struct chp_now *now, struct chp_out *out)
+{
+	struct hermes *h = p;
+	const uint64_t impatient_ns = 2000000;
+
+	if (!CHP_MUTATED(P3_TIMEOUT_SHRINKS_ACKS))
+		return;
+	chp_out_wake_at(out, now->ns + impatient_ns);
+	for (uint32_t i = 0; i < h->n_tickets && out->replies_left > 0; i++) {
+		struct ticket *t = &h->ticket[i];
+
+		if (t->used && t->fate == FATE_OPEN && t->acked != 0 && now->ns > t->begun_ns + impatient_ns)
+			commit(h, t, out);
+	}
+}
+
+/* ------------------------------------------------------------------ views and links */
+
+/* Every key that is not Valid is replayed, its writer alive or not (SAFETY 8). */
+static void
+queue_replays(struct hermes *h)
+{
+	for (uint32_t i = 0; i < h->n_keys; i++) {
+		struct key_record *k = &h->key[i];
+
+		if (!k->used || k->to_replay || !needs_replay(h, k))
+			continue;
+		push_replay(h, k);
+	}
+}
+
+static void
+forget_invs(struct hermes *h, uint32_t peer)
+{
+	for (uint32_t t = 0; t < h->n_tickets; t++)
+		h->inv[peer * h->n_tickets + t].key = NONE;
+}
+
+/* Replays of the old view are dropped; the keys are queued again. */
+static void
+drop_replays(struct hermes *h)
+{
+	for (uint32_t i = 0; i < h->n_tickets; i++) {
+		struct ticket *t = &h->ticket[i];
+
+		if (!t->used || !t->replay)
+			continue;
+		if (slot_at(h, t->slot)->state == REPLAY)
+			slot_at(h, t->slot)->state = INVALID;
+		release_ticket(h, t);
+	}
+}
+
+/* [H9, SAFETY 8] Everything in flight is lost: re-send every own open write, replay every other. */
+static void
+hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	(void)now;
+	h->live = chp_view_live(v);
+	h->peers = h->live & ~chp_bit(h->env.self);
+	h->writer = v->writer[h->env.self];
+	for (uint32_t peer = 0; peer < h->env.n_nodes; peer++)
+		forget_invs(h, peer);
+	drop_replays(h);
+	for (uint32_t i = 0; i < h->n_tickets; i++) {
+		struct ticket *t = &h->ticket[i];
+
+		if (!t->used || t->fate != FATE_OPEN)
+			continue;
+		if (CHP_MUTATED(S8_TRANS_NOT_RESENT) && slot_at(h, t->slot)->version != t->version)
+			continue;
+		t->acked = 0; /* of an RMW they must not count any more (pitfall P9) */
+		h->env.counters->resent++;
+		send_ticket(h, t, h->peers, out);
+	}
+	queue_replays(h);
+}
+
+static void
+hermes_link_down(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out)
+{
+	(void)now;
+	(void)out;
+	forget_invs(p, peer);
+}
+
+/* What was under way to the peer and from it is lost: INVs are sent again, lost VALs replaced by replays. */
+static void
+hermes_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	(void)now;
+	if ((h->peers & chp_bit(peer)) == 0)
+		return;
+	for (uint32_t i = 0; i < h->n_tickets; i++) {
+		struct ticket *t = &h->ticket[i];
+
+		if (!t->used || t->fate != FATE_OPEN || (t->acked & chp_bit(peer)) != 0)
+			continue;
+		h->env.counters->resent++;
+		send_ticket(h, t, chp_bit(peer), out);
+	}
+	queue_replays(h);
+}
+
+/* ------------------------------------------------------------------ life, checks */
+
+static void
+hermes_destroy(void *p)
+{
+	struct hermes *h = p;
+	const struct chp_memory *memory;
+
+	if (h == NULL)
+		return;
+	memory = h->env.memory;
+	memory->free(h->op);
+	memory->free(h->operand);
+	memory->free(h->ticket);
+	memory->free(h->key);
+	memory->free(h->inv);
+	memory->free(h->free_tickets);
+	memory->free(h->value);
+	memory->free(h->record);
+	memory->free(h);
+}
+
+static bool
+allocate(struct hermes *h)
+{
+	const struct chp_protocol_env *env = &h->env;
+	const struct chp_memory *m = env->memory;
+
+	h->op = m->zalloc(env->ops * sizeof(*h->op));
+	h->operand = m->zalloc((size_t)env->ops * env->value_bytes_max);
+	h->ticket = m->zalloc(h->n_tickets * sizeof(*h->ticket));
+	h->key = m->zalloc(h->n_keys * sizeof(*h->key));
+	h->inv = m->zalloc((size_t)env->n_nodes * h->n_tickets * sizeof(*h->inv));
+	h->free_tickets = m->zalloc(h->n_tickets * sizeof(*h->free_tickets));
+	h->value = m->zalloc(CHP_VALUE_BYTES_MAX);
+	h->record = m->zalloc(CHP_RECORD_BYTES_MAX);
+	return h->op != NULL && h->operand != NULL && h->ticket != NULL && h->key != NULL &&
+	       h->inv != NULL && h->free_tickets != NULL && h->value != NULL && h->record != NULL;
+}
+
+static void *
+hermes_create(const struct chp_protocol_env *env)
+{
+	struct hermes *h = env->memory->zalloc(sizeof(*h));
+
+	if (h == NULL)
+		return NULL;
+	h->env = *env;
+	h->n_tickets = env->credits + REPLAYS_MAX;
+	/* Not Valid: what every node may have open, and as much left over from a view before. Waiting: ops. */
+	h->n_keys = 2 * env->n_nodes * env->credits + env->ops;
+	if (!allocate(h)) {
+		hermes_destroy(h);
+		return NULL;
+	}
+	for (uint32_t i = 0; i < h->n_tickets; i++)
+		h->free_tickets[i] = h->n_tickets - 1 - i;
+	h->n_free_tickets = h->n_tickets;
+	for (uint32_t i = 0; i < h->n_keys; i++)
+		h->key[i].next_replay = i + 1 < h->n_keys ? i + 1 : NONE;
+	for (uint32_t i = 0; i < env->ops; i++)
+		h->op[i].next = i + 1 < env->ops ? i + 1 : NONE;
+	for (uint32_t peer = 0; peer < env->n_nodes; peer++)
+		forget_invs(h, peer);
+	h->ready = h->to_replay = (struct list){ NONE, NONE };
+	return h;
+}
+
+static bool
+hermes_key_of(const struct chp_message *m, struct chp_key *key)
+{
+	const struct chp_hermes_inv *inv = (const void *)m;
+
+	if (m->type != CHP_HERMES_INV)
+		return false;
+	key->bytes = chp_hermes_inv_key(inv);
+	key->len = inv->key_len;
+	key->session = (inv->inv_flags & CHP_INV_SESSION) != 0;
+	return true;
+}
+
+static uint32_t
+hermes_open_ops(const void *p)
+{
+	return ((const struct hermes *)p)->n_open_ops;
+}
+
+static void
+check_key(const struct hermes *h, const struct key_record *k)
+{
+	const struct chp_slot *s = slot_at(h, k->slot);
+
+	CHP_ASSERT_OP(s->busy, ==, index_of_key(h, k));
+	CHP_ASSERT(s->state != VALID || (k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE));
+	CHP_ASSERT(s->state != VALID || k->is_ready || k->to_replay);
+	if (s->state != VALID)
+		CHP_ASSERT_OP(chp_log_at(h->env.log, k->log)->version, ==, s->version);
+	if (s->state == WRITE)
+		CHP_ASSERT_OP(h->ticket[k->own].version, ==, s->version);
+	if (s->state == TRANS)
+		CHP_ASSERT(k->own != NONE && !h->ticket[k->own].rmw && h->ticket[k->own].version < s->version);
+	if (s->state == REPLAY)
+		CHP_ASSERT_OP(h->ticket[k->replay].version, ==, s->version);
+}
+
+static void
+hermes_check(const void *p)
+{
+	const struct hermes *h = p;
+	uint32_t busy = 0, records = 0, used = 0;
+
+	for (uint32_t i = 0; i < chp_cache_slots(h->env.cache); i++) {
+		const struct chp_slot *s = slot_at(h, i);
+
+		if (s == NULL)
+			continue;
+		CHP_ASSERT(s->busy != CHP_SLOT_NO_BUSY || s->state == VALID);
+		busy += s->busy != CHP_SLOT_NO_BUSY;
+	}
+	for (uint32_t i = 0; i < h->n_keys; i++) {
+		if (!h->key[i].used)
+			continue;
+		records++;
+		check_key(h, &h->key[i]);
+	}
+	CHP_ASSERT_OP(busy, ==, records);
+	for (uint32_t i = 0; i < h->n_tickets; i++) {
+		const struct ticket *t = &h->ticket[i];
+
+		if (!t->used)
+			continue;
+		used++;
+		CHP_ASSERT_OP(t->version, <=, slot_at(h, t->slot)->version);
+		CHP_ASSERT_OP(chp_log_at(h->env.log, t->log)->version, ==, t->version);
+		CHP_ASSERT(t->replay == (t->op == NONE));
+	}
+	CHP_ASSERT_OP(used, ==, h->n_own + h->n_replays);
+	CHP_ASSERT_OP(used + h->n_free_tickets, ==, h->n_tickets);
+}
+
+static void
+hermes_dump(const void *p, const struct chp_key *key, struct chp_text *t)
+{
+	const struct hermes *h = p;
+	struct chp_slot *s;
+
+	if (key == NULL) {
+		chp_text_add(t, "own %u replays %u open_ops %u", h->n_own, h->n_replays, h->n_open_ops);
+		return;
+	}
+	s = chp_cache_find(h->env.cache, key);
+	if (s == NULL) {
+		chp_text_add(t, "absent");
+		return;
+	}
+	chp_text_add(t, "%s v%" PRIu64 ".%u", state_name[s->state], chp_version_counter(s->version),
+		     (uint16_t)s->version);
+	if ((s->flags & CHP_SLOT_TOMBSTONE) != 0)
+		chp_text_add(t, " deleted");
+	if (s->busy != CHP_SLOT_NO_BUSY && h->key[s->busy].own != NONE)
+		chp_text_add(t, " own v%" PRIu64,
+			     chp_version_counter(h->ticket[h->key[s->busy].own].version));
+}
+
+const struct chp_protocol chp_hermes = {
+	.name = "hermes",
+	.create = hermes_create,
+	.destroy = hermes_destroy,
+	.accepts = chp_hermes_check,
+	.key_of = hermes_key_of,
+	.step = hermes_step,
+	.submit = hermes_submit,
+	.wake = hermes_wake,
+	.tick = hermes_tick,
+	.view = hermes_view,
+	.link_down = hermes_link_down,
+	.link_up = hermes_link_up,
+	.open_ops = hermes_open_ops,
+	.check = hermes_check,
+	.dump = hermes_dump,
+};

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * view.h - who is in the cluster: an epoch, its members with their incarnations, who is live.
+ */
+#ifndef CHP_PROTOCOLS_VIEW_H
+#define CHP_PROTOCOLS_VIEW_H
+
+#include "base/bytes.h"
+#include "base/limits.h"
+
+#include <stdint.h>
+
+struct chp_view {
+	uint64_t epoch;    /* 1 is the first view; 0 = no view yet */
+	uint64_t voters;   /* node masks: live members that vote, coordinate and answer */
+	uint64_t learners; /* live members that only acknowledge (SAFETY 9) */
+	uint64_t incarnation[CHP_NODES_MAX]; /* random, compared for equality only (SAFETY 21) */
+	uint16_t writer[CHP_NODES_MAX];      /* writer number of each incarnation, never reused (SAFETY 1) */
+};
+
+/* Every node whose acknowledgement a write needs. */
+static inline uint64_t
+chp_view_live(const struct chp_view *v)
+{
+	return v->voters | v->learners;
+}
+
+#endif /* CHP_PROTOCOLS_VIEW_H */
