@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * config.h - the two configuration files: the cluster file, identical on all nodes, and the node file.
+ *
+ * Both are JSON. Reading is pure: bytes in, a completely validated structure or a list of errors out, so
+ * that everything wrong is found before EAL starts, and the parser is a fuzz target. Every error names
+ * file, line, key, value and what was expected. Unknown keys are errors. docs/config.md lists every key.
+ *
+ * Thread rule: none of these functions shares state; use from any thread.
+ */
+#ifndef CHP_CONFIG_CONFIG_H
+#define CHP_CONFIG_CONFIG_H
+
+#include "base/limits.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum chp_durability {
+	CHP_DURABILITY_MEMORY = 0, /* acknowledged when replicated in the memory of all live replicas */
+};
+
+struct chp_member_config {
+	char name[CHP_NAME_BYTES_MAX + 1];
+	uint32_t address; /* IPv4, host byte order */
+};
+
+/* The cluster file. Everything but the members is covered by the cluster hash (SAFETY 37). */
+struct chp_cluster_config {
+	char name[CHP_NAME_BYTES_MAX + 1];
+	char protocol[CHP_NAME_BYTES_MAX + 1]; /* checked against the names the caller knows */
+	uint32_t shards;
+	uint64_t hash_seed;
+	uint32_t mtu;
+	uint32_t port_base;         /* aligned to shards rounded up to a power of two */
+	uint32_t key_bytes_max;
+	uint32_t value_bytes_max;
+	uint32_t keys_max;          /* per shard: keys (tombstones included) the data cache takes */
+	uint32_t value_blocks_max;  /* per shard: 128-byte blocks for records too large for a slot */
+	uint32_t sessions_max;      /* per shard */
+	uint32_t session_window;    /* requests a session may have in flight; power of two */
+	uint64_t session_idle_ns;   /* an idle session is closed after this */
+	uint32_t credits;           /* operations one peer may have open, per (peer, shard) */
+	uint32_t link_window;       /* packets a link may have in flight */
+	enum chp_durability durability;
+	uint32_t n_members;
+	struct chp_member_config member[CHP_NODES_MAX]; /* by node id */
+	uint32_t hash;              /* the cluster hash, never 0 */
+};
+
+enum chp_idle {
+	CHP_IDLE_SPIN = 0,  /* dedicated cores */
+	CHP_IDLE_YIELD = 1, /* sched_yield after an empty poll */
+	CHP_IDLE_SLEEP = 2, /* yield at first, then sleeps of growing length */
+};
+
+enum chp_rx_checksum {
+	CHP_RX_CHECKSUM_OFF = 0,     /* do not look: virtual links leave partial checksums */
+	CHP_RX_CHECKSUM_VERIFY = 1,  /* compute IPv4 and UDP checksums here */
+	CHP_RX_CHECKSUM_OFFLOAD = 2, /* the port computes them; refused where it can't */
+};
+
+enum chp_stage_kind {
+	CHP_STAGE_RX = 0,
+	CHP_STAGE_SHARD = 1,
+	CHP_STAGE_TX = 2,
+	CHP_STAGE_CONTROL = 3,
+};
+
+struct chp_stage_config {
+	enum chp_stage_kind kind;
+	uint32_t index; /* rx: queue; shard: shard; tx: queue; control: 0 */
+};
+
+#define CHP_QUEUES_MAX 16u
+#define CHP_LCORES_MAX 128u
+#define CHP_STAGES_PER_LCORE_MAX (CHP_SHARDS_MAX + 2u * CHP_QUEUES_MAX + 1u)
+
+struct chp_lcore_config {
+	uint32_t lcore;
+	uint32_t n_stages;
+	struct chp_stage_config stage[CHP_STAGES_PER_LCORE_MAX];
+};
+
+/* The node file: what may differ from node to node. */
+struct chp_node_config {
+	uint32_t node;              /* id of this node: its index in the cluster file's members */
+	char port[CHP_NAME_BYTES_MAX + 1]; /* DPDK port name, as net_af_xdp0 or 0000:03:00.0 */
+	uint32_t prefix_len;        /* of the data network */
+	uint32_t gateway;           /* IPv4, host byte order; 0 = none */
+	enum chp_rx_checksum rx_checksum;
+	bool steer;                 /* steer each shard's UDP port to queue = shard with rte_flow */
+	enum chp_idle idle;
+	uint64_t idle_sleep_ns;     /* longest sleep of CHP_IDLE_SLEEP */
+	uint32_t n_lcores;
+	struct chp_lcore_config lcore[CHP_LCORES_MAX];
+	uint32_t n_rx, n_tx;        /* stages of each kind in lcore[], derived */
+	uint32_t rx_pool, tx_pool, control_pool; /* mbufs; 0 in the file = computed, here never 0 */
+	uint32_t rx_ring, tx_ring;  /* descriptors of the port's queues */
+	uint32_t stage_ring;        /* entries of each ring between stages; power of two */
+	uint32_t log_entries;       /* per shard; power of two */
+	uint32_t log_blocks;        /* per shard: 128-byte blocks for log records too large for an entry */
+	uint32_t ops;               /* per shard: client operations that may wait or run */
+	uint64_t rto_ns_min, rto_ns_max; /* link retransmission time-out */
+	uint64_t ack_delay_ns;      /* a link acknowledgement waits this long for a packet to ride on */
+	uint64_t link_down_ns;      /* a link silent for this long, with packets unanswered, is reset */
+};
+
+#define CHP_CONFIG_ERRORS_MAX 32u
+#define CHP_CONFIG_ERROR_BYTES 256u
+
+/* Errors are added to what is there; the caller zeroes it first. */
+struct chp_config_errors {
+	uint32_t n; /* errors found; the first CHP_CONFIG_ERRORS_MAX are kept */
+	char text[CHP_CONFIG_ERRORS_MAX][CHP_CONFIG_ERROR_BYTES]; /* "file:line: key: value: expected ..." */
+};
+
+/**
+ * Parse and validate a cluster file.
+ *
+ * @param text, len  the file's bytes; not kept
+ * @param file       its name, for messages
+ * @param protocols  NULL-terminated names of the protocols that exist
+ * @param out        filled completely, defaults included, when there is no error
+ * @return           true without errors; otherwise errors->n > 0 and out is unspecified
+ */
+bool chp_cluster_config_parse(const char *text, size_t len, const char *file,
+			      const char *const *protocols, struct chp_cluster_config *out,
+			      struct chp_config_errors *errors);
+
+/** The same for a node file; it is checked against the cluster it belongs to. */
+bool chp_node_config_parse(const char *text, size_t len, const char *file,
+			   const struct chp_cluster_config *cluster, struct chp_node_config *out,
+			   struct chp_config_errors *errors);
+
+/**
+ * Read a whole file of at most 1 MiB.
+ *
+ * @return  malloc'd bytes with a NUL behind them, len set; NULL with one error added
+ */
+char *chp_config_read_file(const char *file, size_t *len, struct chp_config_errors *errors);
+
+enum chp_pool {
+	CHP_POOL_RX = 0,      /* what ports receive into and rings to shards hold */
+	CHP_POOL_TX = 1,      /* what shards send */
+	CHP_POOL_CONTROL = 2, /* what the control lcore sends */
+};
+
+/**
+ * mbufs that a pool must have so that full queues, rings and bursts can't empty it (SAFETY 15):
+ * rx: per rx queue its descriptors and two bursts, 2048 more for net_af_xdp, which fills that many,
+ * and the two rings (peers, clients) to every shard that runs on another lcore; tx: the descriptors
+ * of every tx queue, and per shard its ring and 256 packets being filled; control: 1024.
+ *
+ * @param n  with its stages and rings filled in; the pools' sizes are not looked at
+ */
+uint32_t chp_node_pool_min(const struct chp_cluster_config *c, const struct chp_node_config *n,
+			   enum chp_pool which);
+
+/** The index in lcore[] of the lcore that runs a stage; UINT32_MAX when none does. */
+uint32_t chp_node_lcore_of(const struct chp_node_config *n, enum chp_stage_kind kind, uint32_t index);
+
+/** The tx queue that a shard sends to: the first on its own lcore, else number shard modulo n_tx. */
+uint32_t chp_node_tx_of_shard(const struct chp_node_config *n, uint32_t shard);
+
+/** The cluster hash over everything that nodes must agree on; never 0. */
+uint32_t chp_cluster_config_hash(const struct chp_cluster_config *c);
+
+/**
+ * The effective configuration, defaults included, as JSON that parses again to the same structures. That
+ * of a node has one object more, "derived": memory, lcores, queues and rings; it is ignored when read.
+ *
+ * @return  malloc'd text without a newline at its end; NULL when memory is short
+ */
+char *chp_cluster_config_print(const struct chp_cluster_config *c);
+char *chp_node_config_print(const struct chp_node_config *n, const struct chp_cluster_config *c);
+
+#endif /* CHP_CONFIG_CONFIG_H */
