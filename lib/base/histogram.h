@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * histogram.h - latencies in log-linear buckets: a quantile is never further off than 1 part in 128.
+ * histogram.h - latencies in log-linear buckets: a quantile is never further off than 1 part in
+ * 128.
  *
- * The buckets cover every 64-bit number, so nothing saturates: a latency of an hour lands in its own
- * bucket as one of a microsecond does. Least and greatest value are kept exactly.
+ * The buckets cover every 64-bit number, so nothing saturates: a latency of an hour lands in its
+ * own bucket as one of a microsecond does. Least and greatest value are kept exactly.
  *
  * Owner:   whoever holds it; not thread-safe. Record in one per thread and merge.
  * Memory:  caller's, 58 KiB, no pointers; all zeros is not an empty one: call chp_histogram_init.
@@ -59,8 +60,8 @@ void chp_histogram_merge(struct chp_histogram *to, const struct chp_histogram *f
  * A value that at least the share num / den of all values do not exceed.
  *
  * @param num, den  0 <= num <= den, den > 0; 999, 1000 is the 99.9th percentile
- * @return          the greatest value of the bucket where that share is reached, never above the greatest
- *                  recorded nor below the least; 0 when empty
+ * @return          the greatest value of the bucket where that share is reached, never above the
+ *                  greatest recorded nor below the least; 0 when empty
  */
 uint64_t chp_histogram_quantile(const struct chp_histogram *h, uint64_t num, uint64_t den);
 

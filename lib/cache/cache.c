@@ -254,7 +254,7 @@ slot_put(struct chp_cache *c, struct chp_slot *s, const uint8_t *key, const uint
 	 uint32_t value_len)
 {
 	if (record_blocks(s->key_len, value_len) == 0) {
-		s->flags &= (uint8_t)~CHP_SLOT_EXTERNAL;
+		s->flags &= (uint16_t)~CHP_SLOT_EXTERNAL;
 		memcpy(s->data, key, s->key_len);
 		if (value_len > 0)
 			memcpy(s->data + s->key_len, value, value_len);
@@ -292,7 +292,7 @@ chp_cache_insert(struct chp_cache *c, const struct chp_key *key)
 	*s = (struct chp_slot){
 		.busy = CHP_SLOT_NO_BUSY,
 		.key_len = (uint8_t)key->len,
-		.flags = CHP_SLOT_USED | (key->session ? CHP_SLOT_SESSION : 0),
+		.flags = (uint16_t)(CHP_SLOT_USED | (key->session ? CHP_SLOT_SESSION : 0)),
 	};
 	slot_put(c, s, key->bytes, NULL, 0);
 	c->keys++;
@@ -313,7 +313,7 @@ chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value, uin
 	CHP_ASSERT_OP(version_flags & CHP_SLOT_SESSION, ==, s->flags & CHP_SLOT_SESSION);
 	c->tombstones -= (s->flags & CHP_SLOT_TOMBSTONE) != 0;
 	c->tombstones += (version_flags & CHP_SLOT_TOMBSTONE) != 0;
-	s->flags = (uint8_t)((s->flags & ~CHP_SLOT_VERSION_FLAGS) | version_flags);
+	s->flags = (uint16_t)((s->flags & ~CHP_SLOT_VERSION_FLAGS) | version_flags);
 
 	if (!(s->flags & CHP_SLOT_EXTERNAL) && record_blocks(s->key_len, len) == 0) {
 		/* The key stays where it is: most writes are these. */
@@ -326,6 +326,37 @@ chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value, uin
 	if (s->flags & CHP_SLOT_EXTERNAL)
 		chp_blocks_free(&c->blocks, slot_block(s));
 	slot_put(c, s, key, value, len);
+}
+
+bool
+chp_cache_remove(struct chp_cache *c, struct chp_slot *s)
+{
+	uint8_t bytes[CHP_KEY_BYTES_MAX];
+	struct chp_key key = { .bytes = bytes, .len = s->key_len };
+	struct chp_digest d;
+
+	CHP_ASSERT_OP(s->busy, ==, CHP_SLOT_NO_BUSY);
+	if (s->flags & CHP_SLOT_COLLIDED)
+		return false;
+	key.session = (s->flags & CHP_SLOT_SESSION) != 0;
+	chp_cache_key(c, s, bytes);
+	d = chp_cache_digest(c, bytes, key.len, key.session);
+	for (uint32_t i = 1; position(c, &d) != (int32_t)(s - c->slot); i++)
+		d = alternative(c, &key, i);
+	chp_index_remove(c->index, &d);
+	if (s->flags & CHP_SLOT_EXTERNAL)
+		chp_blocks_free(&c->blocks, slot_block(s));
+	c->keys--;
+	c->tombstones -= (s->flags & CHP_SLOT_TOMBSTONE) != 0;
+	c->sessions -= key.session;
+	*s = (struct chp_slot){ .busy = CHP_SLOT_NO_BUSY };
+	return true;
+}
+
+uint32_t
+chp_cache_tombstones(const struct chp_cache *c)
+{
+	return c->tombstones;
 }
 
 void
@@ -389,7 +420,7 @@ slot_digest(const struct chp_cache *c, const struct chp_slot *s)
 	memcpy(bytes, &s->version, 8);
 	memcpy(bytes + 8, &s->value_len, 4);
 	bytes[12] = s->key_len;
-	bytes[13] = s->flags & CHP_SLOT_VERSION_FLAGS;
+	bytes[13] = (uint8_t)(s->flags & CHP_SLOT_VERSION_FLAGS);
 	bytes[14] = 0;
 	bytes[15] = 0;
 	chp_cache_key(c, s, bytes + 16);
@@ -403,7 +434,7 @@ chp_cache_state_digest(const struct chp_cache *c)
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < c->slots; i++) {
-		if (c->slot[i].flags & CHP_SLOT_USED)
+		if ((c->slot[i].flags & (CHP_SLOT_USED | CHP_SLOT_FORGET)) == CHP_SLOT_USED)
 			sum += slot_digest(c, &c->slot[i]);
 	}
 	return sum;

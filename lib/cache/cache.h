@@ -35,21 +35,22 @@ enum chp_slot_flag {
 	/* Properties of the slot. */
 	CHP_SLOT_USED = 1u << 4,
 	CHP_SLOT_EXTERNAL = 1u << 5,     /* key and value are in blocks */
-	CHP_SLOT_BASE_ABSENT = 1u << 6,  /* the version was issued on an absent key */
+	CHP_SLOT_FORGET = 1u << 6,       /* of the version: a tombstone that every replica may forget */
 	CHP_SLOT_COLLIDED = 1u << 7,     /* another key has this digest: never leaves the cache */
+	CHP_SLOT_BASE_ABSENT = 1u << 8,  /* the version was issued on an absent key */
 };
 #define CHP_SLOT_VERSION_FLAGS                                                                    \
-	(CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE | CHP_SLOT_SESSION | CHP_SLOT_BASE_UNKNOWN)
+	(CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE | CHP_SLOT_SESSION | CHP_SLOT_BASE_UNKNOWN | CHP_SLOT_FORGET)
 
 struct chp_slot {
 	uint64_t version;     /* 48-bit counter | 16-bit writer; monotone for ever */
 	uint32_t busy;        /* the protocol's record while it has one, or CHP_SLOT_NO_BUSY */
 	uint32_t value_len;
 	uint16_t base_writer; /* with the flags: the version this one was issued on */
+	uint16_t flags;       /* enum chp_slot_flag */
 	uint8_t state;        /* the protocol's; 0 is "at rest, readable" in every protocol */
-	uint8_t flags;
 	uint8_t key_len;
-	uint8_t reserved[3];
+	uint8_t reserved[2];
 	uint8_t data[CHP_SLOT_INLINE]; /* key and value, or a u32 block index */
 };
 
@@ -143,6 +144,18 @@ struct chp_slot *chp_cache_insert(struct chp_cache *c, const struct chp_key *key
 void chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value, uint32_t len,
 		   uint8_t version_flags);
 
+/**
+ * Take a key out of the cache: a tombstone that every replica may forget (SAFETY 6).
+ *
+ * @return  false when it must stay because another key's digest leads over it
+ *
+ * Not within a batch whose bulk look-up may hold the position.
+ */
+bool chp_cache_remove(struct chp_cache *c, struct chp_slot *s);
+
+/** Slots that hold deleted keys. */
+uint32_t chp_cache_tombstones(const struct chp_cache *c);
+
 /** Copy key or value out: the buffers hold key_len and value_len bytes. */
 void chp_cache_key(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);
 void chp_cache_value(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);
@@ -156,7 +169,10 @@ uint32_t chp_cache_slot_index(const struct chp_cache *c, const struct chp_slot *
 
 void chp_cache_stats(const struct chp_cache *c, struct chp_cache_stats *out);
 
-/** Order-independent digest of every key, version and value: equal caches, equal digests. Cold. */
+/**
+ * Order-independent digest of every key, version and value: equal caches, equal digests. What may be
+ * forgotten counts as absent. Cold.
+ */
 uint64_t chp_cache_state_digest(const struct chp_cache *c);
 
 /** Assert every invariant; O(slots). */

@@ -81,12 +81,12 @@ check_protocol(const struct chp_json_place *root, const char *const *protocols,
 {
 	struct chp_json_place place = chp_json_key(root, "protocol");
 	char buffer[CHP_CONFIG_ERROR_BYTES];
-	struct chp_text known = chp_text_init(buffer, sizeof(buffer));
+	struct chp_line known = chp_line_init(buffer, sizeof(buffer));
 
 	if (is_one_of(protocols, c->protocol))
 		return;
 	for (uint32_t i = 0; protocols[i]; i++)
-		chp_text_add(&known, "%s%s", i > 0 ? ", " : "", protocols[i]);
+		chp_line_add(&known, "%s%s", i > 0 ? ", " : "", protocols[i]);
 	chp_json_error(&place, "expected one of: %s", buffer);
 }
 
@@ -210,26 +210,26 @@ uint32_t
 chp_cluster_config_hash(const struct chp_cluster_config *c)
 {
 	char buffer[4096];
-	struct chp_text t = chp_text_init(buffer, sizeof(buffer));
+	struct chp_line t = chp_line_init(buffer, sizeof(buffer));
 	uint32_t hash;
 	uint64_t h;
 
-	chp_text_add(&t, "chaapar-cluster-1 digest=xxh3-128;");
+	chp_line_add(&t, "chaapar-cluster-1 digest=xxh3-128;");
 	for (const struct chp_field *f = chp_cluster_fields; f->type != CHP_FIELD_END; f++) {
 		uint64_t number;
 
 		if (f->type == CHP_FIELD_CUSTOM)
 			continue;
-		chp_text_add(&t, "%s=", f->key);
+		chp_line_add(&t, "%s=", f->key);
 		if (f->type == CHP_FIELD_NAME) {
-			chp_text_add(&t, "%s;", (const char *)c + f->offset);
+			chp_line_add(&t, "%s;", (const char *)c + f->offset);
 			continue;
 		}
 		number = chp_field_number(f, c);
 		if (f->type == CHP_FIELD_CHOICE)
-			chp_text_add(&t, "%s;", f->choices[number]);
+			chp_line_add(&t, "%s;", f->choices[number]);
 		else
-			chp_text_add(&t, "%llu;", (unsigned long long)number);
+			chp_line_add(&t, "%llu;", (unsigned long long)number);
 	}
 	CHP_ASSERT(!t.cut);
 	h = chp_hash64(t.at, t.len, 0);

@@ -19,16 +19,16 @@
 
 /* ---- text of bounded length ---- */
 
-struct chp_text
-chp_text_init(char *buffer, size_t size)
+struct chp_line
+chp_line_init(char *buffer, size_t size)
 {
 	CHP_ASSERT_OP(size, >=, 4);
 	buffer[0] = '\0';
-	return (struct chp_text){ .at = buffer, .size = size };
+	return (struct chp_line){ .at = buffer, .size = size };
 }
 
 void
-chp_text_vadd(struct chp_text *t, const char *format, va_list args)
+chp_line_vadd(struct chp_line *t, const char *format, va_list args)
 {
 	size_t room = t->size - t->len;
 	int n;
@@ -53,33 +53,33 @@ chp_text_vadd(struct chp_text *t, const char *format, va_list args)
 }
 
 void
-chp_text_add(struct chp_text *t, const char *format, ...)
+chp_line_add(struct chp_line *t, const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
-	chp_text_vadd(t, format, args);
+	chp_line_vadd(t, format, args);
 	va_end(args);
 }
 
 /* Bytes of the file: at most max of them, what is not printable ASCII as '?'. */
 static void
-add_foreign(struct chp_text *t, const char *bytes, size_t len, size_t max)
+add_foreign(struct chp_line *t, const char *bytes, size_t len, size_t max)
 {
 	size_t n = len <= max ? len : max - 3;
 
 	for (size_t i = 0; i < n; i++) {
 		unsigned char c = (unsigned char)bytes[i];
 
-		chp_text_add(t, "%c", c < 0x20 || c >= 0x7f ? '?' : c);
+		chp_line_add(t, "%c", c < 0x20 || c >= 0x7f ? '?' : c);
 	}
 	if (n < len)
-		chp_text_add(t, "...");
+		chp_line_add(t, "...");
 }
 
 /* The end of a long path says more than its beginning. */
 static void
-add_file(struct chp_text *t, const char *file)
+add_file(struct chp_line *t, const char *file)
 {
 	size_t len = strlen(file);
 	const char *from = file;
@@ -88,26 +88,26 @@ add_file(struct chp_text *t, const char *file)
 		from = file + len - (SHOW_FILE_BYTES - 3);
 		while ((*from & 0xc0) == 0x80) /* not inside a UTF-8 character */
 			from++;
-		chp_text_add(t, "...");
+		chp_line_add(t, "...");
 	}
-	chp_text_add(t, "%s", from);
+	chp_line_add(t, "%s", from);
 }
 
 /* ---- errors ---- */
 
 /* A text to write one more error into; false: there are too many, it is only counted. */
 static bool
-error_begin(struct chp_config_errors *errors, const char *file, uint32_t line, struct chp_text *t)
+error_begin(struct chp_config_errors *errors, const char *file, uint32_t line, struct chp_line *t)
 {
 	if (errors->n >= CHP_CONFIG_ERRORS_MAX) {
 		errors->n++;
 		return false;
 	}
-	*t = chp_text_init(errors->text[errors->n++], CHP_CONFIG_ERROR_BYTES);
+	*t = chp_line_init(errors->text[errors->n++], CHP_CONFIG_ERROR_BYTES);
 	add_file(t, file);
 	if (line > 0)
-		chp_text_add(t, ":%u", line);
-	chp_text_add(t, ": ");
+		chp_line_add(t, ":%u", line);
+	chp_line_add(t, ": ");
 	return true;
 }
 
@@ -115,13 +115,13 @@ __attribute__((format(printf, 4, 5))) static void
 error_in_file(struct chp_config_errors *errors, const char *file, uint32_t line, const char *format,
 	      ...)
 {
-	struct chp_text t;
+	struct chp_line t;
 	va_list args;
 
 	if (!error_begin(errors, file, line, &t))
 		return;
 	va_start(args, format);
-	chp_text_vadd(&t, format, args);
+	chp_line_vadd(&t, format, args);
 	va_end(args);
 }
 
@@ -512,13 +512,13 @@ compare_by_node(const void *a, const void *b)
 
 /* The path of a key, as "members[1].address". */
 static void
-add_path(struct chp_text *t, const struct chp_json_index *index, const char *text, uint32_t node)
+add_path(struct chp_line *t, const struct chp_json_index *index, const char *text, uint32_t node)
 {
 	uint32_t chain[SHOW_DEPTH], n = 0;
 
 	for (; node != 0 && node != CHP_JSON_NONE; node = index->node[node].parent) {
 		if (n == SHOW_DEPTH) {
-			chp_text_add(t, "...");
+			chp_line_add(t, "...");
 			break;
 		}
 		chain[n++] = node;
@@ -528,14 +528,14 @@ add_path(struct chp_text *t, const struct chp_json_index *index, const char *tex
 		uint32_t item = 0;
 
 		if (at->key_at != CHP_JSON_NONE) {
-			chp_text_add(t, "%s", t->len > 0 && at->parent != 0 ? "." : "");
+			chp_line_add(t, "%s", t->len > 0 && at->parent != 0 ? "." : "");
 			add_foreign(t, text + at->key_at, at->key_len, SHOW_KEY_BYTES);
 			continue;
 		}
 		for (uint32_t i = index->node[at->parent].child; i != chain[n];
 		     i = index->node[i].next)
 			item++;
-		chp_text_add(t, "[%u]", item);
+		chp_line_add(t, "[%u]", item);
 	}
 }
 
@@ -573,7 +573,7 @@ report_duplicates(struct chp_json_doc *doc)
 	qsort(d, found, sizeof(*d), compare_by_node);
 	for (uint32_t i = 0; i < found; i++) {
 		char buffer[CHP_JSON_PATH_BYTES];
-		struct chp_text path = chp_text_init(buffer, sizeof(buffer));
+		struct chp_line path = chp_line_init(buffer, sizeof(buffer));
 
 		if (doc->errors->n < CHP_CONFIG_ERRORS_MAX)
 			add_path(&path, index, doc->text, d[i].node);
@@ -589,7 +589,7 @@ report_duplicates(struct chp_json_doc *doc)
 static void
 report_syntax(const struct chp_json_doc *doc, const json_error_t *e)
 {
-	struct chp_text t;
+	struct chp_line t;
 
 	if (json_error_code(e) == json_error_out_of_memory) {
 		error_in_file(doc->errors, doc->file, 0, "not enough memory to read it");
@@ -597,7 +597,7 @@ report_syntax(const struct chp_json_doc *doc, const json_error_t *e)
 	}
 	if (!error_begin(doc->errors, doc->file, e->line > 0 ? (uint32_t)e->line : 1, &t))
 		return;
-	chp_text_add(&t, "not JSON: ");
+	chp_line_add(&t, "not JSON: ");
 	add_foreign(&t, e->text, strnlen(e->text, sizeof(e->text) - 1), sizeof(e->text));
 }
 
@@ -694,10 +694,10 @@ struct chp_json_place
 chp_json_key(const struct chp_json_place *object, const char *key)
 {
 	struct chp_json_place at = { .doc = object->doc, .node = object->node };
-	struct chp_text path = chp_text_init(at.path, sizeof(at.path));
+	struct chp_line path = chp_line_init(at.path, sizeof(at.path));
 	uint32_t node;
 
-	chp_text_add(&path, "%s%s", object->path, object->path[0] ? "." : "");
+	chp_line_add(&path, "%s%s", object->path, object->path[0] ? "." : "");
 	add_foreign(&path, key, strlen(key), SHOW_KEY_BYTES);
 	at.value = json_object_get(object->value, key);
 	if (at.value) {
@@ -712,10 +712,10 @@ struct chp_json_place
 chp_json_item(const struct chp_json_place *list, uint32_t item)
 {
 	struct chp_json_place at = { .doc = list->doc, .node = list->node };
-	struct chp_text path = chp_text_init(at.path, sizeof(at.path));
+	struct chp_line path = chp_line_init(at.path, sizeof(at.path));
 	uint32_t node;
 
-	chp_text_add(&path, "%s[%u]", list->path, item);
+	chp_line_add(&path, "%s[%u]", list->path, item);
 	at.value = json_array_get(list->value, item);
 	if (at.value) {
 		node = chp_json_index_item(&at.doc->index, list->node, item);
@@ -726,16 +726,16 @@ chp_json_item(const struct chp_json_place *list, uint32_t item)
 }
 
 static void
-add_value(struct chp_text *t, const struct chp_json_place *place)
+add_value(struct chp_line *t, const struct chp_json_place *place)
 {
 	const struct chp_json_node *node = &place->doc->index.node[place->node];
 
 	if (!place->value)
-		chp_text_add(t, "missing");
+		chp_line_add(t, "missing");
 	else if (json_is_object(place->value))
-		chp_text_add(t, "an object");
+		chp_line_add(t, "an object");
 	else if (json_is_array(place->value))
-		chp_text_add(t, "a list of %zu", json_array_size(place->value));
+		chp_line_add(t, "a list of %zu", json_array_size(place->value));
 	else
 		add_foreign(t, place->doc->text + node->value_at, node->value_len,
 			    SHOW_VALUE_BYTES);
@@ -743,7 +743,7 @@ add_value(struct chp_text *t, const struct chp_json_place *place)
 
 /* A place's message is begun with the value or, for what is wrong with the key itself, without. */
 static bool
-place_error_begin(const struct chp_json_place *place, bool value, struct chp_text *t)
+place_error_begin(const struct chp_json_place *place, bool value, struct chp_line *t)
 {
 	struct chp_json_doc *doc = place->doc;
 	uint32_t line = doc->index.node[place->node].line;
@@ -753,10 +753,10 @@ place_error_begin(const struct chp_json_place *place, bool value, struct chp_tex
 	if (!error_begin(doc->errors, doc->file, line, t))
 		return false;
 	if (place->path[0])
-		chp_text_add(t, "%s: ", place->path);
+		chp_line_add(t, "%s: ", place->path);
 	if (value) {
 		add_value(t, place);
-		chp_text_add(t, ": ");
+		chp_line_add(t, ": ");
 	}
 	return true;
 }
@@ -764,13 +764,13 @@ place_error_begin(const struct chp_json_place *place, bool value, struct chp_tex
 void
 chp_json_error(const struct chp_json_place *place, const char *format, ...)
 {
-	struct chp_text t;
+	struct chp_line t;
 	va_list args;
 
 	if (!place_error_begin(place, true, &t))
 		return;
 	va_start(args, format);
-	chp_text_vadd(&t, format, args);
+	chp_line_vadd(&t, format, args);
 	va_end(args);
 }
 
@@ -827,7 +827,7 @@ report_unknown(const struct chp_json_place *object, const struct chp_field *fiel
 {
 	struct chp_json_place place;
 	const char *closest;
-	struct chp_text t;
+	struct chp_line t;
 
 	/* The look-up below is linear; a file of unknown keys must not take for ever. */
 	if (object->doc->errors->n >= CHP_CONFIG_ERRORS_MAX) {
@@ -839,12 +839,12 @@ report_unknown(const struct chp_json_place *object, const struct chp_field *fiel
 	if (!place_error_begin(&place, false, &t))
 		return;
 	if (closest) {
-		chp_text_add(&t, "unknown key; did you mean \"%s\"?", closest);
+		chp_line_add(&t, "unknown key; did you mean \"%s\"?", closest);
 		return;
 	}
-	chp_text_add(&t, "unknown key; expected one of");
+	chp_line_add(&t, "unknown key; expected one of");
 	for (uint32_t i = 0; fields[i].type != CHP_FIELD_END; i++)
-		chp_text_add(&t, "%s %s", i > 0 ? "," : "", fields[i].key);
+		chp_line_add(&t, "%s %s", i > 0 ? "," : "", fields[i].key);
 }
 
 /* ---- objects described by tables ---- */
@@ -861,38 +861,38 @@ is_field(const struct chp_field *fields, const char *key)
 
 /* `"a", "b" or "c"` */
 static void
-add_choices(struct chp_text *t, const char *const *names)
+add_choices(struct chp_line *t, const char *const *names)
 {
 	for (uint32_t i = 0; names[i]; i++)
-		chp_text_add(t, "%s\"%s\"", i == 0 ? "" : names[i + 1] ? ", " : " or ", names[i]);
+		chp_line_add(t, "%s\"%s\"", i == 0 ? "" : names[i + 1] ? ", " : " or ", names[i]);
 }
 
 static void
-add_expected(struct chp_text *t, const struct chp_field *f)
+add_expected(struct chp_line *t, const struct chp_field *f)
 {
 	switch (f->type) {
 	case CHP_FIELD_UINT:
-		chp_text_add(t, "a whole number from %llu to %llu", (unsigned long long)f->min,
+		chp_line_add(t, "a whole number from %llu to %llu", (unsigned long long)f->min,
 			     (unsigned long long)f->max);
 		break;
 	case CHP_FIELD_POW2:
-		chp_text_add(t, "a power of two from %llu to %llu", (unsigned long long)f->min,
+		chp_line_add(t, "a power of two from %llu to %llu", (unsigned long long)f->min,
 			     (unsigned long long)f->max);
 		break;
 	case CHP_FIELD_BOOL:
-		chp_text_add(t, "true or false");
+		chp_line_add(t, "true or false");
 		break;
 	case CHP_FIELD_CHOICE:
 		add_choices(t, f->choices);
 		break;
 	case CHP_FIELD_NAME:
-		chp_text_add(t, "1 to %u characters of A-Z a-z 0-9 _ . -", CHP_NAME_BYTES_MAX);
+		chp_line_add(t, "1 to %u characters of A-Z a-z 0-9 _ . -", CHP_NAME_BYTES_MAX);
 		break;
 	case CHP_FIELD_PORT:
-		chp_text_add(t, "1 to %u characters of A-Z a-z 0-9 _ . : -", CHP_NAME_BYTES_MAX);
+		chp_line_add(t, "1 to %u characters of A-Z a-z 0-9 _ . : -", CHP_NAME_BYTES_MAX);
 		break;
 	case CHP_FIELD_ADDRESS:
-		chp_text_add(t, "a unicast IPv4 address as \"10.99.0.10\"%s",
+		chp_line_add(t, "a unicast IPv4 address as \"10.99.0.10\"%s",
 			     f->def == CHP_FIELD_REQUIRED ? "" : " or \"none\"");
 		break;
 	case CHP_FIELD_CUSTOM:
@@ -1066,15 +1066,15 @@ is_later(const struct chp_field *f, json_t *value)
 static void
 report_value(const struct chp_json_place *place, const struct chp_field *f)
 {
-	struct chp_text t;
+	struct chp_line t;
 
 	if (!place_error_begin(place, true, &t))
 		return;
 	if (is_later(f, place->value))
-		chp_text_add(&t, "not available yet; ");
-	chp_text_add(&t, "expected ");
+		chp_line_add(&t, "not available yet; ");
+	chp_line_add(&t, "expected ");
 	if (!place->value)
-		chp_text_add(&t, "%s%s", f->what, f->type == CHP_FIELD_CUSTOM ? "" : ", ");
+		chp_line_add(&t, "%s%s", f->what, f->type == CHP_FIELD_CUSTOM ? "" : ", ");
 	add_expected(&t, f);
 }
 

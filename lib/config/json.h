@@ -26,7 +26,7 @@
 /* ---- text of bounded length ---- */
 
 /* Text that grows in a fixed buffer; what does not fit is cut and leaves "..." at the end. */
-struct chp_text {
+struct chp_line {
 	char *at;
 	size_t size;
 	size_t len;
@@ -34,12 +34,12 @@ struct chp_text {
 };
 
 /** Start an empty text in a buffer of at least 4 bytes. */
-struct chp_text chp_text_init(char *buffer, size_t size);
+struct chp_line chp_line_init(char *buffer, size_t size);
 
 /** Append. Control characters become '?': the text stays on one line. */
-void chp_text_add(struct chp_text *t, const char *format, ...)
+void chp_line_add(struct chp_line *t, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-void chp_text_vadd(struct chp_text *t, const char *format, va_list args);
+void chp_line_vadd(struct chp_line *t, const char *format, va_list args);
 
 /* ---- positions ---- */
 

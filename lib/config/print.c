@@ -53,11 +53,11 @@ __attribute__((format(printf, 3, 4))) static void
 append_line(struct builder *b, json_t *list, const char *format, ...)
 {
 	char buffer[4096 + 64]; /* a line of every stage there is */
-	struct chp_text t = chp_text_init(buffer, sizeof(buffer));
+	struct chp_line t = chp_line_init(buffer, sizeof(buffer));
 	va_list args;
 
 	va_start(args, format);
-	chp_text_vadd(&t, format, args);
+	chp_line_vadd(&t, format, args);
 	va_end(args);
 	append(b, list, json_string(buffer));
 }
@@ -239,19 +239,19 @@ add_lcores(struct builder *b, json_t *map, const struct chp_node_config *n,
 	for (uint32_t i = 0; i < n->n_lcores; i++) {
 		const struct chp_lcore_config *l = &n->lcore[i];
 		char buffer[4096], name[16];
-		struct chp_text t = chp_text_init(buffer, sizeof(buffer));
+		struct chp_line t = chp_line_init(buffer, sizeof(buffer));
 
 		for (uint32_t j = 0; j < l->n_stages; j++) {
 			const struct chp_stage_config *s = &l->stage[j];
 
 			chp_stage_text(s, name);
-			chp_text_add(&t, "%s%s", j > 0 ? ", " : "", name);
+			chp_line_add(&t, "%s%s", j > 0 ? ", " : "", name);
 			if (s->kind == CHP_STAGE_RX || s->kind == CHP_STAGE_TX)
-				chp_text_add(&t, " (queue %u)", s->index);
+				chp_line_add(&t, " (queue %u)", s->index);
 			else if (s->kind == CHP_STAGE_SHARD)
-				chp_text_add(&t, " (UDP port %u)", c->port_base + s->index);
+				chp_line_add(&t, " (UDP port %u)", c->port_base + s->index);
 			else
-				chp_text_add(&t, " (UDP port %u)",
+				chp_line_add(&t, " (UDP port %u)",
 					     c->port_base + chp_pow2_up(c->shards));
 		}
 		append_line(b, map, "lcore %u: %s", l->lcore, buffer);

@@ -353,8 +353,11 @@ chp_link_open(struct chp_link *l, uint32_t bytes, uint64_t epoch, uint8_t **at, 
 
 	CHP_ASSERT(l->open == NULL);
 	CHP_ASSERT_OP(HEADER_BYTES + bytes, <=, l->config.payload_bytes_max);
-	if (l->state == CHP_LINK_DOWN || l->peer_incarnation == 0 || l->n_buffers == 0) {
-		/* Credits bound what can be queued; if that is broken the link starts over, it never stops. */
+	if (l->state == CHP_LINK_DOWN || l->peer_incarnation == 0 || l->overflow || l->n_buffers == 0) {
+		/*
+		 * Credits bound what can be queued; if that is broken the link starts over, it never stops. Until
+		 * then nothing may follow what found no room: the link is FIFO.
+		 */
 		if (l->n_buffers == 0)
 			l->overflow = true;
 		*at = l->scratch;

@@ -4,7 +4,6 @@
 #include "base/mutation.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #define HEADER_BYTES ((uint32_t)sizeof(struct chp_peer_header))
@@ -778,6 +777,7 @@ create_parts(struct chp_shard *s)
 		.n_nodes = c->n_nodes,
 		.ops = c->ops,
 		.credits = c->credits,
+		.keys_max = c->keys_max,
 		.value_bytes_max = c->value_bytes_max,
 	};
 	int err = 0;

@@ -11,6 +11,9 @@
  *   H4 INV of a write            on_inv()         H8 VAL                     on_val()
  *   H5 INV of an RMW, NACK       on_inv(), nack() H9 re-send, H10 replay     view(), link_up()
  *
+ * Deleted keys leave the data cache once every replica agreed to forget them (SAFETY 6): forget(),
+ * floor_stable(), docs/protocols/hermes.md "Forgetting".
+ *
  * Deviations: no protocol retransmission (links are reliable), so the replay after a message-loss time-out
  * has become the replay after a view change or a link reset; a coordinator whose RMW was overtaken tries
  * it again itself; a VAL names the coordinator's ticket instead of the key.
@@ -67,6 +70,14 @@ struct ticket {
 	bool used, rmw, replay;
 };
 
+/* An ACK that is owed: a FORGET is agreed to only when no older operation of ours is open on the key. */
+struct owed_ack {
+	uint64_t version;
+	uint32_t op, generation;
+	uint8_t to;
+	bool is_owed;
+};
+
 /* A key that is not Valid, or has operations waiting. */
 struct key_record {
 	uint64_t log;        /* its newest uncommitted log entry */
@@ -77,6 +88,7 @@ struct key_record {
 	uint32_t wait_head, wait_tail;
 	uint32_t next_ready;  /* in the ready list */
 	uint32_t next_replay; /* in the replay list or the free list */
+	struct owed_ack owed;
 	bool used, is_ready, to_replay;
 };
 
@@ -103,6 +115,12 @@ struct hermes {
 	uint32_t *free_tickets;
 	uint32_t free_op, free_key;
 	uint32_t n_tickets, n_free_tickets, n_keys, n_own, n_replays, n_open_ops;
+	uint32_t n_owed;
+	uint64_t floor;             /* counter: every forgotten version is at most this */
+	uint64_t peer_floor[CHP_NODES_MAX]; /* as announced in this view and link session */
+	uint64_t floor_known;       /* peers that have announced one */
+	uint64_t voters;
+	uint32_t sweep_at;          /* slot where the search for tombstones goes on */
 	struct list ready;          /* Valid keys whose queue must be served */
 	struct list to_replay;      /* keys to replay when a ticket is free */
 	uint8_t *value;             /* a value being built */
@@ -162,6 +180,7 @@ release_key(struct hermes *h, struct key_record *k)
 	if (s->state != VALID || k->wait_head != NONE || k->is_ready || k->to_replay)
 		return;
 	CHP_ASSERT(k->own == NONE && k->replay == NONE && k->log == CHP_LOG_NONE);
+	h->n_owed -= k->owed.is_owed; /* validated by others all the same: nothing is waited for */
 	s->busy = CHP_SLOT_NO_BUSY;
 	k->used = false;
 	k->next_replay = h->free_key;
@@ -414,7 +433,7 @@ nack(struct hermes *h, const struct chp_slot *s, uint32_t to, struct chp_out *ou
 				   .base = base_of(s),
 				   .value_len = s->value_len,
 				   .key_len = s->key_len,
-				   .version_flags = s->flags & CHP_SLOT_VERSION_FLAGS };
+				   .version_flags = (uint8_t)(s->flags & CHP_SLOT_VERSION_FLAGS) };
 	struct chp_hermes_inv inv;
 
 	h->env.counters->nacks++;
@@ -431,15 +450,28 @@ nack(struct hermes *h, const struct chp_slot *s, uint32_t to, struct chp_out *ou
 }
 
 static void
-send_ack(const struct chp_hermes_inv *inv, uint32_t to, struct chp_out *out)
+send_ack(uint32_t op, uint32_t generation, uint64_t version, uint32_t to, struct chp_out *out)
 {
 	struct chp_hermes_ack *m = chp_send(out, to, sizeof(*m));
 
 	*m = (struct chp_hermes_ack){
-		.message = { .type = CHP_HERMES_ACK, .len = sizeof(*m), .op = inv->message.op },
-		.generation = inv->generation,
-		.version = inv->version,
+		.message = { .type = CHP_HERMES_ACK, .len = sizeof(*m), .op = op },
+		.generation = generation,
+		.version = version,
 	};
+}
+
+static void
+send_floor(const struct hermes *h, uint64_t to, struct chp_out *out)
+{
+	for (; to != 0; to &= to - 1) {
+		struct chp_hermes_floor *m = chp_send(out, chp_first_bit(to), sizeof(*m));
+
+		*m = (struct chp_hermes_floor){
+			.message = { .type = CHP_HERMES_FLOOR, .len = sizeof(*m), .op = CHP_OP_NONE },
+			.counter = h->floor,
+		};
+	}
 }
 
 static void
@@ -483,7 +515,7 @@ install(struct hermes *h, struct chp_slot *s, struct key_record *k, struct chp_l
 	if (e->base == 0)
 		s->flags |= CHP_SLOT_BASE_ABSENT;
 	else
-		s->flags &= (uint8_t)~CHP_SLOT_BASE_ABSENT;
+		s->flags &= (uint16_t)~CHP_SLOT_BASE_ABSENT;
 	e->slot = k->slot;
 	k->log = chp_log_append(h->env.log, e, key, value, k->log, own);
 	if ((e->version_flags & CHP_INV_SESSION) != 0)
@@ -535,6 +567,8 @@ become_valid(struct hermes *h, struct key_record *k, struct chp_out *out)
 
 		if (t->version == s->version) {
 			finish(h, t, out);
+		} else if (t->op == NONE) {
+			release_ticket(h, t); /* a forget that was overtaken: the key is in use again */
 		} else if (t->fate == FATE_ABORTED) {
 			retry(h, k, t);
 		} else if (t->fate == FATE_UNKNOWN) {
@@ -618,6 +652,42 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 	s->state = k->own != NONE && !rmw ? TRANS : INVALID;
 }
 
+/* Whether a write of ours that is older than the key's version still waits for acknowledgements. */
+static bool
+has_older_open(const struct hermes *h, const struct chp_slot *s)
+{
+	uint32_t slot = chp_cache_slot_index(h->env.cache, s);
+
+	for (uint32_t i = 0, seen = 0; seen < h->n_own; i++) {
+		const struct ticket *t = &h->ticket[i];
+
+		if (!t->used || t->replay)
+			continue;
+		seen++;
+		if (t->slot == slot && t->version < s->version)
+			return true;
+	}
+	return false;
+}
+
+/* Whether the ACK of this INV must wait; it is then remembered with the key. */
+static bool
+owe_ack(struct hermes *h, const struct chp_slot *s, const struct chp_hermes_inv *inv, uint8_t from)
+{
+	struct key_record *k = record_of(h, s);
+
+	if ((inv->inv_flags & CHP_INV_FORGET) == 0 || k == NULL || inv->version != s->version ||
+	    CHP_MUTATED(S6_ACK_WITH_OLDER) || !has_older_open(h, s))
+		return false;
+	h->n_owed += !k->owed.is_owed;
+	k->owed = (struct owed_ack){ .version = inv->version,
+				     .op = inv->message.op,
+				     .generation = inv->generation,
+				     .to = from,
+				     .is_owed = true };
+	return true;
+}
+
 /* [H4, H5] */
 static void
 on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
@@ -632,9 +702,15 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		h->env.counters->overrun++;
 		return;
 	}
-	if (s == NULL)
+	/*
+	 * A version issued on a base that we do not have is older than what all agreed to forget: whoever wrote
+	 * it saw its base Valid, so we had acknowledged that (SAFETY 6).
+	 */
+	if (s == NULL && (inv->base == 0 || CHP_MUTATED(S6_STALE_INV)))
 		s = chp_cache_insert(h->env.cache, &m->key);
-	if (inv->version > s->version) {
+	if (s == NULL) {
+		h->env.counters->inv_stale++;
+	} else if (inv->version > s->version) {
 		adopt(h, s, inv, out);
 	} else if (inv->version < s->version) {
 		h->env.counters->inv_stale++;
@@ -647,14 +723,15 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		return;
 	if (inv->message.op < h->n_tickets) {
 		struct inv_memory *memory = &h->inv[m->from * h->n_tickets + inv->message.op];
-		struct key_record *k = record_of(h, s);
+		struct key_record *k = s == NULL ? NULL : record_of(h, s);
 
 		memory->key = k == NULL ? NONE : index_of_key(h, k);
 		memory->generation = k == NULL ? 0 : k->generation;
 	}
 	/* Whether the value was adopted or not (SAFETY 25). */
 	chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number);
-	send_ack(inv, m->from, out);
+	if (s == NULL || !owe_ack(h, s, inv, m->from))
+		send_ack(inv->message.op, inv->generation, inv->version, m->from, out);
 }
 
 /* [H6] An ACK names ticket, generation and version: never a bare count (pitfall P1, SAFETY 10). */
@@ -704,6 +781,66 @@ on_val(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		return;
 	}
 	become_valid(h, k, out);
+}
+
+/* ------------------------------------------------------------------ forgetting deleted keys */
+
+/*
+ * All floors are equal, and all that was begun under lower ones has arrived: announcements ride on the FIFO
+ * links behind it. Only then may a read-modify-write of an absent key take a version just above the floor,
+ * where every concurrent write beats it, and only then may keys be forgotten.
+ */
+static bool
+floor_stable(const struct hermes *h)
+{
+	if ((h->peers & ~h->floor_known) != 0)
+		return false;
+	for (uint64_t p = h->peers; p != 0; p &= p - 1)
+		if (h->peer_floor[chp_first_bit(p)] != h->floor)
+			return false;
+	return true;
+}
+
+static void
+raise_floor(struct hermes *h, uint64_t counter, struct chp_out *out)
+{
+	if (counter <= h->floor)
+		return;
+	h->floor = counter;
+	h->env.counters->floors++;
+	send_floor(h, h->peers, out);
+}
+
+static void
+on_floor(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	const struct chp_hermes_floor *floor = (const void *)m->message;
+
+	h->peer_floor[m->from] = floor->counter;
+	h->floor_known |= chp_bit(m->from);
+	raise_floor(h, floor->counter, out);
+}
+
+/* The ACKs owed for FORGETs whose older operations have ended. */
+static void
+pay_owed_acks(struct hermes *h, struct chp_out *out)
+{
+	for (uint32_t i = 0; i < h->n_keys && h->n_owed > 0; i++) {
+		struct key_record *k = &h->key[i];
+
+		if (!k->used || !k->owed.is_owed || has_older_open(h, slot_at(h, k->slot)))
+			continue;
+		send_ack(k->owed.op, k->owed.generation, k->owed.version, k->owed.to, out);
+		k->owed.is_owed = false;
+		h->n_owed--;
+	}
+}
+
+/* A key that all agreed to forget counts as absent; so does one that was never here. */
+static bool
+is_absent(const struct chp_slot *s)
+{
+	return s == NULL || (s->flags & CHP_SLOT_FORGET) != 0;
 }
 
 /* ------------------------------------------------------------------ client operations */
@@ -854,7 +991,10 @@ static uint8_t
 admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, const struct intent *w,
       const struct client_op *op, const struct chp_out *out)
 {
+	const bool add = is_absent(s) && (w->version_flags & CHP_INV_RMW) != 0;
+
 	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits ||
+	    (add && !floor_stable(h) && !CHP_MUTATED(S6_FLOORS_DIFFER)) ||
 	    (chp_out_credits(out, h->live) == 0 && !CHP_MUTATED(S12_NO_CREDITS))) {
 		h->env.counters->busy++;
 		return CHP_STATUS_BUSY;
@@ -868,12 +1008,14 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 	return CHP_STATUS_OK;
 }
 
-/* [H2, H3] Begin the write: version, slot, log, INV to all. The key is Valid or absent. */
+/* [H2, H3] Begin the write: version, slot, log, INV to all. The key is Valid or absent; i may be NONE. */
 static void
 begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *s, const struct chp_key *key,
       const struct intent *w, struct chp_out *out)
 {
-	const struct client_op *op = &h->op[i];
+	static const struct client_op nobody;
+	const struct client_op *op = i == NONE ? &nobody : &h->op[i];
+	const bool absent = is_absent(s) && !CHP_MUTATED(S6_NO_FLOOR);
 	const bool rmw = (w->version_flags & CHP_INV_RMW) != 0;
 	struct chp_log_entry e = { .session = op->session,
 				   .request = op->request,
@@ -887,8 +1029,10 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 
 	if (s == NULL)
 		s = chp_cache_insert(h->env.cache, key);
-	e.base = s->version;
-	e.version = chp_version_make(chp_version_counter(s->version) + (rmw ? 1 : 2), h->writer);
+	/* [SAFETY 2] Above everything that was forgotten; concurrent writes beat concurrent RMWs. */
+	e.base = absent ? 0 : s->version;
+	e.version = chp_version_make((absent ? h->floor : chp_version_counter(s->version)) + (rmw ? 1 : 2),
+				     h->writer);
 	k = take_key(h, s);
 	t = take_ticket(h, k->slot, e.version);
 	h->n_own++;
@@ -1029,6 +1173,9 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 		case CHP_HERMES_ACK:
 			on_ack(h, &m[i], out);
 			break;
+		case CHP_HERMES_FLOOR:
+			on_floor(h, &m[i], out);
+			break;
 		default:
 			on_val(h, &m[i], out);
 		}
@@ -1106,6 +1253,58 @@ commit_alone(struct hermes *h, struct chp_out *out)
 			commit(h, &h->ticket[i], out);
 }
 
+/* A floor goes so far beyond what needs it that one announcement serves many deleted keys. */
+#define FLOOR_STEP 1024u
+
+/* Agree to forget a tombstone: a read-modify-write, so that any concurrent write wins over it. */
+static void
+forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct chp_out *out)
+{
+	uint8_t bytes[CHP_KEY_BYTES_MAX];
+	struct chp_key key = { .bytes = bytes, .len = s->key_len };
+	struct intent w = { .version_flags = (uint8_t)(CHP_INV_RMW | CHP_INV_TOMBSTONE | CHP_INV_FORGET |
+						       (s->flags & CHP_SLOT_SESSION)) };
+
+	/* The floor must be above the version that forgets, everywhere, before it is begun. */
+	if (chp_version_counter(s->version) + 1 > h->floor) {
+		raise_floor(h, chp_version_counter(s->version) + FLOOR_STEP, out);
+		return;
+	}
+	/* Half of the credits stay with the clients. */
+	if (!floor_stable(h) || h->n_own >= (h->env.credits + 1) / 2 || chp_out_credits(out, h->live) == 0)
+		return;
+	chp_cache_key(h->env.cache, s, bytes);
+	begin(h, now, NONE, s, &key, &w, out);
+}
+
+/* Slots looked at in one call while deleted keys are being forgotten, and how long until the next. */
+#define SWEEP_SLOTS 64u
+#define SWEEP_NS UINT64_C(100000)
+
+/* When an eighth of the cache holds deleted keys: one replica has them forgotten, each removes what was. */
+static void
+sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
+{
+	const bool leads = h->voters != 0 && chp_first_bit(h->voters) == h->env.self;
+
+	if (chp_cache_tombstones(h->env.cache) < h->env.keys_max / 8 + 1)
+		return;
+	chp_out_wake_at(out, now->ns + SWEEP_NS);
+	for (uint32_t i = 0; i < SWEEP_SLOTS && out->replies_left > 0; i++) {
+		struct chp_slot *s = slot_at(h, h->sweep_at);
+
+		h->sweep_at = (h->sweep_at + 1) % chp_cache_slots(h->env.cache);
+		if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) == 0 || s->busy != CHP_SLOT_NO_BUSY)
+			continue;
+		if ((s->flags & CHP_SLOT_FORGET) == 0) {
+			if (leads)
+				forget(h, now, s, out);
+		} else if (floor_stable(h) && !has_older_open(h, s)) {
+			h->env.counters->forgotten += chp_cache_remove(h->env.cache, s);
+		}
+	}
+}
+
 static bool
 hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 {
@@ -1113,6 +1312,8 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 
 	if (h->peers == 0)
 		commit_alone(h, out);
+	if (h->n_owed > 0)
+		pay_owed_acks(h, out);
 	while (h->to_replay.head != NONE && h->n_replays < REPLAYS_MAX && out->replies_left > 0) {
 		struct key_record *k = pop_replay(h);
 
@@ -1130,6 +1331,7 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		pop_ready(h);
 		release_key(h, k);
 	}
+	sweep(h, now, out);
 	return h->ready.head != NONE || (h->to_replay.head != NONE && h->n_replays < REPLAYS_MAX);
 }
 
@@ -1166,11 +1368,21 @@ queue_replays(struct hermes *h)
 	}
 }
 
+/* What was under way from a peer is lost: what its tickets meant, its floor, what we owe it. */
 static void
-forget_invs(struct hermes *h, uint32_t peer)
+forget_peer(struct hermes *h, uint32_t peer)
 {
 	for (uint32_t t = 0; t < h->n_tickets; t++)
 		h->inv[peer * h->n_tickets + t].key = NONE;
+	h->floor_known &= ~chp_bit(peer);
+	for (uint32_t i = 0; i < h->n_keys && h->n_owed > 0; i++) {
+		struct owed_ack *owed = &h->key[i].owed;
+
+		if (owed->is_owed && owed->to == peer) {
+			owed->is_owed = false;
+			h->n_owed--;
+		}
+	}
 }
 
 /* Replays of the old view are dropped; the keys are queued again. */
@@ -1196,10 +1408,11 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 
 	(void)now;
 	h->live = chp_view_live(v);
+	h->voters = v->voters;
 	h->peers = h->live & ~chp_bit(h->env.self);
 	h->writer = v->writer[h->env.self];
 	for (uint32_t peer = 0; peer < h->env.n_nodes; peer++)
-		forget_invs(h, peer);
+		forget_peer(h, peer);
 	drop_replays(h);
 	for (uint32_t i = 0; i < h->n_tickets; i++) {
 		struct ticket *t = &h->ticket[i];
@@ -1212,6 +1425,9 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 		h->env.counters->resent++;
 		send_ticket(h, t, h->peers, out);
 	}
+	/* Behind everything that was begun under a lower floor. */
+	h->floor_known = 0;
+	send_floor(h, h->peers, out);
 	queue_replays(h);
 }
 
@@ -1220,7 +1436,7 @@ hermes_link_down(void *p, const struct chp_now *now, uint32_t peer, struct chp_o
 {
 	(void)now;
 	(void)out;
-	forget_invs(p, peer);
+	forget_peer(p, peer);
 }
 
 /* What was under way to the peer and from it is lost: INVs are sent again, lost VALs replaced by replays. */
@@ -1240,6 +1456,7 @@ hermes_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out
 		h->env.counters->resent++;
 		send_ticket(h, t, chp_bit(peer), out);
 	}
+	send_floor(h, chp_bit(peer), out);
 	queue_replays(h);
 }
 
@@ -1306,7 +1523,7 @@ hermes_create(const struct chp_protocol_env *env)
 	for (uint32_t i = 0; i < env->ops; i++)
 		h->op[i].next = i + 1 < env->ops ? i + 1 : NONE;
 	for (uint32_t peer = 0; peer < env->n_nodes; peer++)
-		forget_invs(h, peer);
+		forget_peer(h, peer);
 	h->ready = h->to_replay = (struct list){ NONE, NONE };
 	return h;
 }
@@ -1377,7 +1594,7 @@ hermes_check(const void *p)
 		used++;
 		CHP_ASSERT_OP(t->version, <=, slot_at(h, t->slot)->version);
 		CHP_ASSERT_OP(chp_log_at(h->env.log, t->log)->version, ==, t->version);
-		CHP_ASSERT(t->replay == (t->op == NONE));
+		CHP_ASSERT(!t->replay || t->op == NONE);
 	}
 	CHP_ASSERT_OP(used, ==, h->n_own + h->n_replays);
 	CHP_ASSERT_OP(used + h->n_free_tickets, ==, h->n_tickets);

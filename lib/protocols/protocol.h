@@ -159,6 +159,8 @@ chp_out_wake_at(struct chp_out *out, uint64_t ns)
 	X(resent, "operations sent again after a view change or link reset")               \
 	X(replays, "versions of others replayed")                                          \
 	X(inv_received, "INV messages received")                                           \
+	X(forgotten, "deleted keys that left the data cache")                              \
+	X(floors, "times the floor of versions was raised")                                \
 	X(inv_stale, "of those, older than the key's version")                             \
 	X(overrun, "INV messages dropped because a peer began more than it was granted")   \
 	X(nacks, "read-modify-writes refused with a newer version")                        \
@@ -182,6 +184,7 @@ struct chp_protocol_env {
 	uint32_t n_nodes;
 	uint32_t ops;             /* client operations that may wait or run */
 	uint32_t credits;         /* operations of one peer that may be open */
+	uint32_t keys_max;        /* what the data cache admits */
 	uint32_t value_bytes_max;
 };
 

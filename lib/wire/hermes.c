@@ -17,6 +17,8 @@ check_inv(const struct chp_message *m, uint32_t value_max)
 		return false;
 	if ((inv->inv_flags & CHP_INV_TOMBSTONE) != 0 && inv->value_total != 0)
 		return false;
+	if ((inv->inv_flags & (CHP_INV_TOMBSTONE | CHP_INV_FORGET)) == CHP_INV_FORGET)
+		return false;
 	if ((inv->inv_flags & CHP_INV_SESSION) != 0 && inv->key_len != sizeof(uint64_t))
 		return false;
 	return (inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0 || inv->base < inv->version;
@@ -32,6 +34,9 @@ chp_hermes_check(const struct chp_message *m, uint32_t value_max)
 		return m->len == sizeof(struct chp_hermes_ack);
 	case CHP_HERMES_VAL:
 		return m->len == sizeof(struct chp_hermes_val);
+	case CHP_HERMES_FLOOR:
+		return m->len == sizeof(struct chp_hermes_floor) &&
+		       ((const struct chp_hermes_floor *)(const void *)m)->counter <= CHP_HERMES_FLOOR_MAX;
 	default:
 		return false;
 	}

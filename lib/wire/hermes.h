@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * hermes.h - the messages of the Hermes protocol: INV, ACK, VAL.
+ * hermes.h - the messages of the Hermes protocol: INV, ACK, VAL, and FLOOR for forgetting deleted keys.
  *
  * A negative acknowledgement of a read-modify-write is an INV with CHP_INV_NACK (protocols.md 6.1, rule
  * 5: it is a real INV and is processed as one).
@@ -14,6 +14,7 @@ enum chp_hermes_type {
 	CHP_HERMES_INV = 0x10,
 	CHP_HERMES_ACK = 0x11,
 	CHP_HERMES_VAL = 0x12,
+	CHP_HERMES_FLOOR = 0x13,
 };
 
 /* What an INV's write is. The bits are a property of the version, kept with it in the cache. */
@@ -24,8 +25,9 @@ enum chp_inv_flag {
 	CHP_INV_BASE_UNKNOWN = 1u << 3, /* base does not say what it was issued on (SAFETY 7) */
 	CHP_INV_NACK = 1u << 4,      /* refuses a read-modify-write; no ACK is expected */
 	CHP_INV_REPLAY = 1u << 5,    /* replays a version that its sender did not validate */
+	CHP_INV_FORGET = 1u << 6,    /* with CHP_INV_TOMBSTONE: once Valid the key may be forgotten */
 };
-#define CHP_INV_FLAGS_ALL 0x3fu
+#define CHP_INV_FLAGS_ALL 0x7fu
 
 struct chp_hermes_inv {
 	struct chp_message message;
@@ -61,9 +63,19 @@ struct chp_hermes_val {
 	uint64_t version;
 } CHP_PACKED;
 
+/* From now on the sender gives absent keys versions above this counter (SAFETY 6). */
+struct chp_hermes_floor {
+	struct chp_message message; /* op: CHP_OP_NONE */
+	uint64_t counter;
+} CHP_PACKED;
+
 _Static_assert(sizeof(struct chp_hermes_inv) == 64, "wire format");
 _Static_assert(sizeof(struct chp_hermes_ack) == 24, "wire format");
 _Static_assert(sizeof(struct chp_hermes_val) == 24, "wire format");
+_Static_assert(sizeof(struct chp_hermes_floor) == 16, "wire format");
+
+/* Counters are 48 bits of a version; a floor must leave room above it. */
+#define CHP_HERMES_FLOOR_MAX (UINT64_C(1) << 47)
 
 /* Bytes of an INV with this key and value. */
 static inline uint32_t

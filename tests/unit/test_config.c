@@ -140,12 +140,12 @@ static void
 expect_errors(bool ok, const char *want)
 {
 	char have[CHP_CONFIG_ERRORS_MAX * CHP_CONFIG_ERROR_BYTES] = "";
-	struct chp_text t = chp_text_init(have, sizeof(have));
+	struct chp_line t = chp_line_init(have, sizeof(have));
 
 	cr_expect_not(ok, "no error, but expected %s", want);
 	cr_expect_gt(errors.n, 0);
 	for (uint32_t i = 0; i < errors.n && i < CHP_CONFIG_ERRORS_MAX; i++)
-		chp_text_add(&t, "|%s", errors.text[i]);
+		chp_line_add(&t, "|%s", errors.text[i]);
 	cr_expect_str_eq(have, want, "\nhave %s\nwant %s", have, want);
 }
 
@@ -412,13 +412,13 @@ static const char *
 with_members(const char *protocol, uint32_t n)
 {
 	static char buffer[16384];
-	struct chp_text t = chp_text_init(buffer, sizeof(buffer));
+	struct chp_line t = chp_line_init(buffer, sizeof(buffer));
 
-	chp_text_add(&t, "{ \"name\": \"x\", \"protocol\": \"%s\", \"members\": [", protocol);
+	chp_line_add(&t, "{ \"name\": \"x\", \"protocol\": \"%s\", \"members\": [", protocol);
 	for (uint32_t i = 0; i < n; i++)
-		chp_text_add(&t, "%s{ \"name\": \"n%u\", \"address\": \"10.0.0.%u\" }",
+		chp_line_add(&t, "%s{ \"name\": \"n%u\", \"address\": \"10.0.0.%u\" }",
 			     i > 0 ? "," : "", i, i + 1);
-	chp_text_add(&t, "]}");
+	chp_line_add(&t, "]}");
 	cr_assert_not(t.cut);
 	return buffer;
 }
@@ -933,7 +933,7 @@ static const char *
 random_node(struct chp_random *random, uint32_t shards)
 {
 	static char buffer[32768];
-	struct chp_text t = chp_text_init(buffer, sizeof(buffer));
+	struct chp_line t = chp_line_init(buffer, sizeof(buffer));
 	struct chp_stage_config stage[CHP_STAGES_PER_LCORE_MAX];
 	uint32_t n_lcores = 1 + (uint32_t)chp_random_below(random, 6), n = 0;
 	uint32_t n_rx = 1 + (uint32_t)chp_random_below(random, CHP_QUEUES_MAX);
@@ -950,22 +950,22 @@ random_node(struct chp_random *random, uint32_t shards)
 	n_lcores = chp_min_u32(n_lcores, n);
 	for (uint32_t i = 0; i < n; i++) /* the first few so that no lcore is empty */
 		lcore_of[i] = i < n_lcores ? i : (uint32_t)chp_random_below(random, n_lcores);
-	chp_text_add(&t, "{\"node\":0,\"port\":\"p\",\"lcores\":[");
+	chp_line_add(&t, "{\"node\":0,\"port\":\"p\",\"lcores\":[");
 	for (uint32_t l = 0; l < n_lcores; l++) {
 		uint32_t k = 0;
 
-		chp_text_add(&t, "%s{\"lcore\":%u,\"stages\":[", l > 0 ? "," : "", l * 3);
+		chp_line_add(&t, "%s{\"lcore\":%u,\"stages\":[", l > 0 ? "," : "", l * 3);
 		for (uint32_t i = 0; i < n; i++) {
 			char name[16];
 
 			if (lcore_of[i] != l)
 				continue;
 			chp_stage_text(&stage[i], name);
-			chp_text_add(&t, "%s\"%s\"", k++ > 0 ? "," : "", name);
+			chp_line_add(&t, "%s\"%s\"", k++ > 0 ? "," : "", name);
 		}
-		chp_text_add(&t, "]}");
+		chp_line_add(&t, "]}");
 	}
-	chp_text_add(&t, "],\"stage_ring\":%u,\"rx_ring\":%u}", 64u << chp_random_below(random, 11),
+	chp_line_add(&t, "],\"stage_ring\":%u,\"rx_ring\":%u}", 64u << chp_random_below(random, 11),
 		     64u << chp_random_below(random, 10));
 	cr_assert_not(t.cut);
 	return buffer;
