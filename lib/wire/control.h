@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * control.h - the packets of membership: replica to replica, control port, kind CHP_PACKET_CONTROL.
+ *
+ * Every packet says what its sender is and knows at that moment, never "the next step": so any of
+ * them may be lost, repeated, reordered or late. docs/wire-protocol.md describes them byte by byte.
+ */
+#ifndef CHP_WIRE_CONTROL_H
+#define CHP_WIRE_CONTROL_H
+
+#include "wire/packet.h"
+
+enum chp_control_type {
+	CHP_CONTROL_HELLO = 1,       /* who I am and whom I hear; padded to the full MTU */
+	CHP_CONTROL_HELLO_SHORT = 2, /* without padding: tells an MTU black hole from silence */
+	CHP_CONTROL_ACCEPTED = 3,    /* this is the one view that I will enter: accept it too */
+	CHP_CONTROL_DECIDED = 4,     /* this view is in force */
+	CHP_CONTROL_REFUSED = 5,     /* a view is in force and you are not in it */
+};
+
+/* The first 40 bytes of every control packet; up to `to` laid out as in chp_peer_header. */
+struct chp_control_header {
+	struct chp_prelude prelude;
+	uint32_t crc32c;           /* of every byte of the packet but these four */
+	uint8_t from;              /* node ids */
+	uint8_t to;
+	uint8_t type;              /* enum chp_control_type */
+	uint8_t tag_len;           /* bytes of authentication tag at the end; 0 in version 1 */
+	uint64_t from_incarnation; /* never 0 */
+	uint64_t to_incarnation;   /* of the receiver, as the sender last heard it; 0 = never */
+	uint64_t epoch;            /* the view that the sender is in; 0 = none */
+} CHP_PACKED;
+
+_Static_assert(sizeof(struct chp_control_header) == 40, "wire format");
+_Static_assert(offsetof(struct chp_control_header, crc32c) == 8, "as in chp_peer_header");
+_Static_assert(offsetof(struct chp_control_header, from) == 12, "as in chp_peer_header");
+
+enum chp_hello_flag {
+	CHP_HELLO_BOOTSTRAP = 1u << 0, /* the sender was started with --bootstrap */
+};
+#define CHP_HELLO_FLAGS_ALL 0x1u
+
+/* HELLO and HELLO_SHORT. Behind it HELLO has zeros up to the UDP payload of the cluster's MTU. */
+struct chp_control_hello {
+	struct chp_control_header header;
+	uint8_t n_members;       /* members in the sender's cluster file */
+	uint8_t flags;           /* enum chp_hello_flag */
+	uint16_t payload_bytes;  /* UDP payload of the sender's MTU: the length of its HELLO */
+	uint32_t members_hash;   /* of the member addresses in the sender's cluster file */
+	uint64_t heard;          /* node mask: whom the sender hears */
+	uint64_t heard_full;     /* whom it hears in packets of full size */
+} CHP_PACKED;
+
+/* ACCEPTED and DECIDED; n_members times chp_control_member follow. */
+struct chp_control_view {
+	struct chp_control_header header;
+	uint64_t epoch;     /* of the view */
+	uint64_t ballot;    /* 0: the first view needs none; later ones have (round, node) */
+	uint64_t voters;    /* node masks */
+	uint64_t learners;
+	uint8_t n_members;
+	uint8_t reserved[7]; /* 0 */
+} CHP_PACKED;
+
+struct chp_control_member {
+	uint64_t incarnation; /* 0 = not in the view */
+	uint16_t writer;      /* writer number of this incarnation */
+	uint16_t reserved[3]; /* 0 */
+} CHP_PACKED;
+
+enum chp_refused_reason {
+	CHP_REFUSED_NOT_IN_VIEW = 1, /* the view has another incarnation of your node id */
+	CHP_REFUSED_REASONS,
+};
+
+/* REFUSED: valid only for the incarnation in header.to_incarnation. */
+struct chp_control_refused {
+	struct chp_control_header header;
+	uint8_t reason;       /* enum chp_refused_reason */
+	uint8_t reserved[3];  /* 0 */
+	uint32_t heard_ms;    /* since the process in the view was heard; UINT32_MAX = never */
+} CHP_PACKED;
+
+_Static_assert(sizeof(struct chp_control_hello) == 64, "wire format");
+_Static_assert(sizeof(struct chp_control_view) == 80, "wire format");
+_Static_assert(sizeof(struct chp_control_member) == 16, "wire format");
+_Static_assert(sizeof(struct chp_control_refused) == 48, "wire format");
+
+#define CHP_CONTROL_VIEW_BYTES_MAX                   \
+	((uint32_t)(sizeof(struct chp_control_view) + \
+		    CHP_NODES_MAX * sizeof(struct chp_control_member)))
+
+_Static_assert(CHP_CONTROL_VIEW_BYTES_MAX <= CHP_PAYLOAD_BYTES_MIN, "a view fits one packet");
+
+static inline uint32_t
+chp_control_view_bytes(uint32_t n_members)
+{
+	return (uint32_t)(sizeof(struct chp_control_view) +
+			  n_members * sizeof(struct chp_control_member));
+}
+
+static inline const struct chp_control_member *
+chp_control_view_members(const struct chp_control_view *v)
+{
+	return (const struct chp_control_member *)(v + 1);
+}
+
+/**
+ * Check a CHP_PACKET_CONTROL completely: header, checksum, cluster, length and fields of its type.
+ * What it says of incarnations and epochs is the membership's business.
+ *
+ * @param data   len bytes, any alignment
+ * @param hash   the cluster hash expected
+ * @param nodes  members of the cluster: from and to must be below, a view has exactly so many
+ * @return       CHP_PACKET_OK or the first thing wrong
+ */
+enum chp_packet_error chp_control_check(const void *data, uint32_t len, uint32_t hash,
+					uint32_t nodes);
+
+/** Write the checksum into a finished control packet of len bytes. */
+void chp_control_seal(void *data, uint32_t len);
+
+#endif /* CHP_WIRE_CONTROL_H */

@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Peer packets, Hermes messages, client datagrams: what is accepted, and how errors are called. */
+#include "base/crc32c.h"
+#include "base/digest.h"
+#include "core/membership.h"
+#include "wire/client.h"
+#include "wire/hermes.h"
+#include "wire/packet.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#define HASH 0x1234abcdu
+#define NODES 3u
+#define SHARDS 4u
+
+static uint8_t k[CHP_PAYLOAD_BYTES_MAX + 8];
+static uint32_t k_len;
+
+/* ---- peer packets ---- */
+
+static struct chp_peer_header *
+make_peer(void)
+{
+	struct chp_peer_header *h = (void *)k;
+
+	memset(k, 0, sizeof(k));
+	*h = (struct chp_peer_header){
+		.prelude = {
+			.magic = CHP_WIRE_MAGIC,
+			.version = CHP_WIRE_VERSION,
+			.kind = CHP_PACKET_PEER,
+			.cluster_hash = HASH,
+		},
+		.from = 1,
+		.to = 0,
+		.shard = 3,
+		.from_incarnation = 101,
+		.to_incarnation = 100,
+		.epoch = 1,
+		.session = 1,
+		.seq = 1,
+	};
+	k_len = sizeof(*h);
+	return h;
+}
+
+static void *
+add_message(uint8_t type, uint32_t len)
+{
+	struct chp_message *m = (void *)(k + k_len);
+
+	m->type = type;
+	m->len = (uint16_t)len;
+	m->op = 7;
+	k_len += len;
+	return m;
+}
+
+static enum chp_packet_error
+check_peer(void)
+{
+	chp_peer_seal(k, k_len);
+	return chp_peer_check(k, k_len, HASH, NODES, SHARDS);
+}
+
+Test(wire, crc32c_is_the_published_one)
+{
+	cr_assert_eq(chp_crc32c("123456789", 9, 0), 0xe3069283u);
+}
+
+Test(wire, error_names_are_all_there_and_different)
+{
+	for (uint32_t i = 0; i < CHP_PACKET_ERRORS; i++)
+		for (uint32_t j = 0; j < i; j++)
+			cr_assert_str_neq(chp_packet_error_name(i), chp_packet_error_name(j));
+	cr_assert_str_eq(chp_packet_error_name(CHP_PACKET_CRC), "drop_crc");
+}
+
+Test(wire, a_peer_packet_is_accepted_with_and_without_messages)
+{
+	make_peer()->seq = 0;
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	make_peer();
+	add_message(CHP_HERMES_ACK, 24);
+	add_message(CHP_HERMES_VAL, 24);
+	add_message(0xff, 8);
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+}
+
+Test(wire, a_packet_of_acknowledgement_only_has_no_messages)
+{
+	make_peer()->seq = 0;
+	add_message(CHP_HERMES_ACK, 24);
+	cr_assert_eq(check_peer(), CHP_PACKET_MESSAGE);
+}
+
+#define PEER_IS(error, ...)                                        \
+	do {                                                       \
+		struct chp_peer_header *h = make_peer();           \
+		add_message(CHP_HERMES_ACK, 24);                   \
+		__VA_ARGS__;                                       \
+		cr_assert_eq(check_peer(), error, #__VA_ARGS__);   \
+	} while (0)
+
+Test(wire, peer_header_errors_are_named)
+{
+	PEER_IS(CHP_PACKET_MAGIC, h->prelude.magic = 0);
+	PEER_IS(CHP_PACKET_VERSION, h->prelude.version = CHP_WIRE_VERSION + 1);
+	PEER_IS(CHP_PACKET_KIND, h->prelude.kind = CHP_PACKET_CONTROL);
+	PEER_IS(CHP_PACKET_CLUSTER, h->prelude.cluster_hash = 0);
+	PEER_IS(CHP_PACKET_AUTH, h->tag_len = 8);
+	PEER_IS(CHP_PACKET_NODE, h->from = NODES);
+	PEER_IS(CHP_PACKET_NODE, h->to = NODES);
+	PEER_IS(CHP_PACKET_NODE, h->to = h->from);
+	PEER_IS(CHP_PACKET_SHARD, h->shard = SHARDS);
+	PEER_IS(CHP_PACKET_OK, h->from = 2);
+}
+
+Test(wire, peer_lengths_are_checked)
+{
+	PEER_IS(CHP_PACKET_MESSAGE, (void)h; k_len -= 8);
+	PEER_IS(CHP_PACKET_MESSAGE, (void)h; k_len += 7);
+	PEER_IS(CHP_PACKET_MESSAGE, (void)h; add_message(1, 8); k[k_len - 6] = 0);
+	PEER_IS(CHP_PACKET_MESSAGE, (void)h; add_message(1, 8); k[k_len - 6] = 12);
+	PEER_IS(CHP_PACKET_MESSAGE, (void)h; add_message(1, 8); k[k_len - 6] = 16);
+	PEER_IS(CHP_PACKET_LONG, (void)h; k_len = CHP_PAYLOAD_BYTES_MAX + 1);
+	make_peer();
+	for (uint32_t len = 0; len < sizeof(struct chp_peer_header); len++)
+		cr_assert_eq(chp_peer_check(k, len, HASH, NODES, SHARDS), CHP_PACKET_SHORT);
+}
+
+Test(wire, every_changed_bit_of_a_peer_packet_is_noticed)
+{
+	make_peer();
+	add_message(CHP_HERMES_ACK, 24);
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	for (uint32_t i = 0; i < k_len * 8; i++) {
+		k[i / 8] ^= (uint8_t)(1u << i % 8);
+		cr_assert_neq(chp_peer_check(k, k_len, HASH, NODES, SHARDS), CHP_PACKET_OK);
+		k[i / 8] ^= (uint8_t)(1u << i % 8);
+	}
+}
+
+/* ---- Hermes ---- */
+
+static struct chp_hermes_inv *
+make_inv(uint8_t key_len, uint32_t value_len)
+{
+	struct chp_hermes_inv *m;
+
+	make_peer();
+	m = add_message(CHP_HERMES_INV, chp_hermes_inv_bytes(key_len, value_len));
+	m->message.flags = CHP_MESSAGE_BEGIN;
+	m->key_len = key_len;
+	m->value_total = value_len;
+	m->version = 3 << 16 | 1;
+	m->base = 2 << 16 | 3;
+	return m;
+}
+
+#define INV_IS(wanted, ...)                                                             \
+	do {                                                                            \
+		struct chp_hermes_inv *m = make_inv(8, 32);                             \
+		__VA_ARGS__;                                                            \
+		cr_assert_eq(chp_hermes_check(&m->message, 64), wanted, #__VA_ARGS__);  \
+	} while (0)
+
+Test(wire, inv_fields_are_checked)
+{
+	INV_IS(true, (void)m);
+	INV_IS(false, m->key_len = 0);
+	INV_IS(false, m->key_len = 251);
+	INV_IS(false, m->key_len = 7; m->value_total = 31; m->message.len -= 8);
+	INV_IS(false, m->value_total = 65);
+	INV_IS(false, m->value_total = UINT32_MAX);
+	INV_IS(false, m->value_offset = 1);
+	INV_IS(false, m->message.len += 8);
+	INV_IS(false, m->message.len = sizeof(*m) - 8);
+	INV_IS(false, m->inv_flags = CHP_INV_FLAGS_ALL + 1);
+	INV_IS(false, m->inv_flags = CHP_INV_FORGET);
+	INV_IS(false, m->version = 0);
+	INV_IS(false, m->base = m->version);
+	INV_IS(true, m->base = m->version; m->inv_flags = CHP_INV_BASE_UNKNOWN);
+	INV_IS(true, m->base = 0);
+	INV_IS(false, m->inv_flags = CHP_INV_TOMBSTONE);
+	INV_IS(true, m->inv_flags = CHP_INV_SESSION);
+	struct chp_hermes_inv *m = make_inv(9, 0);
+
+	m->inv_flags = CHP_INV_TOMBSTONE;
+	cr_assert(chp_hermes_check(&m->message, 64));
+	m->inv_flags |= CHP_INV_FORGET;
+	cr_assert(chp_hermes_check(&m->message, 64));
+	m->inv_flags |= CHP_INV_SESSION;
+	cr_assert_not(chp_hermes_check(&m->message, 64), "a session number has 8 bytes");
+}
+
+Test(wire, the_largest_inv_fits_the_smallest_mtu)
+{
+	struct chp_hermes_inv *m = make_inv(CHP_KEY_BYTES_MAX, CHP_VALUE_BYTES_MAX);
+
+	cr_assert(chp_hermes_check(&m->message, CHP_VALUE_BYTES_MAX));
+	cr_assert_leq(k_len, CHP_PAYLOAD_BYTES_MIN);
+	cr_assert_eq(m->message.len, CHP_HERMES_INV_BYTES_MAX);
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	cr_assert_eq(chp_hermes_inv_value(m) - chp_hermes_inv_key(m), CHP_KEY_BYTES_MAX);
+}
+
+Test(wire, other_messages_have_one_length)
+{
+	for (uint32_t type = 0; type < 256; type++)
+		for (uint32_t len = 8; len <= 40; len += 8) {
+			bool short_one = type == CHP_HERMES_ACK || type == CHP_HERMES_VAL;
+			bool ok = (len == 24 && short_one) ||
+				  (len == 16 && type == CHP_HERMES_FLOOR);
+
+			make_peer();
+			cr_assert_eq(chp_hermes_check(add_message((uint8_t)type, len), 64), ok);
+		}
+}
+
+Test(wire, a_floor_leaves_room_above_it)
+{
+	struct chp_hermes_floor *m;
+
+	make_peer();
+	m = add_message(CHP_HERMES_FLOOR, sizeof(*m));
+	m->counter = CHP_HERMES_FLOOR_MAX;
+	cr_assert(chp_hermes_check(&m->message, 64));
+	m->counter++;
+	cr_assert_not(chp_hermes_check(&m->message, 64));
+}
+
+/* ---- clients ---- */
+
+static struct chp_request_header *
+make_request(void)
+{
+	struct chp_request_header *h = (void *)k;
+
+	memset(k, 0, sizeof(k));
+	*h = (struct chp_request_header){
+		.prelude = {
+			.magic = CHP_WIRE_MAGIC,
+			.version = CHP_WIRE_VERSION,
+			.kind = CHP_PACKET_REQUEST,
+			.cluster_hash = HASH,
+		},
+		.shard = 3,
+	};
+	k_len = sizeof(*h);
+	return h;
+}
+
+static struct chp_request *
+add_request(uint8_t opcode, uint8_t key_len, uint32_t value_len)
+{
+	struct chp_request *r = (void *)(k + k_len);
+
+	r->opcode = opcode;
+	r->len = (uint16_t)chp_request_bytes(key_len, value_len);
+	r->key_len = key_len;
+	r->value_total = value_len;
+	r->request = 1;
+	k_len += r->len;
+	return r;
+}
+
+Test(wire, request_headers)
+{
+	struct chp_request_header *h = make_request();
+
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_OK);
+	h->prelude.cluster_hash = 0;
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_OK, "not known yet");
+	h->prelude.cluster_hash = HASH + 1;
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_CLUSTER);
+	make_request()->tag_len = 1;
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_AUTH);
+	make_request()->prelude.kind = CHP_PACKET_REPLY;
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_KIND);
+	make_request()->prelude.magic = 0;
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_MAGIC);
+	make_request()->prelude.version = 0;
+	cr_assert_eq(chp_request_header_check(k, k_len, HASH), CHP_PACKET_VERSION);
+	make_request();
+	for (uint32_t len = 0; len < sizeof(*h); len++)
+		cr_assert_eq(chp_request_header_check(k, len, HASH), CHP_PACKET_SHORT);
+	cr_assert_eq(chp_request_header_check(k, CHP_PAYLOAD_BYTES_MAX + 1, HASH), CHP_PACKET_LONG);
+}
+
+Test(wire, requests_are_walked_to_the_end)
+{
+	uint32_t offset = sizeof(struct chp_request_header);
+
+	make_request();
+	struct chp_request *first = add_request(CHP_OPCODE_GET, 5, 0);
+	struct chp_request *second = add_request(CHP_OPCODE_PUT, 250, 1024);
+
+	cr_assert_eq(chp_request_next(k, k_len, &offset), first);
+	cr_assert_eq(chp_request_next(k, k_len, &offset), second);
+	cr_assert_eq(chp_request_key(second), (uint8_t *)second + 32);
+	cr_assert_eq(chp_request_value(second), (uint8_t *)second + 282);
+	cr_assert_eq(offset, k_len);
+	cr_assert_null(chp_request_next(k, k_len, &offset));
+	cr_assert_eq(offset, k_len);
+	for (uint32_t len = k_len - 1; len > (uint32_t)((uint8_t *)second - k); len--) {
+		offset = (uint32_t)((uint8_t *)second - k);
+		cr_assert_null(chp_request_next(k, len, &offset));
+		cr_assert_lt(offset, len, "malformed, not the end");
+	}
+	first->len = 0;
+	offset = sizeof(struct chp_request_header);
+	cr_assert_null(chp_request_next(k, k_len, &offset));
+	first->len = 36;
+	cr_assert_null(chp_request_next(k, k_len, &offset));
+}
+
+#define REQUEST_IS(status, op, key_len_, value_len_, ...)                                     \
+	do {                                                                                  \
+		make_request();                                                               \
+		struct chp_request *r = add_request(op, key_len_, value_len_);                \
+		__VA_ARGS__;                                                                  \
+		cr_assert_eq(chp_request_check(r, 100, 64), status, #op " " #__VA_ARGS__);    \
+	} while (0)
+
+Test(wire, requests_are_checked)
+{
+	for (uint32_t op = 0; op < 256; op++) {
+		bool key = op >= CHP_OPCODE_GET && op <= CHP_OPCODE_DECR;
+		bool value = key && op != CHP_OPCODE_GET && op != CHP_OPCODE_DELETE &&
+			     op != CHP_OPCODE_INCR && op != CHP_OPCODE_DECR;
+		enum chp_status s = CHP_STATUS_OK;
+
+		if (chp_opcode_name(op) == NULL)
+			s = CHP_STATUS_UNKNOWN_OP;
+		REQUEST_IS(s, (uint8_t)op, key ? 100 : 0, value ? 64 : 0, (void)r);
+		if (s != CHP_STATUS_OK)
+			continue;
+		REQUEST_IS(key ? CHP_STATUS_BAD_KEY : CHP_STATUS_OK, (uint8_t)op, 0, 0, (void)r);
+		REQUEST_IS(key ? CHP_STATUS_BAD_KEY : CHP_STATUS_BAD_REQUEST, (uint8_t)op, 101, 0,
+			   (void)r);
+		REQUEST_IS(value ? CHP_STATUS_OK : CHP_STATUS_BAD_REQUEST, (uint8_t)op,
+			   key ? 1 : 0, 1, (void)r);
+		REQUEST_IS(CHP_STATUS_TOO_LARGE, (uint8_t)op, key ? 1 : 0, 65, (void)r);
+	}
+	REQUEST_IS(CHP_STATUS_BAD_REQUEST, CHP_OPCODE_PUT, 5, 5, r->value_offset = 1);
+	REQUEST_IS(CHP_STATUS_BAD_REQUEST, CHP_OPCODE_PUT, 5, 5, r->len += 8);
+	REQUEST_IS(CHP_STATUS_BAD_REQUEST, CHP_OPCODE_PUT, 5, 5, r->value_total = 60);
+	REQUEST_IS(CHP_STATUS_TOO_LARGE, CHP_OPCODE_PUT, 5, 5, r->value_total = UINT32_MAX);
+}
+
+Test(wire, replies_are_walked_to_the_end)
+{
+	struct chp_reply_header *h = (void *)make_request();
+	struct chp_reply_message *r;
+	uint32_t offset = sizeof(*h);
+
+	h->prelude.kind = CHP_PACKET_REPLY;
+	cr_assert_eq(chp_reply_header_check(k, k_len, HASH), CHP_PACKET_OK);
+	cr_assert_eq(chp_reply_header_check(k, k_len, 0), CHP_PACKET_OK, "any, while not known");
+	cr_assert_eq(chp_reply_header_check(k, k_len, 1), CHP_PACKET_CLUSTER);
+	h->tag_len = 4;
+	cr_assert_eq(chp_reply_header_check(k, k_len, HASH), CHP_PACKET_AUTH);
+	r = (void *)(k + k_len);
+	r->value_total = 3;
+	r->len = (uint16_t)chp_reply_bytes(3);
+	k_len += r->len;
+	cr_assert_eq(chp_reply_next(k, k_len, &offset), r);
+	cr_assert_eq(offset, k_len);
+	cr_assert_null(chp_reply_next(k, k_len, &offset));
+	offset = sizeof(*h);
+	cr_assert_null(chp_reply_next(k, k_len - 1, &offset));
+	r->value_offset = 1;
+	cr_assert_null(chp_reply_next(k, k_len, &offset));
+	r->value_offset = 0;
+	r->value_total = 9;
+	cr_assert_null(chp_reply_next(k, k_len, &offset));
+}
+
+/* 40 + 0xfffffff9 is 33 in 32 bits, which rounds up to the 40 of a reply without a value. */
+Test(wire, a_reply_whose_value_length_overflows_is_refused)
+{
+	struct chp_reply_message *r = (void *)(k + sizeof(struct chp_reply_header));
+	uint32_t offset = sizeof(struct chp_reply_header);
+
+	make_request();
+	r->len = sizeof(*r);
+	r->value_total = 0xfffffff9;
+	cr_assert_null(chp_reply_next(k, offset + r->len, &offset));
+}
+
+Test(wire, names_of_statuses_and_operations)
+{
+	for (uint32_t i = 0; i < CHP_STATUS_COUNT; i++)
+		for (uint32_t j = 0; j < i; j++)
+			cr_assert_str_neq(chp_status_name(i), chp_status_name(j));
+	cr_assert_str_eq(chp_status_name(CHP_STATUS_COUNT), "status_?");
+	cr_assert_str_eq(chp_status_name(CHP_STATUS_UNKNOWN_OUTCOME), "unknown_outcome");
+	cr_assert_str_eq(chp_opcode_name(CHP_OPCODE_SESSION_OPEN), "session_open");
+	cr_assert_null(chp_opcode_name(0));
+	cr_assert_null(chp_opcode_name(14));
+	cr_assert_null(chp_opcode_name(255));
+}
+
+/* ---- the worked example of docs/wire-protocol.md ---- */
+
+static const char example_request[] =
+	"43480103cdab3412010000000000010001000000000000000100000000000000"
+	"0200300007000000010000000000000005000000000000000000000000000000"
+	"757365723a343268656c6c6f00000000";
+
+static const char example_inv[] =
+	"43480101cdab3412e68227fd00010100a7a6a5a4a3a2a1a0b7b6b5b4b3b2b1b0"
+	"0100000000000000010000000000000001000000000000000000000000000000"
+	"0000000000000000000100000000000010015000000000000100000007000000"
+	"0100020000000000000000000000000001000000000001000100000000000000"
+	"00000000000000000500000000000000757365723a343268656c6c6f00000000";
+
+static const char example_ack[] =
+	"43480101cdab3412dfa05a7601000100b7b6b5b4b3b2b1b0a7a6a5a4a3a2a1a0"
+	"0100000000000000010000000000000001000000000000000100000000000000"
+	"0000000000000000000100000000000011001800000000000100000000000000"
+	"0100020000000000";
+
+static const char example_val[] =
+	"43480101cdab34128afc115700010100a7a6a5a4a3a2a1a0b7b6b5b4b3b2b1b0"
+	"0100000000000000010000000000000002000000000000000100000000000000"
+	"0000000000000000000100000000000012001800000000000100000000000000"
+	"0100020000000000";
+
+static const char example_reply[] =
+	"43480104cdab3412010000000000010001000000000000000100000000000000"
+	"0200280000000000010000000000000000000000000000000100020000000000"
+	"0000000000000000";
+
+static const char example_hello_short[] =
+	"43480102cdab3412bb66781d00010200a7a6a5a4a3a2a1a00000000000000000"
+	"00000000000000000301c0058b51142801000000000000000100000000000000";
+
+static void
+expect_bytes(const char *hex)
+{
+	char found[2 * 256 + 1] = "";
+
+	cr_assert_leq(k_len, 256);
+	for (uint32_t i = 0; i < k_len; i++)
+		snprintf(found + 2 * i, 3, "%02x", k[i]);
+	cr_assert_str_eq(found, hex);
+}
+
+#define NODE_0 UINT64_C(0xa0a1a2a3a4a5a6a7)
+#define NODE_1 UINT64_C(0xb0b1b2b3b4b5b6b7)
+#define SESSION UINT64_C(0x0001000000000001)
+#define VERSION (2u << 16 | 1u)
+
+static struct chp_peer_header *
+make_example_peer(uint8_t from, uint64_t seq, uint64_t ack)
+{
+	struct chp_peer_header *h = make_peer();
+
+	h->from = from;
+	h->to = !from;
+	h->shard = 1;
+	h->from_incarnation = from == 0 ? NODE_0 : NODE_1;
+	h->to_incarnation = from == 0 ? NODE_1 : NODE_0;
+	h->seq = seq;
+	h->ack = ack;
+	h->grant = 256;
+	return h;
+}
+
+Test(wire, example_client)
+{
+	struct chp_digest d = chp_digest_of("user:42", 7, 0);
+	struct chp_request_header *q = make_request();
+	struct chp_reply_header *h = (void *)k;
+	struct chp_reply_message *r = (void *)(h + 1);
+
+	cr_assert_eq(d.hi, UINT64_C(0x8763cfe7e8dd227b));
+	cr_assert_eq(chp_shard_of(d, 2), 1);
+	q->session = SESSION;
+	q->lowest = 1;
+	q->shard = 1;
+	memcpy(add_request(CHP_OPCODE_PUT, 7, 5) + 1, "user:42hello", 12);
+	expect_bytes(example_request);
+
+	make_request();
+	h->prelude.kind = CHP_PACKET_REPLY;
+	h->session = SESSION;
+	h->epoch = 1;
+	h->shard = 1;
+	h->node = 0;
+	r->opcode = CHP_OPCODE_PUT;
+	r->len = (uint16_t)chp_reply_bytes(0);
+	r->request = 1;
+	r->version = VERSION;
+	k_len += r->len;
+	expect_bytes(example_reply);
+}
+
+Test(wire, example_peers)
+{
+	struct chp_hermes_inv *inv;
+	struct chp_hermes_ack *m;
+
+	make_example_peer(0, 1, 0);
+	inv = add_message(CHP_HERMES_INV, chp_hermes_inv_bytes(7, 5));
+	inv->message.flags = CHP_MESSAGE_BEGIN;
+	inv->message.op = 0;
+	inv->generation = 1;
+	inv->key_len = 7;
+	inv->version = VERSION;
+	inv->session = SESSION;
+	inv->request = 1;
+	inv->value_total = 5;
+	memcpy(inv + 1, "user:42hello", 12);
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	cr_assert(chp_hermes_check(&inv->message, 1024));
+	expect_bytes(example_inv);
+
+	make_example_peer(1, 1, 1);
+	m = add_message(CHP_HERMES_ACK, sizeof(*m));
+	m->message.op = 0;
+	m->generation = 1;
+	m->version = VERSION;
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	expect_bytes(example_ack);
+
+	make_example_peer(0, 2, 1);
+	m = add_message(CHP_HERMES_VAL, sizeof(*m));
+	m->message.op = 0;
+	m->generation = 1;
+	m->version = VERSION;
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	expect_bytes(example_val);
+}
+
+Test(wire, example_hello)
+{
+	struct chp_membership_config config = {
+		.cluster_hash = HASH,
+		.n_nodes = 3,
+		.payload_bytes = 1472,
+		.incarnation = NODE_0,
+		.bootstrap = true,
+		.address = { 0x0a63000a, 0x0a63000b, 0x0a63000c },
+	};
+	struct chp_membership m;
+	uint32_t to;
+
+	chp_membership_init(&m, &config, 1);
+	chp_membership_tick(&m, 1);
+	do {
+		k_len = chp_membership_transmit(&m, 1, k, &to);
+		cr_assert_neq(k_len, 0);
+	} while (k_len != sizeof(struct chp_control_hello) || to != 1);
+	expect_bytes(example_hello_short);
+}
