@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# One Makefile, no recursion. `make help` lists the targets. V=1 shows the commands.
+#
+# Flavours of the same sources:
+#   build/           what is shipped: gcc, -O2, assertions on
+#   build/mut/       the simulator with known bugs that can be switched on (CHP_MUTATIONS)
+#   build/asan/      address and undefined-behaviour sanitizers, the malloc index instead of rte_hash
+#   build/fuzz/      clang's libFuzzer, sanitizers on
+
+VERSION := 0.1.0
+COMMIT := $(shell GIT_OPTIONAL_LOCKS=0 git describe --always --dirty --exclude='*' 2>/dev/null || echo none)
+CC ?= gcc
+CLANG ?= clang
+PREFIX ?= /usr/local
+DESTDIR ?=
+B := build
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(2))
+
+ARCH := $(shell uname -m)
+ARCHFLAGS := $(if $(filter x86_64,$(ARCH)),-march=corei7,-march=armv8-a+crc)
+WARN := -Wall -Wextra -Wshadow -Wconversion -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wundef \
+	-Wcast-align -Wimplicit-fallthrough
+WERROR ?=
+BASEFLAGS := $(ARCHFLAGS) -g -fno-strict-aliasing -fno-common -fno-omit-frame-pointer -fstack-protector-strong \
+	-Ilib -D_GNU_SOURCE $(WARN) $(WERROR)
+CFLAGS ?= -O2
+C11 := -std=c11
+DPDKFLAGS = -std=gnu11 -isystem /usr/include/dpdk $(filter-out -march=%,$(shell pkg-config --cflags libdpdk)) \
+	-DALLOW_EXPERIMENTAL_API
+DPDKLIBS = $(shell pkg-config --libs libdpdk)
+
+# Which layer is compiled how. Only these may see DPDK (tools/tidy checks the include lines too).
+LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c
+LIB_PURE := $(filter-out $(LIB_DPDK),$(wildcard lib/*/*.c))
+CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/%,$(LIB_PURE))
+
+rel = $(patsubst %.c,$(B)/obj/%.o,$(1))
+mut = $(patsubst %.c,$(B)/mut/obj/%.o,$(1))
+asan = $(patsubst %.c,$(B)/asan/obj/%.o,$(1))
+fuzz = $(patsubst %.c,$(B)/fuzz/obj/%.o,$(1))
+
+.PHONY: all
+all: deps-present $(B)/chaapar $(B)/chaaparctl $(B)/bench $(B)/sim $(B)/example $(B)/libchaapar.a $(B)/libchaapar.so
+
+# ---------------------------------------------------------------- packages
+
+.PHONY: deps deps-present help
+deps: ## install the Debian packages that building and testing need (the only target that calls apt)
+	$(Q)tools/deps install
+
+deps-present:
+	$(Q)tools/deps check
+
+help: ## this list
+	$(Q)grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+# ---------------------------------------------------------------- objects
+
+$(B)/obj/lib/client/%.o: lib/client/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) $(CFLAGS) -fPIC -fvisibility=hidden -DCHP_VERSION='"$(VERSION)"' -MMD -c $< -o $@
+
+$(B)/obj/lib/pipeline/%.o: lib/pipeline/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERSION='"$(VERSION)"' -MMD -c $< -o $@
+
+$(B)/obj/lib/cache/index_rte.o: lib/cache/index_rte.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -MMD -c $< -o $@
+
+$(B)/obj/lib/%.o: lib/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) $(CFLAGS) -fPIC -MMD -c $< -o $@
+
+$(B)/obj/app/chaaparctl/%.o: app/chaaparctl/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) $(CFLAGS) -DCHP_VERSION='"$(VERSION)"' -MMD -c $< -o $@
+
+# As an application would: it sees the installed header and nothing else of ours.
+$(B)/obj/app/example/%.o: app/example/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(filter-out -Ilib,$(BASEFLAGS)) -Ilib/client $(CFLAGS) -MMD -c $< -o $@
+
+$(B)/obj/app/%.o: app/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERSION='"$(VERSION)"' -DCHP_COMMIT='"$(COMMIT)"' -MMD -c $< -o $@
+
+# What prints the commit is compiled again when it changes.
+$(B)/obj/app/bench/bench.o: $(B)/commit
+$(B)/commit: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@
+.PHONY: FORCE
+
+$(B)/obj/tests/datapath/%.o: tests/datapath/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERIFY_ENABLED=1 -MMD -c $< -o $@
+
+$(B)/obj/tests/sim/eal.o $(B)/mut/obj/tests/sim/eal.o: tests/sim/eal.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -MMD -c $< -o $@
+
+$(B)/obj/%.o: %.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) $(CFLAGS) -DCHP_VERIFY_ENABLED=1 -MMD -c $< -o $@
+
+$(B)/mut/obj/lib/cache/index_rte.o: lib/cache/index_rte.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -MMD -c $< -o $@
+
+$(B)/mut/obj/%.o: %.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) $(CFLAGS) -DCHP_MUTATIONS -DCHP_VERIFY_ENABLED=1 -MMD -c $< -o $@
+
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+$(B)/asan/obj/%.o: %.c Makefile
+	$(call say,ASAN,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) -O1 $(SANITIZE) -DCHP_VERIFY_ENABLED=1 -DCHP_VERSION='"$(VERSION)"' -MMD -c $< -o $@
+
+$(B)/fuzz/obj/%.o: %.c Makefile
+	$(call say,FUZZ,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(C11) $(BASEFLAGS) -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+		-DCHP_VERIFY_ENABLED=1 -MMD -c $< -o $@
+
+# ---------------------------------------------------------------- programs
+
+PURE_LIBS := -ljansson -lm
+$(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
+
+# Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
+NET_RING := -lrte_net_ring
+$(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(PURE_LIBS)
+
+CLIENT_OBJ := $(call rel,$(wildcard lib/client/*.c) lib/wire/client.c lib/wire/packet.c lib/base/digest.c \
+	lib/base/crc32c.c lib/base/assert.c)
+$(B)/chaaparctl: $(call rel,$(wildcard app/chaaparctl/*.c) $(wildcard lib/config/*.c) $(wildcard lib/history/*.c) \
+		lib/base/histogram.c lib/base/text.c) $(CLIENT_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(PURE_LIBS)
+
+$(B)/libchaapar.a: $(CLIENT_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+# Only chaapar_ symbols leave the library; what it shares with the replica is its own affair.
+$(B)/chaapar.map:
+	$(Q)mkdir -p $(@D)
+	$(Q)echo '{ global: chaapar_*; local: *; };' > $@
+
+$(B)/libchaapar.so: $(CLIENT_OBJ) $(B)/chaapar.map
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libchaapar.so.0 -Wl,--version-script=$(B)/chaapar.map -o $@ $(CLIENT_OBJ) $(PURE_LIBS)
+
+$(B)/example: $(call rel,$(wildcard app/example/*.c)) $(B)/libchaapar.a
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(PURE_LIBS)
+
+# ---------------------------------------------------------------- simulator
+
+SIM_SRC := $(filter-out tests/sim/eal.c,$(wildcard tests/sim/*.c)) lib/history/linear.c lib/history/history.c
+$(B)/sim: $(call rel,$(SIM_SRC) tests/sim/eal.c lib/cache/index_rte.c $(CORE_PURE))
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
+
+$(B)/mut/sim: $(call mut,$(SIM_SRC) tests/sim/eal.c lib/cache/index_rte.c $(CORE_PURE))
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
+
+$(B)/asan/sim: $(call asan,$(SIM_SRC) tests/support/no_eal.c tests/support/index_malloc.c $(CORE_PURE))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SANITIZE) -o $@ $^ $(PURE_LIBS)
+
+# ---------------------------------------------------------------- tests
+
+UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+DATAPATH := $(patsubst tests/datapath/%.c,%,$(wildcard tests/datapath/test_*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+UNIT_LIB := $(LIB_PURE) tests/support/index_malloc.c $(filter-out tests/support/index_malloc.c tests/support/no_eal.c,$(wildcard tests/support/*.c))
+
+# Objects of tests are kept, though only pattern rules name them.
+.SECONDARY:
+
+$(B)/test/%: $(B)/obj/tests/unit/%.o $(call rel,$(UNIT_LIB))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
+
+$(B)/asan/test/%: $(B)/asan/obj/tests/unit/%.o $(call asan,$(UNIT_LIB))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SANITIZE) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
+
+DATAPATH_SUPPORT := $(filter-out $(wildcard tests/datapath/test_*.c),$(wildcard tests/datapath/*.c))
+$(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ -lcriterion $(NET_RING) $(DPDKLIBS) $(PURE_LIBS) -lpthread
+
+$(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(call fuzz,$(LIB_PURE) tests/support/index_malloc.c)
+	$(call say,LD,$@)
+	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PURE_LIBS)
+
+.PHONY: programs-unit programs-asan programs-datapath programs-fuzz
+programs-unit: $(UNIT:%=$(B)/test/%)
+programs-asan: $(UNIT:%=$(B)/asan/test/%) $(B)/asan/sim
+programs-datapath: $(DATAPATH:%=$(B)/datapath/%)
+programs-fuzz: $(FUZZERS:%=$(B)/fuzz/%)
+
+.PHONY: test check check-long sim fuzz scenarios mutations
+test: deps-present programs-unit ## unit tests only: seconds
+	$(Q)tests/check unit
+
+check: ## everything that must pass, under 15 minutes; installs what is missing
+	$(Q)tools/deps ensure
+	$(Q)tests/check all
+
+check-long: ## all seeds, clang, longer fuzzing and end-to-end runs: under 60 minutes more
+	$(Q)tools/deps ensure
+	$(Q)tests/check long
+
+SEEDS ?= 200
+PROTOCOL ?= hermes
+REPLICAS ?= 3
+sim: deps-present $(B)/sim ## simulate: SEED=n replays one run with a trace, SEEDS=n runs many; REPLICAS=, PROTOCOL=
+	$(Q)$(B)/sim --protocol $(PROTOCOL) --replicas $(REPLICAS) $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
+
+scenarios: deps-present $(B)/sim ## run the text scenarios in tests/scenarios
+	$(Q)$(B)/sim --scenarios tests/scenarios/*.txt
+
+mutations: deps-present $(B)/mut/sim ## prove that the simulator finds every known bug that can be switched on
+	$(Q)$(B)/mut/sim --mutations
+
+FUZZ_S ?= 60
+fuzz: deps-present programs-fuzz ## fuzz every parser for FUZZ_S seconds each
+	$(Q)FUZZ_S=$(FUZZ_S) tests/check fuzz
+
+# ---------------------------------------------------------------- running, measuring
+
+KEYS ?= 1000000
+VALUE_BYTES ?= 32
+DURATION_S ?= 5
+BENCH_MB ?= 6144
+SHARDS ?= 1
+.PHONY: demo bench
+demo: ## three replicas, real clients, loss, and a verdict on every answer; installs what is missing
+	$(Q)tools/deps ensure
+	$(Q)$(MAKE) --no-print-directory -j2 all
+	$(Q)tools/demo
+
+bench: deps-present $(B)/bench ## three replicas and a load generator in one process; prints JSON
+	$(Q)$(B)/bench --no-huge --no-pci --no-shconf --no-telemetry --iova-mode=va -m $(BENCH_MB) -l 0 --log-level=lib.eal:error -- \
+		--protocol $(PROTOCOL) --replicas $(REPLICAS) --keys $(KEYS) --value-bytes $(VALUE_BYTES) \
+		--duration-s $(DURATION_S) --shards $(SHARDS)
+
+# ---------------------------------------------------------------- care of the sources
+
+.PHONY: tidy format install clean
+tidy: ## layering, banned calls, headers that compile alone, line and function lengths
+	$(Q)tools/tidy
+
+format: ## clang-format everything
+	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: all ## install to DESTDIR/PREFIX
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(B)/chaapar $(B)/chaaparctl
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include lib/client/chaapar.h
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(B)/libchaapar.a
+	install -D $(B)/libchaapar.so $(DESTDIR)$(PREFIX)/lib/libchaapar.so.$(VERSION)
+	ln -sf libchaapar.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libchaapar.so.0
+	ln -sf libchaapar.so.0 $(DESTDIR)$(PREFIX)/lib/libchaapar.so
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' lib/client/chaapar.pc.in > \
+		$(DESTDIR)$(PREFIX)/lib/pkgconfig/chaapar.pc
+
+clean: ## remove everything built
+	rm -rf $(B)
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

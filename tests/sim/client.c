@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The simulator's clients: sessions, several requests in flight, retries with the same number, and a
+ * record of everything in the history. The same rules as libchaapar's, without sockets.
+ */
+#include "world.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MS UINT64_C(1000000)
+
+static void
+wake_at(struct sim_world *w, uint32_t c, uint64_t at_ns)
+{
+	w->client[c].wake_ns = chp_max_u64(at_ns, w->now_ns);
+	sim_schedule(w, w->client[c].wake_ns, SIM_CLIENT, c, NULL);
+}
+
+void
+sim_client_init(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+
+	client->home = c % w->config.n_nodes;
+	wake_at(w, c, MS + chp_random_below(&w->random, MS));
+}
+
+static uint32_t
+key_bytes(const struct sim_world *w, uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX])
+{
+	/* Short keys, and one of the largest length. */
+	uint32_t len = key == 3 ? CHP_KEY_BYTES_MAX : 4;
+
+	(void)w;
+	memset(to, 'k', len);
+	to[len - 1] = (uint8_t)('a' + key);
+	return len;
+}
+
+/* ------------------------------------------------------------------ sending */
+
+static uint64_t
+lowest_open(const struct sim_client *client)
+{
+	uint64_t lowest = client->next_request;
+
+	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+		if (client->call[i].state == SIM_CALL_OPEN && client->call[i].opcode != CHP_OPCODE_SESSION_OPEN)
+			lowest = chp_min_u64(lowest, client->call[i].request);
+	return lowest;
+}
+
+static uint32_t
+write_request(const struct sim_world *w, const struct sim_call *call, uint8_t *to)
+{
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	uint32_t key_len = call->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : key_bytes(w, call->key, key);
+	uint32_t len = chp_request_bytes(key_len, call->value_len);
+	struct chp_request *r = (void *)to;
+
+	memset(to, 0, len);
+	*r = (struct chp_request){ .opcode = call->opcode,
+				   .len = (uint16_t)len,
+				   .key_len = (uint8_t)key_len,
+				   .request = call->request,
+				   .value_total = call->value_len,
+				   .arg = call->arg };
+	memcpy(to + sizeof(*r), key, key_len);
+	memcpy(to + sizeof(*r) + key_len, call->value, call->value_len);
+	return len;
+}
+
+static void
+send_call(struct sim_world *w, uint32_t c, struct sim_call *call)
+{
+	struct sim_client *client = &w->client[c];
+	struct sim_packet *p = sim_packet_take(w);
+	struct chp_request_header *h = (void *)p->data;
+
+	*h = (struct chp_request_header){
+		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_REQUEST, 0 },
+		.session = call->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : client->session,
+		.lowest = lowest_open(client),
+	};
+	p->from = c;
+	p->to = client->home;
+	p->len = (uint32_t)sizeof(*h) + write_request(w, call, p->data + sizeof(*h));
+	call->sends++;
+	call->retry_ns = w->now_ns + call->rto_ns;
+	call->rto_ns = chp_min_u64(2 * call->rto_ns, 20 * MS);
+	if (!w->healed && chp_random_chance(&w->random, w->config.drop_ppm)) {
+		sim_packet_give(w, p);
+		return;
+	}
+	if (!w->healed && chp_random_chance(&w->random, w->config.duplicate_ppm)) {
+		struct sim_packet *copy = sim_packet_take(w);
+
+		memcpy(copy, p, sizeof(*copy));
+		sim_schedule(w, w->now_ns + sim_latency(w), SIM_DATAGRAM, client->home, copy);
+	}
+	sim_schedule(w, w->now_ns + sim_latency(w), SIM_DATAGRAM, client->home, p);
+}
+
+/* ------------------------------------------------------------------ choosing operations */
+
+static const struct {
+	uint8_t opcode;
+	uint8_t kind;
+	uint8_t weight;
+} mix[] = {
+	{ CHP_OPCODE_GET, CHP_HISTORY_GET, 40 },         { CHP_OPCODE_PUT, CHP_HISTORY_PUT, 25 },
+	{ CHP_OPCODE_DELETE, CHP_HISTORY_DELETE, 4 },    { CHP_OPCODE_CAS, CHP_HISTORY_CAS, 10 },
+	{ CHP_OPCODE_ADD, CHP_HISTORY_ADD, 4 },          { CHP_OPCODE_REPLACE, CHP_HISTORY_REPLACE, 3 },
+	{ CHP_OPCODE_APPEND, CHP_HISTORY_APPEND, 4 },    { CHP_OPCODE_PREPEND, CHP_HISTORY_PREPEND, 2 },
+	{ CHP_OPCODE_INCR, CHP_HISTORY_INCR, 6 },        { CHP_OPCODE_DECR, CHP_HISTORY_DECR, 2 },
+};
+
+/* Deletes, and adds that make the keys come back. */
+static uint32_t
+choose_churn(struct sim_world *w)
+{
+	const uint8_t opcode = chp_random_chance(&w->random, 500000) ? CHP_OPCODE_DELETE : CHP_OPCODE_ADD;
+	uint32_t i = 0;
+
+	while (mix[i].opcode != opcode)
+		i++;
+	return i;
+}
+
+static uint32_t
+choose(struct sim_world *w)
+{
+	uint32_t at = (uint32_t)chp_random_below(&w->random, 100);
+
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(mix); i++) {
+		if (at < mix[i].weight)
+			return i;
+		at -= mix[i].weight;
+	}
+	return 0;
+}
+
+static bool
+has_value(uint8_t opcode)
+{
+	return opcode == CHP_OPCODE_PUT || opcode == CHP_OPCODE_CAS || opcode == CHP_OPCODE_ADD ||
+	       opcode == CHP_OPCODE_REPLACE || opcode == CHP_OPCODE_APPEND || opcode == CHP_OPCODE_PREPEND;
+}
+
+/* Unique, so that a read tells what write it saw; the first key holds numbers. */
+static void
+choose_value(struct sim_world *w, uint32_t c, struct sim_call *call)
+{
+	struct sim_client *client = &w->client[c];
+	uint32_t want = w->config.value_bytes_typical;
+	int n;
+
+	client->written++;
+	if (call->key == 0 && call->opcode != CHP_OPCODE_APPEND && call->opcode != CHP_OPCODE_PREPEND)
+		n = snprintf((char *)call->value, 24, "%u", (c + 1) * 1000000 + client->written * 1000);
+	else
+		n = snprintf((char *)call->value, 24, "<%u.%u>", c, client->written);
+	call->value_len = (uint32_t)n;
+	if (call->opcode == CHP_OPCODE_APPEND || call->opcode == CHP_OPCODE_PREPEND || call->key == 0)
+		return;
+	if (chp_random_chance(&w->random, 50000))
+		want = w->config.shard.value_bytes_max;
+	while (call->value_len < want && call->value_len < w->config.shard.value_bytes_max)
+		call->value[call->value_len++] = '.';
+}
+
+static void
+issue(struct sim_world *w, uint32_t c, struct sim_call *call)
+{
+	struct sim_client *client = &w->client[c];
+	const uint32_t m = chp_random_chance(&w->random, w->config.delete_ppm) ? choose_churn(w) : choose(w);
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	struct chp_history_call h;
+
+	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
+				   .opcode = mix[m].opcode,
+				   .key = (uint32_t)chp_random_below(&w->random, w->config.n_keys),
+				   .request = client->next_request++,
+				   .rto_ns = chp_random_range(&w->random, 1, 4) * MS,
+				   .give_up_ns = w->now_ns + chp_random_range(&w->random, 5, 300) * MS };
+	if (has_value(call->opcode))
+		choose_value(w, c, call);
+	if (call->opcode == CHP_OPCODE_CAS)
+		call->arg = client->seen_version[call->key];
+	if (call->opcode == CHP_OPCODE_INCR || call->opcode == CHP_OPCODE_DECR)
+		call->arg = chp_random_range(&w->random, 1, 9);
+	h = (struct chp_history_call){ .t_ns = w->now_ns,
+				       .client = c,
+				       .req = w->issued++,
+				       .kind = mix[m].kind,
+				       .node = client->home,
+				       .key = key,
+				       .key_len = key_bytes(w, call->key, key),
+				       .value = has_value(call->opcode) ? call->value : NULL,
+				       .value_len = call->value_len,
+				       .arg = call->arg };
+	call->history = (uint32_t)chp_history_invoke(&w->history, &h);
+	sim_trace(w, "client %u: %s key %u value %.*s arg %" PRIu64 " request %" PRIu64, c,
+		  chp_opcode_name(call->opcode), call->key, (int)chp_min_u32(call->value_len, 24),
+		  (const char *)call->value, call->arg, call->request);
+	send_call(w, c, call);
+}
+
+static void
+open_session(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+	struct sim_call *call = &client->call[0];
+
+	client->next_request = 1;
+	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
+				   .opcode = CHP_OPCODE_SESSION_OPEN,
+				   .request = chp_random_u64(&w->random),
+				   .rto_ns = 4 * MS,
+				   .history = CHP_HISTORY_NONE,
+				   .give_up_ns = w->now_ns + 500 * MS };
+	call->arg = call->request;
+	send_call(w, c, call);
+}
+
+/* ------------------------------------------------------------------ endings */
+
+static void
+complete(struct sim_world *w, uint32_t c, struct sim_call *call, enum chp_history_outcome outcome,
+	 const struct chp_reply_message *r)
+{
+	struct chp_history_result h = { .t_ns = w->now_ns, .outcome = outcome, .node = CHP_HISTORY_NONE };
+	static const uint8_t status_of[CHP_STATUS_COUNT] = {
+		[CHP_STATUS_NOT_FOUND] = CHP_HISTORY_NOT_FOUND,
+		[CHP_STATUS_EXISTS] = CHP_HISTORY_EXISTS,
+		[CHP_STATUS_COMPARE_FAILED] = CHP_HISTORY_COMPARE_FAILED,
+		[CHP_STATUS_NOT_NUMBER] = CHP_HISTORY_NOT_NUMBER,
+	};
+
+	call->state = SIM_CALL_FREE;
+	if (call->history == CHP_HISTORY_NONE)
+		return;
+	if (r != NULL && outcome != CHP_HISTORY_UNKNOWN) {
+		h.version = r->version;
+		if (outcome == CHP_HISTORY_FAIL) {
+			h.status = r->status < CHP_STATUS_COUNT && status_of[r->status] != 0
+					   ? status_of[r->status]
+					   : CHP_HISTORY_STATUS_OTHER;
+			if (h.status == CHP_HISTORY_STATUS_OTHER || h.status == CHP_HISTORY_NOT_FOUND)
+				h.version = CHP_HISTORY_NO_VERSION;
+		}
+		h.number = r->number;
+		h.has_number = outcome == CHP_HISTORY_OK &&
+			       (call->opcode == CHP_OPCODE_INCR || call->opcode == CHP_OPCODE_DECR);
+		if (outcome == CHP_HISTORY_OK && call->opcode == CHP_OPCODE_GET) {
+			h.value = chp_reply_value(r);
+			h.value_len = r->value_total;
+		}
+		if (outcome == CHP_HISTORY_OK)
+			w->client[c].seen_version[call->key] = r->version;
+	}
+	/* A get that found nothing is an answer. */
+	if (call->opcode == CHP_OPCODE_GET && r != NULL && r->status == CHP_STATUS_NOT_FOUND) {
+		h.outcome = CHP_HISTORY_OK;
+		h.status = CHP_HISTORY_STATUS_NONE;
+		h.version = CHP_HISTORY_NO_VERSION;
+		h.value = NULL;
+	}
+	if (chp_history_complete(&w->history, call->history, &h) != 0)
+		sim_fail(w, "history refused a completion");
+}
+
+/* The session is gone: what may have been executed is unknown, the rest was not. */
+static void
+lose_session(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+
+	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+		if (client->call[i].state == SIM_CALL_OPEN)
+			complete(w, c, &client->call[i], CHP_HISTORY_UNKNOWN, NULL);
+	client->session = 0;
+}
+
+static void
+answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r)
+{
+	struct sim_client *client = &w->client[c];
+
+	if (call->opcode == CHP_OPCODE_SESSION_OPEN) {
+		call->state = SIM_CALL_FREE;
+		if (r->status == CHP_STATUS_OK)
+			client->session = r->number;
+		return;
+	}
+	sim_trace(w, "client %u: request %" PRIu64 " %s version %" PRIu64 " value %.*s", c, r->request,
+		  chp_status_name(r->status), r->version, (int)chp_min_u32(r->value_total, 24),
+		  (const char *)chp_reply_value(r));
+	switch (r->status) {
+	case CHP_STATUS_OK:
+		complete(w, c, call, CHP_HISTORY_OK, r);
+		break;
+	case CHP_STATUS_OVERLOAD:
+		break; /* the same number again, when its time comes */
+	case CHP_STATUS_UNKNOWN_OUTCOME:
+		complete(w, c, call, CHP_HISTORY_UNKNOWN, r);
+		break;
+	case CHP_STATUS_SESSION_UNKNOWN:
+		lose_session(w, c);
+		break;
+	case CHP_STATUS_SESSION_WINDOW:
+	case CHP_STATUS_REDIRECT:
+	case CHP_STATUS_WRONG_SHARD:
+	case CHP_STATUS_BAD_REQUEST:
+	case CHP_STATUS_UNKNOWN_OP:
+		sim_fail(w, "client %u was told %s", c, chp_status_name(r->status));
+		break;
+	default:
+		complete(w, c, call, CHP_HISTORY_FAIL, r);
+	}
+}
+
+void
+sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p)
+{
+	struct sim_client *client = &w->client[c];
+	const struct chp_reply_header *h = (const void *)p->data;
+	const struct chp_reply_message *r;
+	uint32_t offset = sizeof(*h);
+
+	if (chp_reply_header_check(p->data, p->len, w->config.shard.cluster_hash) != CHP_PACKET_OK) {
+		sim_fail(w, "client %u got a malformed reply", c);
+		return;
+	}
+	while ((r = chp_reply_next(p->data, p->len, &offset)) != NULL) {
+		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
+			struct sim_call *call = &client->call[i];
+			uint64_t session = call->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : client->session;
+
+			if (call->state == SIM_CALL_OPEN && call->request == r->request &&
+			    call->opcode == r->opcode && h->session == session)
+				answered(w, c, call, r);
+		}
+	}
+	if (offset != p->len)
+		sim_fail(w, "client %u got a reply that does not fill its datagram", c);
+	wake_at(w, c, w->now_ns + chp_random_below(&w->random, MS / 10));
+}
+
+/* ------------------------------------------------------------------ the client's own time */
+
+void
+sim_client_wake(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+	uint64_t next_ns = CHP_NEVER;
+
+	client->wake_ns = CHP_NEVER;
+	if (!w->node[client->home].alive)
+		lose_session(w, c);
+	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
+		struct sim_call *call = &client->call[i];
+
+		if (call->state != SIM_CALL_OPEN)
+			continue;
+		if (!w->healed && w->now_ns >= call->give_up_ns)
+			complete(w, c, call, CHP_HISTORY_UNKNOWN, NULL);
+		else if (w->now_ns >= call->retry_ns)
+			send_call(w, c, call);
+		if (call->state == SIM_CALL_OPEN)
+			next_ns = chp_min_u64(next_ns, call->retry_ns);
+	}
+	if (!w->healed && w->node[client->home].alive) {
+		if (client->session == 0 && client->call[0].state == SIM_CALL_FREE) {
+			open_session(w, c);
+		} else if (client->session != 0) {
+			for (uint32_t i = 0; i < w->config.depth && w->issued < w->config.ops; i++)
+				if (client->call[i].state == SIM_CALL_FREE &&
+				    client->next_request - lowest_open(client) < w->config.shard.session_window &&
+				    chp_random_chance(&w->random, 700000))
+					issue(w, c, &client->call[i]);
+		}
+		next_ns = chp_min_u64(next_ns, w->now_ns + MS / 2 + chp_random_below(&w->random, MS));
+	}
+	/* Somebody must go on issuing when all live clients' homes are dead. */
+	if (!w->healed && !w->node[client->home].alive)
+		client->home = (client->home + 1) % w->config.n_nodes;
+	if (!w->healed)
+		next_ns = chp_min_u64(next_ns, w->now_ns + MS);
+	if (next_ns != CHP_NEVER)
+		wake_at(w, c, next_ns);
+}
+
+bool
+sim_clients_done(const struct sim_world *w)
+{
+	for (uint32_t c = 0; c < w->config.n_clients; c++)
+		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+			if (w->client[c].call[i].state == SIM_CALL_OPEN && w->node[w->client[c].home].alive)
+				return false;
+	return true;
+}

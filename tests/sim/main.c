@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * sim - run seeds, replay one, prove that mutations are caught, run text scenarios.
+ *
+ *   sim --seeds N [--first F] [--replicas R] [--jobs J]   many seeds; exit 1 and the seed at the first failure
+ *   sim --seed S [--replicas R] [--trace]                 one seed, twice: equal runs have equal digests
+ *   sim --mutations [--seeds N]                           each known bug must be found within N seeds
+ *   sim --mutation NAME --seed S                          one seed with a known bug
+ *   sim --scenarios FILE... [--rewrite]
+ */
+#include "world.h"
+
+#include "base/mutation.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifdef CHP_MUTATIONS
+enum chp_mutation chp_mutation;
+#endif
+
+struct options {
+	const struct chp_protocol *protocol;
+	uint64_t seed, seeds, first;
+	uint32_t replicas, jobs;
+	const char *mutation;
+	bool one, trace, mutations, scenarios, rewrite;
+};
+
+/* For the handler of SIGABRT: an assertion must say what seed it was. */
+static uint64_t running_seed;
+static uint32_t running_replicas;
+
+static void
+on_abort(int sig)
+{
+	char text[128];
+	int n = snprintf(text, sizeof(text), "sim: assertion failed at --replicas %u --seed %" PRIu64 "\n",
+			 running_replicas, running_seed);
+
+	if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
+		_exit(3);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static bool
+run_seed(const struct options *o, uint64_t seed, uint32_t replicas, bool trace, struct sim_result *result)
+{
+	struct sim_config c;
+	char failure[512];
+
+	running_seed = seed;
+	running_replicas = replicas;
+	sim_config_draw(&c, o->protocol, seed, replicas);
+	c.trace = trace;
+	if (sim_run(&c, result, failure))
+		return true;
+	fprintf(stderr, "sim: FAILED --replicas %u --seed %" PRIu64 ": %s\n", replicas, seed, failure);
+	return false;
+}
+
+static void
+add_result(struct sim_result *sum, const struct sim_result *r)
+{
+	sum->runs += r->runs;
+	sum->ops += r->ops;
+	sum->ok += r->ok;
+	sum->retransmits += r->retransmits;
+	sum->resets += r->resets;
+#define ADD(name, help) sum->protocol.name += r->protocol.name;
+	CHP_PROTOCOL_COUNTERS(ADD)
+#undef ADD
+}
+
+static bool
+run_range(const struct options *o, uint64_t first, uint64_t step)
+{
+	struct sim_result sum = { 0 }, r;
+
+	sim_eal_init();
+	for (uint64_t seed = first; seed < o->first + o->seeds; seed += step) {
+		if (!run_seed(o, seed, o->replicas, false, &r))
+			return false;
+		add_result(&sum, &r);
+	}
+	printf("sim: %" PRIu64 " runs, %" PRIu64 " operations (%" PRIu64 " ok), retransmits %" PRIu64
+	       ", resets %" PRIu64 ", aborts %" PRIu64 ", resent %" PRIu64 ", replays %" PRIu64
+	       ", forgotten %" PRIu64 ", unknown %" PRIu64 ", busy %" PRIu64 ", full %" PRIu64 "\n",
+	       sum.runs, sum.ops, sum.ok, sum.retransmits, sum.resets, sum.protocol.aborts,
+	       sum.protocol.resent, sum.protocol.replays, sum.protocol.forgotten, sum.protocol.unknown, sum.protocol.busy,
+	       sum.protocol.full);
+	return true;
+}
+
+static int
+run_many(const struct options *o)
+{
+	int failed = 0;
+
+	fflush(NULL);
+	for (uint32_t j = 0; j < o->jobs; j++) {
+		pid_t pid = fork();
+
+		if (pid < 0) {
+			perror("sim: fork");
+			return 1;
+		}
+		if (pid == 0) {
+			bool ok = run_range(o, o->first + j, o->jobs);
+
+			fflush(NULL);
+			_exit(ok ? 0 : 1);
+		}
+	}
+	for (uint32_t j = 0; j < o->jobs; j++) {
+		int status = 0;
+
+		wait(&status);
+		failed += status != 0;
+	}
+	printf("sim: %s, %u replicas, seeds %" PRIu64 " to %" PRIu64 ": %s\n", o->protocol->name, o->replicas,
+	       o->first, o->first + o->seeds - 1, failed == 0 ? "all hold" : "FAILED");
+	return failed == 0 ? 0 : 1;
+}
+
+static int
+run_one(const struct options *o)
+{
+	struct sim_result a, b;
+
+	sim_eal_init();
+	if (!run_seed(o, o->seed, o->replicas, o->trace, &a) ||
+	    !run_seed(o, o->seed, o->replicas, false, &b))
+		return 1;
+	if (a.digest != b.digest) {
+		fprintf(stderr, "sim: FAILED --seed %" PRIu64 ": two runs differ\n", o->seed);
+		return 1;
+	}
+	printf("sim: seed %" PRIu64 " holds: %" PRIu64 " operations, %" PRIu64 " ok, digest %016" PRIx64 "\n", o->seed,
+	       a.ops, a.ok, a.digest);
+	return 0;
+}
+
+#ifdef CHP_MUTATIONS
+static const struct {
+	const char *name, *text;
+} mutation_text[] = {
+	{ "NONE", "nothing" },
+#define TEXT(name, text) { #name, text },
+	CHP_MUTATION_LIST(TEXT)
+#undef TEXT
+};
+
+/* Seeds in a child, since an assertion is one way to be caught. Returns the seed that caught it, or seeds. */
+static uint64_t
+hunt(const struct options *o, uint32_t m)
+{
+	uint64_t tried = o->seeds;
+	int fd[2];
+	pid_t pid;
+
+	fflush(NULL);
+	if (pipe(fd) != 0 || (pid = fork()) < 0) {
+		perror("sim: fork");
+		exit(1);
+	}
+	if (pid == 0) {
+		FILE *null = freopen("/dev/null", "w", stderr);
+		struct sim_result r;
+
+		(void)null;
+		chp_mutation = (enum chp_mutation)m;
+		for (uint64_t seed = 0; seed < o->seeds; seed++) {
+			if (write(fd[1], &seed, sizeof(seed)) != sizeof(seed))
+				_exit(3);
+			if (!run_seed(o, o->first + seed, 3 + 2 * (uint32_t)(seed % 2), false, &r))
+				_exit(1);
+		}
+		_exit(0);
+	}
+	close(fd[1]);
+	for (uint64_t seed; read(fd[0], &seed, sizeof(seed)) == sizeof(seed);)
+		tried = seed;
+	close(fd[0]);
+	int status = 0;
+	waitpid(pid, &status, 0);
+	return status == 0 ? o->seeds : tried;
+}
+
+static int
+run_mutations(const struct options *o)
+{
+	uint32_t caught = 0, missed = 0;
+
+	sim_eal_init();
+	if (hunt(o, CHP_MUTATION_NONE) != o->seeds) {
+		fprintf(stderr, "sim: FAILED without a mutation\n");
+		return 1;
+	}
+	for (uint32_t m = 1; m < CHP_MUTATION_COUNT; m++) {
+		uint64_t seed = hunt(o, m);
+		bool found = seed < o->seeds;
+
+		if (found)
+			printf("mutation %-24s caught at seed %" PRIu64 ": %s\n", mutation_text[m].name,
+			       o->first + seed, mutation_text[m].text);
+		else
+			printf("mutation %-24s MISSED in %" PRIu64 " seeds: %s\n", mutation_text[m].name, o->seeds,
+			       mutation_text[m].text);
+		fflush(stdout);
+		caught += found;
+		missed += !found;
+	}
+	printf("mutations: %u caught, %u missed\n", caught, missed);
+	return missed == 0 ? 0 : 1;
+}
+#endif
+
+static bool
+set_mutation(const char *name)
+{
+#ifdef CHP_MUTATIONS
+	for (uint32_t m = 1; m < CHP_MUTATION_COUNT; m++) {
+		if (strcmp(mutation_text[m].name, name) == 0) {
+			chp_mutation = (enum chp_mutation)m;
+			return true;
+		}
+	}
+	fprintf(stderr, "sim: no mutation %s\n", name);
+#else
+	fprintf(stderr, "sim: %s: this build has no mutations, build/mut/sim has\n", name);
+#endif
+	return false;
+}
+
+static uint64_t
+number(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text, &end, 10);
+
+	if (*text == '\0' || *end != '\0') {
+		fprintf(stderr, "sim: %s is not a number\n", text);
+		exit(2);
+	}
+	return n;
+}
+
+static bool
+parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option longs[] = {
+		{ "protocol", required_argument, NULL, 'p' }, { "seed", required_argument, NULL, 's' },
+		{ "seeds", required_argument, NULL, 'n' },    { "first", required_argument, NULL, 'f' },
+		{ "replicas", required_argument, NULL, 'r' }, { "jobs", required_argument, NULL, 'j' },
+		{ "mutation", required_argument, NULL, 'm' }, { "trace", no_argument, NULL, 't' },
+		{ "mutations", no_argument, NULL, 'M' },      { "scenarios", no_argument, NULL, 'S' },
+		{ "rewrite", no_argument, NULL, 'R' },        { NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	*o = (struct options){ .protocol = &chp_hermes, .seeds = 200, .replicas = 3, .jobs = 1 };
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+		switch (c) {
+		case 'p':
+			o->protocol = chp_protocol_find(optarg);
+			break;
+		case 's':
+			o->seed = number(optarg);
+			o->one = true;
+			break;
+		case 'n':
+			o->seeds = number(optarg);
+			break;
+		case 'f':
+			o->first = number(optarg);
+			break;
+		case 'r':
+			o->replicas = (uint32_t)number(optarg);
+			break;
+		case 'j':
+			o->jobs = (uint32_t)number(optarg);
+			break;
+		case 'm':
+			o->mutation = optarg;
+			break;
+		case 't':
+			o->trace = true;
+			break;
+		case 'M':
+			o->mutations = true;
+			break;
+		case 'S':
+			o->scenarios = true;
+			break;
+		case 'R':
+			o->rewrite = true;
+			break;
+		default:
+			return false;
+		}
+	}
+	if (o->protocol == NULL || o->replicas < 1 || o->replicas > SIM_NODES_MAX || o->jobs < 1) {
+		fprintf(stderr, "sim: unknown protocol, or replicas not 1 to %u\n", SIM_NODES_MAX);
+		return false;
+	}
+	return o->mutation == NULL || set_mutation(o->mutation);
+}
+
+int
+main(int argc, char **argv)
+{
+	struct options o;
+
+	if (!parse_options(argc, argv, &o))
+		return 2;
+	signal(SIGABRT, on_abort);
+	if (o.scenarios) {
+		sim_eal_init();
+		return sim_scenarios(o.protocol, argv + optind, argc - optind, o.rewrite) ? 0 : 1;
+	}
+#ifdef CHP_MUTATIONS
+	if (o.mutations)
+		return run_mutations(&o);
+#else
+	if (o.mutations)
+		return set_mutation("--mutations") ? 0 : 2;
+#endif
+	return o.one ? run_one(&o) : run_many(&o);
+}
