@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The commands and what their help says.
+ */
+#include "ctl.h"
+
+#define VALUE_HELP                                                              \
+	"VALUE is an argument, or standard input when it is \"-\" or missing. Input\n" \
+	"is taken byte by byte, line feeds included.\n"
+
+static const char put_help[] =
+	"Write a value, whether the key exists or not. Prints the new version.\n"
+	VALUE_HELP
+	"\n"
+	"Examples:\n"
+	"  chaaparctl put greeting hello\n"
+	"  chaaparctl put config - < config.json\n"
+	"  chaaparctl put -- -key -5          after \"--\" nothing is an option\n";
+
+static const char add_help[] =
+	"Write a value if the key does not exist; exit code 4 if it does.\n"
+	VALUE_HELP
+	"\n"
+	"Example:\n"
+	"  chaaparctl add lock/backup \"$(hostname)\" && run-backup\n";
+
+static const char replace_help[] =
+	"Write a value if the key exists; exit code 3 if it does not.\n"
+	VALUE_HELP
+	"\n"
+	"Example:\n"
+	"  chaaparctl replace greeting hi\n";
+
+static const char append_help[] =
+	"Add bytes to the end of the value of a key that exists.\n"
+	VALUE_HELP
+	"\n"
+	"Example:\n"
+	"  date | chaaparctl append visits\n";
+
+static const char prepend_help[] =
+	"Add bytes to the front of the value of a key that exists.\n"
+	VALUE_HELP
+	"\n"
+	"Example:\n"
+	"  chaaparctl prepend queue first,\n";
+
+static const char get_help[] =
+	"Print the value of a key, byte by byte. A line feed follows only on a\n"
+	"terminal, or with --newline. Exit code 3 if the key does not exist.\n"
+	"\n"
+	"  --newline  end the output with a line feed\n"
+	"  --json     {\"key\",\"value\",\"version\",\"node\",...}; value64, in base64,\n"
+	"             instead of value if it is not UTF-8\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl get greeting\n"
+	"  chaaparctl get image > image.png\n"
+	"  chaaparctl --node 2 get greeting   ask replica 2: it answers from its own memory\n"
+	"  version=$(chaaparctl get --json greeting | jq .version)\n";
+
+static const char del_help[] =
+	"Delete a key; exit code 3 if it does not exist.\n"
+	"\n"
+	"Example:\n"
+	"  chaaparctl del greeting\n";
+
+static const char cas_help[] =
+	"Compare and set: write VALUE only if nobody changed the key meanwhile; exit\n"
+	"code 4 if somebody did, 3 if the key does not exist.\n"
+	VALUE_HELP
+	"\n"
+	"  --version V   the key must still have version V, as get --json shows it\n"
+	"  --expect OLD  the key must have the value OLD: reads it and compares its version\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl cas --expect green light red\n"
+	"  chaaparctl cas --version 131072 light red\n";
+
+static const char incr_help[] =
+	"Add N (default 1) to a value that is a decimal number from 0 to 2^64 - 1, and\n"
+	"print the result. It wraps around at 2^64. The key must exist.\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl add visits 0; chaaparctl incr visits\n"
+	"  chaaparctl incr visits 10\n";
+
+static const char decr_help[] =
+	"Take N (default 1) from a value that is a decimal number, and print the\n"
+	"result. It stops at 0. The key must exist.\n"
+	"\n"
+	"Example:\n"
+	"  chaaparctl decr tickets 2\n";
+
+static const char ping_help[] =
+	"Measure the round trip to every shard of every replica, or of one with --node.\n"
+	"Exit code 5 if any never answered.\n"
+	"\n"
+	"  --count N     so many rounds (default 1)\n"
+	"  --interval S  seconds between them (default 1)\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl ping\n"
+	"  chaaparctl ping --count 10 --interval 0.1 --node 0\n";
+
+static const char info_help[] = "Print the cluster's shape: name, shards, ports, limits, members.\n"
+				"\n"
+				"Example:\n"
+				"  chaaparctl info --json | jq .members\n";
+
+static const char status_help[] =
+	"Print the state and counters of every replica, or of one with --node: a column\n"
+	"for each shard. Counters that are 0 everywhere are left out.\n"
+	"docs/troubleshooting.md explains them.\n"
+	"\n"
+	"  --all   print zeros too\n"
+	"  --json  {\"nodes\":[{\"node\":{...},\"shards\":[{...},...]},...]}\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl status\n"
+	"  chaaparctl status --node 1 --json | jq '.nodes[0].shards[].protocol.writes'\n";
+
+static const char check_help[] =
+	"Judge a recorded history: could one copy of the data, serving one request at a\n"
+	"time, have given all these answers? Several files are judged as one history.\n"
+	"\"-\" is standard input. Exit code 0 if it is linearizable, 1 if it is not, or\n"
+	"if that was too hard to decide.\n"
+	"\n"
+	"  --states N  work for one key at most, in states of the search\n"
+	"\n"
+	"Example:\n"
+	"  chaaparctl load --duration 5 --history h.jsonl && chaaparctl check h.jsonl\n";
+
+static const char load_help[] =
+	"Generate load: clients that keep requests in flight, and measure. Ends early,\n"
+	"but properly, on Ctrl-C.\n"
+	"\n"
+	"  --clients C          handles, spread over the replicas (default 1)\n"
+	"  --depth D            requests in flight per client (default 16)\n"
+	"  --duration S         run for so many seconds (default 10)\n"
+	"  --ops N              or until N operations were issued; 0: only --preload\n"
+	"  --keys N             keys (default 1000), and a tenth as many for numbers\n"
+	"  --key-prefix P       keys are P and seven digits (default k)\n"
+	"  --value-bytes B      bytes of a value, 21 to 1024 (default 32), all unique\n"
+	"  --preload            first put every key once\n"
+	"  --mix OP=WEIGHT,...  get put cas incr decr delete add replace append prepend;\n"
+	"                       default get=70,put=20,cas=4,incr=3,delete=1,add=1,append=1\n"
+	"  --zipf THETA         prefer some keys, as 0.99; 0: all alike (default)\n"
+	"  --history FILE       record every request and answer, for \"chaaparctl check\"\n"
+	"  --report-interval S  seconds between live lines (default 1); 0: none\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl load --preload --keys 100000 --clients 6 --duration 20 --history h.jsonl\n"
+	"  chaaparctl load --mix put=100 --value-bytes 512 --zipf 0.99 --json\n";
+
+static const char help_help[] = "Print help on a command.\n"
+				"\n"
+				"Example:\n"
+				"  chaaparctl help cas\n";
+
+const struct ctl_command ctl_commands[] = {
+	{ "put", "KEY [VALUE|-]", "write a value", put_help, ctl_put },
+	{ "get", "KEY", "read a value", get_help, ctl_get },
+	{ "del", "KEY", "delete a key", del_help, ctl_del },
+	{ "cas", "KEY [VALUE|-] --version V | --expect OLD", "write if nobody else did meanwhile",
+	  cas_help, ctl_cas },
+	{ "add", "KEY [VALUE|-]", "write if the key is absent", add_help, ctl_put },
+	{ "replace", "KEY [VALUE|-]", "write if the key is present", replace_help, ctl_put },
+	{ "append", "KEY [VALUE|-]", "add to the end of a value", append_help, ctl_put },
+	{ "prepend", "KEY [VALUE|-]", "add to the front of a value", prepend_help, ctl_put },
+	{ "incr", "KEY [N]", "add to a number", incr_help, ctl_incr },
+	{ "decr", "KEY [N]", "take from a number", decr_help, ctl_incr },
+	{ "ping", "[--count N] [--interval S]", "round trips to all replicas", ping_help,
+	  ctl_ping },
+	{ "info", "", "the cluster's shape", info_help, ctl_info },
+	{ "status", "[--all]", "state and counters of the replicas", status_help, ctl_status },
+	{ "load", "[OPTION]...", "generate load, measure, record", load_help, ctl_load },
+	{ "check", "FILE...", "judge a recorded history", check_help, ctl_check },
+	{ "help", "[COMMAND]", "help on a command", help_help, ctl_help },
+	{ NULL, NULL, NULL, NULL, NULL },
+};

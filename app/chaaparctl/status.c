@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The command status. Replicas say what they count; this prints whatever arrives: a row for each
+ * name, a column for each shard. Rows of nothing but zeros are left out unless --all is given.
+ */
+#include "ctl.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SHARDS_MAX 64u
+#define PATH_BYTES 128u
+#define DEPTH_MAX  8u
+#define ROWS_MAX   4096u
+
+struct row {
+	char path[PATH_BYTES];
+	const json_t *cell[SHARDS_MAX];
+};
+
+struct table {
+	struct row *row;
+	uint32_t n, capacity;
+	uint32_t columns;
+	bool all;
+};
+
+/* ---- tables of JSON ---- */
+
+/* The row of a path: rows stand in the order in which they came first, so the next one is near. */
+static struct row *
+row_of(struct table *t, const char *path, uint32_t *hint)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		uint32_t at = (*hint + i) % t->n;
+
+		if (strcmp(t->row[at].path, path) == 0) {
+			*hint = at + 1;
+			return &t->row[at];
+		}
+	}
+	if (t->n == ROWS_MAX)
+		return NULL;
+	if (t->n == t->capacity) {
+		uint32_t capacity = t->capacity > 0 ? 2 * t->capacity : 64;
+		struct row *more = realloc(t->row, capacity * sizeof(*more));
+
+		if (more == NULL)
+			return NULL;
+		t->row = more;
+		t->capacity = capacity;
+	}
+	memset(&t->row[t->n], 0, sizeof(t->row[0]));
+	snprintf(t->row[t->n].path, PATH_BYTES, "%s", path);
+	*hint = t->n + 1;
+	return &t->row[t->n++];
+}
+
+/* One value that is neither object nor list, or all inside one. The depth is limited: data of
+ * others. */
+static void
+add(struct table *t, uint32_t column, const char *path, const json_t *value, uint32_t depth,
+    uint32_t *hint)
+{
+	char below[PATH_BYTES];
+	const char *key;
+	json_t *v;
+	size_t i;
+
+	if (depth == DEPTH_MAX)
+		return;
+	if (json_is_object(value)) {
+		json_object_foreach ((json_t *)(uintptr_t)value, key, v) {
+			snprintf(below, sizeof(below), "%s%s%s", path, path[0] != '\0' ? "." : "",
+				 key);
+			add(t, column, below, v, depth + 1, hint);
+		}
+	} else if (json_is_array(value)) {
+		json_array_foreach (value, i, v) {
+			snprintf(below, sizeof(below), "%s[%zu]", path, i);
+			add(t, column, below, v, depth + 1, hint);
+		}
+	} else {
+		struct row *r = row_of(t, path, hint);
+
+		if (r != NULL)
+			r->cell[column] = value;
+	}
+}
+
+static void
+cell_text(const json_t *v, char *to, size_t size)
+{
+	if (v == NULL)
+		snprintf(to, size, "-");
+	else if (json_is_integer(v))
+		snprintf(to, size, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+	else if (json_is_real(v))
+		snprintf(to, size, "%.3f", json_real_value(v));
+	else if (json_is_string(v))
+		snprintf(to, size, "%s", json_string_value(v));
+	else
+		snprintf(to, size, "%s",
+			 json_is_true(v)    ? "yes"
+			 : json_is_false(v) ? "no"
+					    : "null");
+}
+
+static bool
+is_zero(const struct row *r, uint32_t columns)
+{
+	for (uint32_t i = 0; i < columns; i++) {
+		if (r->cell[i] != NULL &&
+		    (!json_is_integer(r->cell[i]) || json_integer_value(r->cell[i]) != 0))
+			return false;
+	}
+	return true;
+}
+
+/* What comes before the last dot is a heading of its own line; the rest is the row's name. */
+static const char *
+split(const char *path, size_t *group_len)
+{
+	const char *dot = strrchr(path, '.');
+
+	*group_len = dot != NULL ? (size_t)(dot - path) : 0;
+	return dot != NULL ? dot + 1 : path;
+}
+
+static void
+print_table(const struct table *t)
+{
+	char group[PATH_BYTES] = "", text[64];
+
+	for (uint32_t i = 0; i < t->n; i++) {
+		const struct row *r = &t->row[i];
+		size_t len;
+		const char *name = split(r->path, &len);
+
+		if (!t->all && is_zero(r, t->columns))
+			continue;
+		if (len != strlen(group) || memcmp(group, r->path, len) != 0) {
+			memcpy(group, r->path, len);
+			group[len] = '\0';
+			if (len > 0)
+				printf("  %s\n", group);
+		}
+		printf("  %s%-*s", len > 0 ? "  " : "", len > 0 ? 22 : 24, name);
+		for (uint32_t c = 0; c < t->columns; c++) {
+			cell_text(r->cell[c], text, sizeof(text));
+			printf(" %16s", text);
+		}
+		fputc('\n', stdout);
+	}
+}
+
+/* ---- asking ---- */
+
+/* A section as JSON, NULL after a report. */
+static json_t *
+section(struct ctl *ctl, const struct chaapar_member *m, uint32_t number, int *code)
+{
+	char *text;
+	enum chaapar_status status = chaapar_node_status(ctl->c, m->id, number, &text);
+	json_error_t error;
+	json_t *v;
+
+	if (status != CHAAPAR_OK) {
+		*code = ctl_fail(ctl, ctl_exit_code(status), "%s (%s): %s", m->name, m->address,
+				 status == CHAAPAR_TIMEOUT ? "no answer in time"
+						      : chaapar_strerror((int)status));
+		return NULL;
+	}
+	v = json_loads(text, 0, &error);
+	if (v == NULL)
+		*code = ctl_fail(ctl, CTL_ERROR, "%s (%s): section %u is no JSON: %s", m->name,
+				 m->address, number, error.text);
+	free(text);
+	return v;
+}
+
+/* A list of objects, as members or lcores: a column for each. */
+static void
+print_list(const char *name, const json_t *list, bool all)
+{
+	struct table t = { .columns = (uint32_t)json_array_size(list), .all = all };
+	uint32_t hint;
+
+	if (t.columns > SHARDS_MAX)
+		t.columns = SHARDS_MAX;
+	for (uint32_t i = 0; i < t.columns; i++) {
+		hint = 0;
+		add(&t, i, name, json_array_get(list, i), 0, &hint);
+	}
+	print_table(&t);
+	free(t.row);
+}
+
+/* What stands alone first, then lists. */
+static void
+print_node(const struct chaapar_member *m, json_t *node, const json_t *shards, bool all)
+{
+	struct table t = { .columns = 1, .all = all };
+	uint32_t hint = 0;
+	const char *key;
+	json_t *v;
+
+	printf("== %s (node %u, %s)\n", m->name, m->id, m->address);
+	json_object_foreach(node, key, v) {
+		if (!json_is_object(json_array_get(v, 0)))
+			add(&t, 0, key, v, 0, &hint);
+	}
+	print_table(&t);
+	free(t.row);
+	json_object_foreach(node, key, v) {
+		if (json_is_object(json_array_get(v, 0)))
+			print_list(key, v, all);
+	}
+	print_list("", shards, all);
+}
+
+static json_t *
+ask_node(struct ctl *ctl, const struct chaapar_member *m, uint32_t n_shards, bool all, int *code)
+{
+	json_t *node = section(ctl, m, 0, code), *shards, *both;
+
+	if (node == NULL)
+		return NULL;
+	shards = json_array();
+	for (uint32_t s = 0; s < n_shards && s < SHARDS_MAX; s++) {
+		json_t *v = section(ctl, m, 1 + s, code);
+
+		if (v == NULL)
+			break;
+		json_array_append_new(shards, v);
+	}
+	if (!ctl->json)
+		print_node(m, node, shards, all);
+	both = json_pack("{so so}", "node", node, "shards", shards);
+	return both;
+}
+
+int
+ctl_status(struct ctl *ctl, int argc, char **argv)
+{
+	static const struct option own[] = { { "all", no_argument, NULL, CTL_OPTION_OWN }, { 0 } };
+	struct chaapar_info info;
+	json_t *nodes;
+	bool all = false;
+	int o, code;
+
+	while ((o = ctl_getopt(ctl, argc, argv, own)) == CTL_OPTION_OWN)
+		all = true;
+	if (o != -1)
+		return o == 'h' ? CTL_OK : CTL_USAGE;
+	if (argc > optind)
+		return ctl_usage(ctl, "unexpected argument \"%s\"", argv[optind]);
+	code = ctl_connect(ctl);
+	if (code != CTL_OK)
+		return code;
+	info = *chaapar_info(ctl->c); /* a copy: each call may learn a new one */
+	nodes = json_array();
+	for (uint32_t i = 0; i < info.n_members; i++) {
+		json_t *one;
+
+		if (ctl->node != CHAAPAR_ANY_NODE && info.member[i].id != (uint32_t)ctl->node)
+			continue;
+		one = ask_node(ctl, &info.member[i], info.shards, all, &code);
+		if (one != NULL)
+			json_array_append_new(nodes, one);
+	}
+	if (ctl->json)
+		ctl_json_print(json_pack("{so}", "nodes", nodes));
+	else
+		json_decref(nodes);
+	return code;
+}
