@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * load.h - the load generator of the benchmark: a closed loop of clients on the outside of a ring_net.
+ *
+ * One connection per replica and shard, each with a session, a window of requests in flight, coalesced
+ * into full datagrams. Frames are written and read here directly: no kernel, no client library.
+ */
+#ifndef BENCH_LOAD_H
+#define BENCH_LOAD_H
+
+#include "base/histogram.h"
+#include "base/random.h"
+
+#include "../../tests/datapath/local.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define LOAD_KEY_BYTES 8u
+
+struct load_options {
+	uint32_t keys;
+	uint32_t value_bytes;
+	uint32_t window;    /* requests in flight per connection */
+};
+
+/* What is asked for. */
+enum load_mix {
+	LOAD_NOTHING,
+	LOAD_PRELOAD, /* every key once, in order */
+	LOAD_WRITES,
+	LOAD_READS,
+	LOAD_MIXED,   /* half and half */
+};
+
+struct load_counts {
+	uint64_t reads, writes; /* answered OK */
+	uint64_t refused;       /* answered busy or overload: asked again as new requests */
+	uint64_t failed;        /* answered anything else */
+	uint64_t resent;        /* no answer for LOAD_RESEND_NS */
+};
+
+struct load_connection;
+
+struct load {
+	struct local *l;
+	struct load_options options;
+	enum load_mix mix;
+	struct load_counts counts;
+	struct chp_histogram latency; /* ticks, of the phase */
+	struct chp_random random;
+	struct rte_mempool *pool;
+	uint32_t n_connections;
+	struct load_connection *connection;
+	uint32_t **shard_keys;   /* numbers of the keys of each shard */
+	uint32_t *n_shard_keys;
+	uint64_t resend_ticks;
+};
+
+/** Create the generator and open its sessions. Returns 0; -1 with *error. */
+int load_create(struct load *g, struct local *l, const struct load_options *options,
+		struct chp_error *error);
+void load_destroy(struct load *g);
+
+/** Begin a phase: counts and latencies start at zero. */
+void load_begin(struct load *g, enum load_mix mix);
+
+/** One iteration: take replies, fill windows, forward frames. */
+void load_poll(struct load *g);
+
+/** Whether every key was written (LOAD_PRELOAD). */
+bool load_is_preloaded(const struct load *g);
+
+/** Requests without an answer. */
+uint32_t load_in_flight(const struct load *g);
+
+#endif /* BENCH_LOAD_H */

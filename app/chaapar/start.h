@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * start.h - what must be right before the first packet: files, addresses, EAL, lcores.
+ *
+ * Each function returns 0, or -1 with *error: one line that says what to change, and the exit code.
+ */
+#ifndef CHAAPAR_START_H
+#define CHAAPAR_START_H
+
+#include "config/config.h"
+#include "pipeline/error.h"
+
+/**
+ * Read and validate both files. What is wrong is written to standard error, a line each; *error is the
+ * last word only.
+ */
+int start_config(const char *cluster_file, const char *node_file, struct chp_cluster_config *cluster,
+		 struct chp_node_config *node, struct chp_error *error);
+
+/** Refuse a data address that a kernel interface in this network namespace holds. */
+int start_address(const struct chp_cluster_config *cluster, const struct chp_node_config *node,
+		  struct chp_error *error);
+
+/**
+ * Start EAL. What it prints is held back: when it fails, the line that says why becomes ours, otherwise it
+ * goes to standard error.
+ */
+int start_eal(int argc, char **argv, struct chp_error *error);
+
+/** The first thing that EAL complained of, also when it started; "" if nothing. */
+const char *start_eal_complaint(void);
+
+/** Every lcore of the node file must be one of EAL's. */
+int start_lcores(const struct chp_node_config *node, struct chp_error *error);
+
+#endif /* CHAAPAR_START_H */

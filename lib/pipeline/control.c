@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * control.c - the control stage: membership, neighbours, echo, info and status, the orderly stop.
+ */
+#include "base/assert.h"
+#include "pipeline/stages.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The least size of an Ethernet frame without its checksum: not every driver pads. */
+#define ETHER_BYTES_MIN 60u
+/* Packets that membership may send in one iteration: one of each type to each peer would be too many. */
+#define MEMBERSHIP_BURST 64u
+/* After everything is drained, TX stages get this long to send it. */
+#define QUIET_NS (5 * CHP_NS_PER_MS)
+
+static void
+drop(struct chp_control *s, struct rte_mbuf *m, enum chp_pipeline_counter why)
+{
+	chp_count(&s->lcore->counters, why, 1);
+	rte_pktmbuf_free(m);
+}
+
+static bool
+to_tx(struct chp_control *s, struct rte_mbuf *m, uint32_t tag)
+{
+	m->hash.usr = tag;
+	if (chp_queue_put(&s->to_tx, &m, 1) == 1)
+		return true;
+	drop(s, m, CHP_COUNT_drop_tx_ring);
+	return false;
+}
+
+/* A complete frame, padded to what Ethernet asks for. */
+static bool
+frame_to_tx(struct chp_control *s, struct rte_mbuf *m, uint32_t len)
+{
+	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
+
+	if (len < ETHER_BYTES_MIN) {
+		memset(frame + len, 0, ETHER_BYTES_MIN - len);
+		len = ETHER_BYTES_MIN;
+	}
+	m->data_len = (uint16_t)len;
+	m->pkt_len = len;
+	return to_tx(s, m, chp_tag(CHP_TAG_FRAME, 0, 0));
+}
+
+__attribute__((format(printf, 2, 3))) static void
+report(struct chp_control *s, const char *format, ...)
+{
+	const struct chp_pipeline_config *c = &s->p->config;
+	char line[256];
+	va_list args;
+
+	if (c->report == NULL)
+		return;
+	va_start(args, format);
+	(void)vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	c->report(c->report_context, line);
+}
+
+/* ------------------------------------------------------------------ neighbours */
+
+static void
+on_arp(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
+{
+	struct chp_pipeline *p = s->p;
+	const struct chp_frame_from *self = &p->port.self;
+	struct chp_arp *a = rte_pktmbuf_mtod(m, struct chp_arp *);
+	uint32_t sender = chp_be32(a->sender_ip);
+	uint8_t mac[CHP_MAC_BYTES];
+
+	memcpy(mac, a->sender_mac, sizeof(mac));
+	if (sender == self->address && memcmp(mac, self->mac, sizeof(mac)) != 0) {
+		chp_count(&s->lcore->counters, CHP_COUNT_arp_conflicts, 1);
+		if (!s->conflict_reported)
+			report(s,
+			       "another host with MAC address %02x:%02x:%02x:%02x:%02x:%02x uses this node's "
+			       "address: give one of them another address",
+			       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+		s->conflict_reported = true;
+	} else if (chp_neighbours_learn(&p->neighbours, sender, mac, now_ns)) {
+		chp_count(&s->lcore->counters, CHP_COUNT_arp_learned, 1);
+	}
+	if (a->operation == chp_be16(CHP_ARP_REQUEST) && chp_be32(a->target_ip) == self->address &&
+	    sender != self->address) {
+		chp_frame_arp(a, CHP_ARP_REPLY, self, mac, sender);
+		if (frame_to_tx(s, m, sizeof(*a)))
+			chp_count(&s->lcore->counters, CHP_COUNT_arp_replies, 1);
+		return;
+	}
+	rte_pktmbuf_free(m);
+}
+
+static void
+ask_neighbours(struct chp_control *s, uint64_t now_ns)
+{
+	const struct chp_neighbour *e;
+
+	while ((e = chp_neighbours_ask(&s->p->neighbours, now_ns)) != NULL) {
+		struct rte_mbuf *m = chp_mbuf_take(s->p->control_pool);
+
+		if (m == NULL) {
+			chp_count(&s->lcore->counters, CHP_COUNT_drop_no_mbuf, 1);
+			return;
+		}
+		chp_frame_arp(rte_pktmbuf_mtod(m, void *), CHP_ARP_REQUEST, &s->p->port.self,
+			      e->known && e->unanswered <= 2 ? e->mac : NULL, e->ip);
+		if (frame_to_tx(s, m, sizeof(struct chp_arp)))
+			chp_count(&s->lcore->counters, CHP_COUNT_arp_requests, 1);
+	}
+}
+
+/* ------------------------------------------------------------------ membership */
+
+static void
+on_membership(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
+{
+	const struct chp_cluster_config *c = &s->p->cluster;
+	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
+	uint32_t ip = chp_be32(((const struct chp_frame *)(const void *)frame)->ip.from);
+	uint32_t from = 0;
+
+	while (from < c->n_members && c->member[from].address != ip)
+		from++;
+	chp_membership_receive(&s->membership, now_ns, chp_frame_payload(frame),
+			       chp_frame_payload_len(frame),
+			       from < c->n_members ? from : CHP_MEMBERSHIP_NO_MEMBER);
+	rte_pktmbuf_free(m);
+}
+
+static void
+send_membership(struct chp_control *s, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < MEMBERSHIP_BURST; i++) {
+		struct rte_mbuf *m;
+		uint32_t len, peer = 0;
+
+		if (chp_queue_room(&s->to_tx) == 0)
+			return;
+		m = chp_mbuf_take(s->p->control_pool);
+		if (m == NULL) {
+			chp_count(&s->lcore->counters, CHP_COUNT_drop_no_mbuf, 1);
+			return;
+		}
+		len = chp_membership_transmit(&s->membership, now_ns,
+					      rte_pktmbuf_mtod_offset(m, uint8_t *, CHP_FRAME_BYTES),
+					      &peer);
+		if (len == 0) {
+			rte_pktmbuf_free(m);
+			return;
+		}
+		chp_mbuf_set_payload(m, len);
+		(void)to_tx(s, m, chp_tag(CHP_TAG_CONTROL, peer, s->p->ports_shards));
+	}
+}
+
+/* A view that the shards do not have yet goes to all of them. */
+static void
+publish_view(struct chp_control *s)
+{
+	struct chp_pipeline *p = s->p;
+	const struct chp_view *v = chp_membership_view(&s->membership);
+
+	if (v == NULL || v->epoch == s->published_epoch)
+		return;
+	for (uint32_t i = 0; i < p->cluster.shards; i++) {
+		struct chp_view copy = *v;
+		int rc = rte_ring_sp_enqueue_elem(p->shard[i].views, &copy, sizeof(copy));
+
+		CHP_ASSERT_OP(rc, ==, 0); /* the ring holds more views than there can be under way */
+	}
+	s->published_epoch = v->epoch;
+	atomic_store_explicit(&p->epoch, v->epoch, memory_order_release);
+}
+
+static void
+watch_membership(struct chp_control *s)
+{
+	const char *line;
+
+	publish_view(s);
+	while ((line = chp_membership_report(&s->membership)) != NULL)
+		report(s, "%s", line);
+	if (s->membership.state == CHP_MEMBERSHIP_REFUSED &&
+	    atomic_load_explicit(&s->p->exit_code, memory_order_relaxed) == CHP_EXIT_OK) {
+		report(s, "refused by the cluster: %s", s->membership.reason);
+		atomic_store_explicit(&s->p->exit_code, CHP_EXIT_REFUSED, memory_order_relaxed);
+		chp_pipeline_stop(s->p);
+	}
+}
+
+/* ------------------------------------------------------------------ the orderly stop */
+
+static bool
+all_drained(const struct chp_control *s)
+{
+	for (uint32_t i = 0; i < s->p->cluster.shards; i++) {
+		if (!atomic_load_explicit(&s->p->shard[i].drained, memory_order_acquire))
+			return false;
+	}
+	return true;
+}
+
+static void
+watch_stop(struct chp_control *s, uint64_t now_ns)
+{
+	struct chp_pipeline *p = s->p;
+
+	if (s->stop_ns == 0) {
+		if (!atomic_load_explicit(&p->stop_asked, memory_order_relaxed))
+			return;
+		s->stop_ns = now_ns + CHP_STOP_NS;
+		atomic_store_explicit(&p->state, CHP_PIPELINE_DRAINING, memory_order_release);
+		return;
+	}
+	if (!all_drained(s))
+		s->quiet_ns = 0;
+	else if (s->quiet_ns == 0)
+		s->quiet_ns = now_ns;
+	if (now_ns >= s->stop_ns || (s->quiet_ns != 0 && now_ns - s->quiet_ns >= QUIET_NS))
+		atomic_store_explicit(&p->state, CHP_PIPELINE_STOPPED, memory_order_release);
+}
+
+/* ------------------------------------------------------------------ the stage */
+
+static void
+on_packet(struct chp_control *s, struct rte_mbuf *m)
+{
+	uint64_t now_ns = chp_clock_ns(&s->p->clock); /* after it was taken (SAFETY 16) */
+
+	switch (chp_tag_kind_of(m)) {
+	case CHP_TAG_ARP:
+		on_arp(s, m, now_ns);
+		break;
+	case CHP_TAG_MEMBERSHIP:
+		on_membership(s, m, now_ns);
+		break;
+	case CHP_TAG_ECHO:
+		if (frame_to_tx(s, m, chp_frame_echo(rte_pktmbuf_mtod(m, void *), &s->p->port.self)))
+			chp_count(&s->lcore->counters, CHP_COUNT_icmp_replies, 1);
+		break;
+	default:
+		CHP_ASSERT_OP(chp_tag_kind_of(m), ==, CHP_TAG_REQUEST);
+		if (!chp_control_request(s, m))
+			drop(s, m, CHP_COUNT_drop_message);
+		else if (to_tx(s, m, chp_tag(CHP_TAG_REPLY, 0, 0)))
+			chp_count(&s->lcore->counters, CHP_COUNT_control_requests, 1);
+		break;
+	}
+}
+
+static uint32_t
+take(struct chp_control *s, struct chp_queue *const *queue, uint32_t max)
+{
+	uint32_t n = 0;
+
+	for (uint32_t r = 0; r < s->p->node.n_rx && n < max; r++) {
+		struct rte_mbuf *m;
+
+		while (n < max && chp_queue_take(queue[r], &m, 1) == 1) {
+			on_packet(s, m);
+			n++;
+		}
+	}
+	return n;
+}
+
+bool
+chp_control_poll(struct chp_control *s)
+{
+	uint32_t n = take(s, s->urgent, CHP_PORT_BURST);
+	uint64_t now_ns;
+
+	n += take(s, s->ordinary, CHP_CONTROL_BURST);
+	now_ns = chp_clock_ns(&s->p->clock);
+	watch_stop(s, now_ns);
+	chp_control_reports(s, now_ns);
+	if (n > 0 || now_ns >= s->timer_ns) {
+		chp_membership_tick(&s->membership, now_ns);
+		send_membership(s, now_ns);
+		watch_membership(s);
+		ask_neighbours(s, now_ns);
+		s->timer_ns = chp_min_u64(chp_membership_wake_ns(&s->membership),
+					  chp_neighbours_wake_ns(&s->p->neighbours));
+	}
+	s->lcore->wake_ns = chp_min_u64(s->lcore->wake_ns, chp_min_u64(s->timer_ns, s->report_ns));
+	chp_lap(s->lcore, CHP_CYCLES_REST);
+	return n > 0;
+}

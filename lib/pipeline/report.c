@@ -1,0 +1,618 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * report.c - what others may know: reports of shards and node, info and status as JSON, part by part.
+ *
+ * Counters of a shard are its lcore's. Control asks for a copy ten times a second and the shard's lcore
+ * makes it between two batches: no locks, and no word is read while it is written.
+ */
+#include "base/assert.h"
+#include "pipeline/stages.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+/* ------------------------------------------------------------------ JSON */
+
+/* Text in a buffer of fixed size. len counts on where it is full: then the text is useless. */
+struct json {
+	char *text;
+	uint32_t cap, len;
+	bool comma; /* a member stands before the next one */
+};
+
+__attribute__((format(printf, 2, 3))) static void
+put(struct json *j, const char *format, ...)
+{
+	uint32_t left = j->len < j->cap ? j->cap - j->len : 0;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(left > 0 ? j->text + j->len : NULL, left, format, args);
+	va_end(args);
+	CHP_ASSERT_OP(n, >=, 0);
+	j->len += (uint32_t)n;
+}
+
+/* Names come from the configuration, which lets only printable ASCII through; quotes are escaped. */
+static void
+put_string(struct json *j, const char *s)
+{
+	put(j, "\"");
+	for (; *s != '\0'; s++) {
+		if (*s == '"' || *s == '\\')
+			put(j, "\\%c", *s);
+		else if (*s >= 0x20 && *s < 0x7f)
+			put(j, "%c", *s);
+		else
+			put(j, "?");
+	}
+	put(j, "\"");
+}
+
+/* The name of a member, or nothing in a list. */
+static void
+name(struct json *j, const char *key)
+{
+	if (j->comma)
+		put(j, ",");
+	if (key != NULL)
+		put(j, "\"%s\":", key);
+	j->comma = true;
+}
+
+static void
+open(struct json *j, const char *key, char bracket)
+{
+	name(j, key);
+	put(j, "%c", bracket);
+	j->comma = false;
+}
+
+static void
+close(struct json *j, char bracket)
+{
+	put(j, "%c", bracket);
+	j->comma = true;
+}
+
+static void
+number(struct json *j, const char *key, uint64_t value)
+{
+	name(j, key);
+	put(j, "%" PRIu64, value);
+}
+
+static void
+string(struct json *j, const char *key, const char *value)
+{
+	name(j, key);
+	put_string(j, value);
+}
+
+static void
+hex(struct json *j, const char *key, uint64_t value)
+{
+	name(j, key);
+	put(j, "\"%" PRIx64 "\"", value);
+}
+
+static void
+address(struct json *j, const char *key, uint32_t a)
+{
+	name(j, key);
+	put(j, "\"%u.%u.%u.%u\"", a >> 24, a >> 16 & 0xff, a >> 8 & 0xff, a & 0xff);
+}
+
+static void
+mac(struct json *j, const char *key, const uint8_t *m)
+{
+	name(j, key);
+	put(j, "\"%02x:%02x:%02x:%02x:%02x:%02x\"", m[0], m[1], m[2], m[3], m[4], m[5]);
+}
+
+/* ------------------------------------------------------------------ info */
+
+static void
+info_member(struct json *j, const struct chp_cluster_config *c, uint32_t i)
+{
+	open(j, NULL, '{');
+	number(j, "id", i);
+	string(j, "name", c->member[i].name);
+	address(j, "address", c->member[i].address);
+	close(j, '}');
+}
+
+uint32_t
+chp_pipeline_info(const struct chp_pipeline *p, char *text, uint32_t cap)
+{
+	const struct chp_cluster_config *c = &p->cluster;
+	struct json j = { .text = text, .cap = cap };
+
+	open(&j, NULL, '{');
+	string(&j, "name", c->name);
+	number(&j, "hash", c->hash);
+	number(&j, "shards", c->shards);
+	name(&j, "hash_seed"); /* a string: JSON numbers of many languages have 53 bits */
+	put(&j, "\"%" PRIu64 "\"", c->hash_seed);
+	number(&j, "port_base", c->port_base);
+	number(&j, "mtu", c->mtu);
+	number(&j, "key_bytes_max", c->key_bytes_max);
+	number(&j, "value_bytes_max", c->value_bytes_max);
+	number(&j, "session_window", c->session_window);
+	number(&j, "node", p->node.node);
+	number(&j, "epoch", atomic_load_explicit(&p->epoch, memory_order_relaxed));
+	open(&j, "members", '[');
+	for (uint32_t i = 0; i < c->n_members; i++)
+		info_member(&j, c, i);
+	close(&j, ']');
+	close(&j, '}');
+	return j.len;
+}
+
+/* ------------------------------------------------------------------ status of the node */
+
+static void
+node_members(struct json *j, const struct chp_control *s, uint64_t now_ns)
+{
+	const struct chp_pipeline *p = s->p;
+	const struct chp_cluster_config *c = &p->cluster;
+	char line[CHP_MEMBERSHIP_TEXT_BYTES];
+
+	open(j, "members", '[');
+	for (uint32_t i = 0; i < c->n_members; i++) {
+		bool self = i == p->node.node;
+		uint8_t m[CHP_MAC_BYTES];
+
+		open(j, NULL, '{');
+		number(j, "id", i);
+		string(j, "name", c->member[i].name);
+		address(j, "address", c->member[i].address);
+		hex(j, "incarnation", self ? s->membership.incarnation : s->membership.peer[i].incarnation);
+		if (self)
+			mac(j, "mac", p->port.self.mac);
+		else if (chp_neighbours_mac(&p->neighbours, i, m))
+			mac(j, "mac", m);
+		if (!self) {
+			struct chp_text text = chp_text_of(line, sizeof(line));
+
+			chp_membership_peer_text(&s->membership, now_ns, i, &text);
+			string(j, "text", line);
+		}
+		close(j, '}');
+	}
+	close(j, ']');
+}
+
+static void
+node_port(struct json *j, const struct chp_pipeline *p)
+{
+	struct rte_eth_stats stats;
+
+	if (rte_eth_stats_get(p->port.id, &stats) != 0)
+		return;
+	open(j, "port", '{');
+	string(j, "name", p->node.port);
+	number(j, "rx_packets", stats.ipackets);
+	number(j, "tx_packets", stats.opackets);
+	number(j, "rx_bytes", stats.ibytes);
+	number(j, "tx_bytes", stats.obytes);
+	number(j, "rx_missed", stats.imissed);
+	number(j, "rx_errors", stats.ierrors);
+	number(j, "tx_errors", stats.oerrors);
+	number(j, "rx_no_mbuf", stats.rx_nombuf);
+	close(j, '}');
+}
+
+static void
+node_counters(struct json *j, const struct chp_pipeline *p)
+{
+	open(j, "drops", '{');
+	for (uint32_t i = 0; i < CHP_COUNT_COUNT; i++) {
+		if (strncmp(chp_counter_name(i), "drop_", 5) == 0)
+			number(j, chp_counter_name(i), chp_pipeline_count(p, i));
+	}
+	close(j, '}');
+	open(j, "counters", '{');
+	for (uint32_t i = 0; i < CHP_COUNT_COUNT; i++) {
+		if (strncmp(chp_counter_name(i), "drop_", 5) != 0)
+			number(j, chp_counter_name(i), chp_pipeline_count(p, i));
+	}
+	close(j, '}');
+}
+
+static void
+node_membership(struct json *j, const struct chp_membership *m)
+{
+	open(j, "membership", '{');
+#define CHP_COUNTER_FIELD(field, help) number(j, #field, m->counters.field);
+	CHP_MEMBERSHIP_COUNTERS(CHP_COUNTER_FIELD)
+#undef CHP_COUNTER_FIELD
+	for (uint32_t i = CHP_PACKET_SHORT; i < CHP_PACKET_ERRORS; i++)
+		number(j, chp_packet_error_name(i), m->counters.dropped[i]);
+	close(j, '}');
+}
+
+static void
+node_pools(struct json *j, const struct chp_pipeline *p)
+{
+	open(j, "pools", '{');
+	number(j, "rx_size", p->rx_pool->size);
+	number(j, "rx_free", rte_mempool_avail_count(p->rx_pool));
+	number(j, "tx_size", p->tx_pool->size);
+	number(j, "tx_free", rte_mempool_avail_count(p->tx_pool));
+	number(j, "control_size", p->control_pool->size);
+	number(j, "control_free", rte_mempool_avail_count(p->control_pool));
+	close(j, '}');
+}
+
+static void
+lcore_stages(struct json *j, const struct chp_lcore_config *l)
+{
+	static const char *const kind[] = {
+		[CHP_STAGE_RX] = "rx",
+		[CHP_STAGE_SHARD] = "shard",
+		[CHP_STAGE_TX] = "tx",
+		[CHP_STAGE_CONTROL] = "control",
+	};
+
+	name(j, "stages");
+	put(j, "\"");
+	for (uint32_t i = 0; i < l->n_stages; i++) {
+		put(j, "%s%s", i > 0 ? " " : "", kind[l->stage[i].kind]);
+		if (l->stage[i].kind != CHP_STAGE_CONTROL)
+			put(j, "%u", l->stage[i].index);
+	}
+	put(j, "\"");
+}
+
+static void
+node_lcores(struct json *j, const struct chp_pipeline *p)
+{
+	open(j, "lcores", '[');
+	for (uint32_t i = 0; i < p->node.n_lcores; i++) {
+		uint64_t t[CHP_CYCLES_COUNT], busy, all;
+
+		chp_pipeline_cycles(p, i, t);
+		busy = t[CHP_CYCLES_PROTOCOL] + t[CHP_CYCLES_NETWORK] + t[CHP_CYCLES_REST];
+		all = busy + t[CHP_CYCLES_IDLE];
+		open(j, NULL, '{');
+		number(j, "lcore", p->node.lcore[i].lcore);
+		lcore_stages(j, &p->node.lcore[i]);
+		name(j, "busy_pct");
+		put(j, "%.1f", all > 0 ? 100.0 * (double)busy / (double)all : 0.0);
+		number(j, "cycles_protocol", t[CHP_CYCLES_PROTOCOL]);
+		number(j, "cycles_network", t[CHP_CYCLES_NETWORK]);
+		number(j, "cycles_rest", t[CHP_CYCLES_REST]);
+		number(j, "cycles_idle", t[CHP_CYCLES_IDLE]);
+		close(j, '}');
+	}
+	close(j, ']');
+}
+
+static uint32_t
+status_node(struct chp_control *s, char *text, uint32_t cap)
+{
+	static const char *const state[] = {
+		[CHP_MEMBERSHIP_FORMING] = "forming",
+		[CHP_MEMBERSHIP_SERVING] = "serving",
+		[CHP_MEMBERSHIP_REFUSED] = "refused",
+	};
+	const struct chp_pipeline *p = s->p;
+	uint64_t now_ns = chp_clock_ns(&p->clock);
+	char waiting[CHP_MEMBERSHIP_TEXT_BYTES];
+	struct chp_text line = chp_text_of(waiting, sizeof(waiting));
+	struct json j = { .text = text, .cap = cap };
+
+	chp_membership_waiting(&s->membership, now_ns, &line);
+	open(&j, NULL, '{');
+	number(&j, "node", p->node.node);
+	string(&j, "name", p->cluster.member[p->node.node].name);
+	string(&j, "version", p->config.version);
+	string(&j, "cluster", p->cluster.name);
+	number(&j, "hash", p->cluster.hash);
+	string(&j, "protocol", p->cluster.protocol);
+	number(&j, "shards", p->cluster.shards);
+	number(&j, "epoch", atomic_load_explicit(&p->epoch, memory_order_relaxed));
+	string(&j, "state", chp_pipeline_state_of(p) == CHP_PIPELINE_RUNNING
+				    ? state[s->membership.state]
+				    : "stopping");
+	string(&j, "text", waiting);
+	number(&j, "uptime_s", (now_ns - p->start_ns) / CHP_NS_PER_S);
+	node_members(&j, s, now_ns);
+	node_port(&j, p);
+	node_counters(&j, p);
+	node_membership(&j, &s->membership);
+	node_pools(&j, p);
+	node_lcores(&j, p);
+	close(&j, '}');
+	return j.len;
+}
+
+/* ------------------------------------------------------------------ status of a shard */
+
+static void
+shard_link(struct json *j, const struct chp_shard_stats *t, uint32_t peer)
+{
+	char key[16];
+
+	(void)snprintf(key, sizeof(key), "%u", peer);
+	open(j, key, '{');
+	string(j, "state", t->link_state[peer].up != 0 ? "up" : "down");
+	number(j, "session", t->link_state[peer].session);
+	number(j, "in_flight", t->link_state[peer].in_flight);
+	number(j, "queued", t->link_state[peer].queued);
+	number(j, "credits", t->link_state[peer].credits);
+	number(j, "rtt_us", t->link_state[peer].rtt_ns / 1000);
+#define CHP_COUNTER_FIELD(field, help) number(j, #field, t->link[peer].field);
+	CHP_LINK_COUNTERS(CHP_COUNTER_FIELD)
+#undef CHP_COUNTER_FIELD
+	close(j, '}');
+}
+
+static uint32_t
+status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shard_report *r, char *text,
+	     uint32_t cap)
+{
+	const struct chp_shard_stats *t = &r->core;
+	struct json j = { .text = text, .cap = cap };
+
+	open(&j, NULL, '{');
+	number(&j, "shard", shard);
+	number(&j, "epoch", t->epoch);
+	number(&j, "open_ops", t->open_ops);
+	number(&j, "sessions", t->sessions);
+#define CHP_COUNTER_FIELD(field, help) number(&j, #field, t->shard.field);
+	open(&j, "counters", '{');
+	CHP_SHARD_COUNTERS(CHP_COUNTER_FIELD)
+	close(&j, '}');
+#undef CHP_COUNTER_FIELD
+#define CHP_COUNTER_FIELD(field, help) number(&j, #field, t->protocol.field);
+	open(&j, "protocol", '{');
+	CHP_PROTOCOL_COUNTERS(CHP_COUNTER_FIELD)
+	close(&j, '}');
+#undef CHP_COUNTER_FIELD
+	open(&j, "cache", '{');
+	number(&j, "keys", t->cache.keys);
+	number(&j, "keys_max", p->cluster.keys_max);
+	number(&j, "tombstones", t->cache.tombstones);
+	number(&j, "sessions", t->cache.sessions);
+	number(&j, "blocks", t->cache.blocks);
+	number(&j, "blocks_max", p->cluster.value_blocks_max);
+	number(&j, "collisions", t->cache.collisions);
+	close(&j, '}');
+	open(&j, "log", '{');
+	number(&j, "head", t->log_head);
+	number(&j, "next", t->log_next);
+	number(&j, "capacity", t->log_capacity);
+	close(&j, '}');
+	open(&j, "links", '{');
+	for (uint32_t i = 0; i < p->cluster.n_members; i++) {
+		if (i != p->node.node)
+			shard_link(&j, t, i);
+	}
+	close(&j, '}');
+#define CHP_COUNTER_FIELD(field, help) number(&j, #field, r->native.field);
+	open(&j, "native", '{');
+	CHP_NATIVE_COUNTERS(CHP_COUNTER_FIELD)
+	close(&j, '}');
+#undef CHP_COUNTER_FIELD
+	close(&j, '}');
+	return j.len;
+}
+
+uint32_t
+chp_pipeline_status(struct chp_pipeline *p, uint32_t section, char *text, uint32_t cap)
+{
+	uint32_t shard = section - 1;
+
+	if (section == 0)
+		return status_node(p->control, text, cap);
+	CHP_ASSERT_OP(shard, <, p->cluster.shards);
+	if (chp_pipeline_is_stopped(p)) { /* nobody else is there: take the last word */
+		chp_shard_stats(p->shard[shard].core, &p->control->report[shard].core);
+		p->control->report[shard].native = p->shard[shard].native.counters;
+	}
+	return status_shard(p, shard, &p->control->report[shard], text, cap);
+}
+
+/* ------------------------------------------------------------------ requests on the control port */
+
+#define SECTION_INFO UINT32_MAX
+
+static void
+make_text(struct chp_control *s, struct chp_text_slot *t)
+{
+	t->len = t->section == SECTION_INFO
+			 ? chp_pipeline_info(s->p, t->text, CHP_TEXT_BYTES)
+			 : chp_pipeline_status(s->p, t->section, t->text, CHP_TEXT_BYTES);
+	t->len = chp_min_u32(t->len, CHP_TEXT_BYTES);
+}
+
+/*
+ * The text that a client fetches. Its first part makes it, the others come from the same text, so that
+ * they fit together; the client sees by the version if they do not (its place was taken meanwhile).
+ */
+static struct chp_text_slot *
+text_for(struct chp_control *s, const struct chp_address *who, uint32_t section, uint32_t part)
+{
+	struct chp_text_slot *t = &s->text[0];
+
+	for (uint32_t i = 0; i < CHP_TEXTS; i++) {
+		struct chp_text_slot *x = &s->text[i];
+
+		if (x->used != 0 && x->section == section && memcmp(&x->who, who, sizeof(*who)) == 0) {
+			if (part == 0)
+				make_text(s, x);
+			x->used = part == 0 ? ++s->text_used : x->used;
+			return x;
+		}
+		if (x->used < t->used)
+			t = x;
+	}
+	t->who = *who;
+	t->section = section;
+	t->used = ++s->text_used;
+	make_text(s, t);
+	return t;
+}
+
+static enum chp_status
+answer(struct chp_control *s, const struct chp_address *who, const struct chp_request *r,
+       struct chp_reply_message *reply, const char **value)
+{
+	uint32_t section = (uint32_t)(r->arg & 0xffff), part = (uint32_t)(r->arg >> 16 & 0xffff), parts;
+	const struct chp_cluster_config *c = &s->p->cluster;
+	enum chp_status status = chp_request_check(r, c->key_bytes_max, c->value_bytes_max);
+	const struct chp_text_slot *t;
+
+	if (status != CHP_STATUS_OK)
+		return status;
+	if (r->opcode == CHP_OPCODE_PING)
+		return s->published_epoch != 0 ? CHP_STATUS_OK : CHP_STATUS_NOT_SERVING;
+	if (r->opcode != CHP_OPCODE_INFO && r->opcode != CHP_OPCODE_STATUS)
+		return CHP_STATUS_UNKNOWN_OP;
+	if (r->opcode == CHP_OPCODE_STATUS && section > c->shards)
+		return CHP_STATUS_BAD_REQUEST;
+	t = text_for(s, who, r->opcode == CHP_OPCODE_INFO ? SECTION_INFO : section, part);
+	parts = (t->len + CHP_TEXT_PART - 1) / CHP_TEXT_PART;
+	reply->number = parts;
+	reply->version = t->used;
+	if (part >= parts)
+		return CHP_STATUS_BAD_REQUEST;
+	*value = t->text + part * CHP_TEXT_PART;
+	reply->value_total = chp_min_u32(CHP_TEXT_PART, t->len - part * CHP_TEXT_PART);
+	return CHP_STATUS_OK;
+}
+
+bool
+chp_control_request(struct chp_control *s, struct rte_mbuf *m)
+{
+	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
+	uint8_t *data = chp_frame_payload(frame);
+	uint32_t offset = sizeof(struct chp_request_header);
+	const struct chp_request *r = chp_request_next(data, chp_frame_payload_len(frame), &offset);
+	struct chp_reply_message reply = { 0 };
+	struct chp_reply_header header = {
+		.prelude = { .magic = CHP_WIRE_MAGIC,
+			     .version = CHP_WIRE_VERSION,
+			     .kind = CHP_PACKET_REPLY,
+			     .cluster_hash = s->p->cluster.hash },
+		.session = ((const struct chp_request_header *)(const void *)data)->session,
+		.epoch = s->published_epoch,
+		.shard = CHP_SHARD_ANY,
+		.node = (uint8_t)s->p->node.node,
+	};
+	struct chp_address who;
+	const char *value = NULL;
+	uint32_t bytes;
+
+	if (r == NULL)
+		return false;
+	chp_frame_address(frame, &who);
+	reply.opcode = r->opcode;
+	reply.request = r->request;
+	reply.status = (uint8_t)answer(s, &who, r, &reply, &value);
+	bytes = chp_reply_bytes(reply.value_total);
+	reply.len = (uint16_t)bytes;
+	if (CHP_FRAME_BYTES + sizeof(header) + bytes > m->data_len + (uint32_t)rte_pktmbuf_tailroom(m))
+		return false;
+	memcpy(frame, &who, sizeof(who));
+	memcpy(data, &header, sizeof(header));
+	memset(data + sizeof(header), 0, bytes);
+	memcpy(data + sizeof(header), &reply, sizeof(reply));
+	if (value != NULL)
+		memcpy(data + sizeof(header) + sizeof(reply), value, reply.value_total);
+	chp_mbuf_set_payload(m, (uint32_t)sizeof(header) + bytes);
+	return true;
+}
+
+/* ------------------------------------------------------------------ reports */
+
+static void
+fill_node_report(const struct chp_control *s, struct chp_node_report *r, uint64_t now_ns)
+{
+	const struct chp_pipeline *p = s->p;
+
+	r->epoch = atomic_load_explicit(&p->epoch, memory_order_relaxed);
+	r->membership = s->membership.state;
+	r->heard = chp_membership_heard(&s->membership, now_ns);
+	r->uptime_ns = now_ns - p->start_ns;
+	for (uint32_t i = 0; i < CHP_COUNT_COUNT; i++)
+		r->count[i] = chp_pipeline_count(p, i);
+}
+
+void
+chp_control_reports(struct chp_control *s, uint64_t now_ns)
+{
+	struct chp_mailbox *box = &s->mailbox;
+
+	if (atomic_load_explicit(&box->state, memory_order_acquire) == CHP_MAILBOX_ASKED) {
+		if (box->shard < s->p->cluster.shards)
+			box->shard_report = s->report[box->shard];
+		fill_node_report(s, &box->node_report, now_ns);
+		atomic_store_explicit(&box->state, CHP_MAILBOX_DONE, memory_order_release);
+	}
+	if (now_ns < s->report_ns)
+		return;
+	s->report_ns = now_ns + CHP_REPORT_NS;
+	for (uint32_t i = 0; i < s->p->cluster.shards; i++) {
+		struct chp_shard_stage *t = &s->p->shard[i];
+		uint32_t wanted = atomic_load_explicit(&t->report_wanted, memory_order_relaxed);
+
+		if (atomic_load_explicit(&t->report_done, memory_order_acquire) != wanted)
+			continue;
+		s->report[i] = t->report;
+		atomic_store_explicit(&t->report_wanted, wanted + 1, memory_order_release);
+	}
+}
+
+static void
+sleep_us(long us)
+{
+	struct timespec t = { .tv_nsec = us * 1000 };
+
+	(void)nanosleep(&t, NULL);
+}
+
+/* Claim the mailbox, ask, wait for the answer: at most a second each. */
+#define MAILBOX_TRIES 5000u
+#define MAILBOX_SLEEP_US 200
+
+bool
+chp_pipeline_report(struct chp_pipeline *p, uint32_t shard, struct chp_shard_report *shard_report,
+		    struct chp_node_report *node_report)
+{
+	struct chp_mailbox *box = &p->control->mailbox;
+	uint32_t tries = 0, expected;
+
+	for (;; sleep_us(MAILBOX_SLEEP_US)) {
+		expected = CHP_MAILBOX_FREE;
+		if (atomic_compare_exchange_strong_explicit(&box->state, &expected, CHP_MAILBOX_CLAIMED,
+							    memory_order_acquire, memory_order_relaxed))
+			break;
+		if (++tries == MAILBOX_TRIES)
+			return false;
+	}
+	box->shard = shard;
+	atomic_store_explicit(&box->state, CHP_MAILBOX_ASKED, memory_order_release);
+	for (tries = 0; tries < MAILBOX_TRIES; tries++, sleep_us(MAILBOX_SLEEP_US)) {
+		if (atomic_load_explicit(&box->state, memory_order_acquire) != CHP_MAILBOX_DONE)
+			continue;
+		if (shard_report != NULL)
+			*shard_report = box->shard_report;
+		if (node_report != NULL)
+			*node_report = box->node_report;
+		atomic_store_explicit(&box->state, CHP_MAILBOX_FREE, memory_order_release);
+		return true;
+	}
+	/* Control answers within one iteration or not at all: taking the question back is the same as FREE. */
+	expected = CHP_MAILBOX_ASKED;
+	if (!atomic_compare_exchange_strong_explicit(&box->state, &expected, CHP_MAILBOX_FREE,
+						     memory_order_acq_rel, memory_order_acquire))
+		atomic_store_explicit(&box->state, CHP_MAILBOX_FREE, memory_order_release);
+	return false;
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "local.h"
+
+#include "protocols/protocol.h"
+
+#include <rte_cycles.h>
+
+#include <stdio.h>
+#include <string.h>
+
+static void
+on_report(void *context, const char *line)
+{
+	struct local *l = context;
+
+	l->reports++;
+	(void)snprintf(l->last_report, sizeof(l->last_report), "%s", line);
+}
+
+static int
+refuse(const struct chp_config_errors *errors, struct chp_error *error)
+{
+	return chp_error_set(error, CHP_EXIT_USAGE, "%s", errors->text[0]);
+}
+
+static int
+make_cluster(struct local *l, struct chp_error *error)
+{
+	static struct chp_config_errors errors;
+	char text[4096];
+	int n = snprintf(text, sizeof(text),
+			 "{ \"name\": \"local\", \"protocol\": \"hermes\", \"shards\": %u, %s "
+			 "\"port_base\": 7168, \"mtu\": 1500, \"members\": [",
+			 l->options.shards, l->options.cluster != NULL ? l->options.cluster : "");
+
+	for (uint32_t i = 0; i < l->options.replicas; i++)
+		n += snprintf(text + n, sizeof(text) - (size_t)n,
+			      "%s{ \"name\": \"n%u\", \"address\": \"10.0.0.%u\" }", i > 0 ? "," : "", i,
+			      i + 1);
+	n += snprintf(text + n, sizeof(text) - (size_t)n, "] }");
+	errors.n = 0;
+	return chp_cluster_config_parse(text, (size_t)n, "cluster", chp_protocol_names(), &l->cluster,
+					&errors)
+		       ? 0
+		       : refuse(&errors, error);
+}
+
+/* "rx0", ..., "shard0", ..., "tx0", ..., "control": everything on one lcore. */
+static void
+one_lcore(const struct local *l, char *text, size_t size)
+{
+	size_t n = (size_t)snprintf(text, size, "[{ \"lcore\": 0, \"stages\": [");
+
+	for (uint32_t i = 0; i < l->options.queues; i++)
+		n += (size_t)snprintf(text + n, size - n, "\"rx%u\", ", i);
+	for (uint32_t i = 0; i < l->options.shards; i++)
+		n += (size_t)snprintf(text + n, size - n, "\"shard%u\", ", i);
+	for (uint32_t i = 0; i < l->options.queues; i++)
+		n += (size_t)snprintf(text + n, size - n, "\"tx%u\", ", i);
+	(void)snprintf(text + n, size - n, "\"control\"] }]");
+}
+
+static int
+make_replica(struct local *l, uint32_t i, struct chp_error *error)
+{
+	static struct chp_config_errors errors;
+	struct chp_pipeline_config config = {
+		.cluster = &l->cluster,
+		.node = &l->node[i],
+		.port_id = l->net.port_id[i],
+		.incarnation = 0x1000 + i,
+		.bootstrap = i == 0,
+		.version = "test",
+		.report = on_report,
+		.report_context = l,
+	};
+	char text[4096], lcores[2048], name[8];
+	int n;
+
+	one_lcore(l, lcores, sizeof(lcores));
+	n = snprintf(text, sizeof(text),
+		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s }", i, i,
+		     l->options.node != NULL ? l->options.node : "",
+		     l->options.lcores != NULL ? l->options.lcores : lcores);
+	errors.n = 0;
+	if (!chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors))
+		return refuse(&errors, error);
+	(void)snprintf(name, sizeof(name), "n%u", i);
+	config.name = name;
+	l->replica[i] = chp_pipeline_create(&config, error);
+	return l->replica[i] != NULL ? 0 : -1;
+}
+
+int
+local_create(struct local *l, const struct local_options *options, struct chp_error *error)
+{
+	memset(l, 0, sizeof(*l));
+	l->options = *options;
+	if (l->options.queues == 0)
+		l->options.queues = 1;
+	if (make_cluster(l, error) != 0)
+		return -1;
+	if (ring_net_init(&l->net, options->replicas, l->options.queues,
+			  options->ring_entries != 0 ? options->ring_entries : 4096) != 0)
+		return chp_error_set(error, CHP_EXIT_RESOURCE, "no memory for the network");
+	l->net.tap = options->tap;
+	l->net.tap_context = options->tap_context;
+	for (uint32_t i = 0; i < options->replicas; i++) {
+		if (make_replica(l, i, error) != 0)
+			return -1;
+	}
+	return 0;
+}
+
+void
+local_destroy(struct local *l)
+{
+	for (uint32_t i = 0; i < l->options.replicas; i++)
+		chp_pipeline_destroy(l->replica[i]);
+}
+
+bool
+local_poll(struct local *l)
+{
+	bool work = false;
+
+	for (uint32_t i = 0; i < l->options.replicas; i++) {
+		for (uint32_t k = 0; k < l->node[i].n_lcores; k++)
+			work |= chp_pipeline_poll(l->replica[i], k);
+	}
+	return (ring_net_poll(&l->net) > 0) | work;
+}
+
+bool
+local_wait_serving(struct local *l)
+{
+	uint64_t end = rte_rdtsc() + 2 * rte_get_tsc_hz();
+
+	while (rte_rdtsc() < end) {
+		uint32_t serving = 0;
+
+		(void)local_poll(l);
+		for (uint32_t i = 0; i < l->options.replicas; i++)
+			serving += chp_pipeline_is_serving(l->replica[i]);
+		if (serving == l->options.replicas)
+			return true;
+	}
+	return false;
+}
