@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A shard of node 0 whose peers are hostile: their packets pass chp_peer_check but say anything.
+ * Clients send whatever the frontend would let through. The shard must neither crash nor break
+ * its invariants.
+ *
+ * The input is a script, see run(). Peers can lie in every field; by default a field is what an
+ * honest peer would say, so that the interesting lies come one at a time: the next sequence
+ * number, an acknowledgement of all that was sent, an ACK of the INV that was last received.
+ */
+#include "base/assert.h"
+#include "core/shard.h"
+#include "wire/hermes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HASH 0x1234abcdu
+#define NODES_MAX 3u
+#define KEYS 6u
+#define PACKET_BYTES CHP_PAYLOAD_BYTES_MIN
+#define VALUE_MAX 100u
+#define BUFFERS 16u
+#define REPLIES 8u
+#define INVS 8u /* INVs of the shard that a peer remembers */
+#define STEPS_MAX 200u
+#define US UINT64_C(1000)
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+struct input {
+	const uint8_t *at, *end;
+};
+
+/* What a peer knows of its link to the shard. */
+struct peer {
+	uint64_t next;     /* sequence number of its next packet */
+	uint64_t received; /* it has every packet up to this one */
+	uint64_t grant;
+	uint32_t session;
+	struct chp_hermes_inv inv[INVS]; /* the last of the shard's INVs */
+	uint32_t n_invs;
+};
+
+struct world {
+	struct chp_shard *shard;
+	struct chp_view view;
+	struct peer peer[NODES_MAX];
+	uint32_t n_nodes;
+	uint64_t now_ns;
+	uint64_t lease_until_ns;
+	uint64_t session; /* a session that the shard opened */
+	uint64_t version; /* newest version seen in a reply or INV */
+	uint64_t request;
+	uint8_t packet[4][CHP_PAYLOAD_BYTES_MAX];
+	struct chp_packet event[4];
+	uint32_t n_events;
+	uint8_t key[REPLIES][CHP_KEY_BYTES_MAX];
+	uint8_t value[VALUE_MAX];
+	struct chp_op op[REPLIES];
+	uint32_t n_ops;
+	const struct chp_view *new_view;
+	uint32_t replies;
+};
+
+static struct world w;
+
+static uint8_t
+u8(struct input *in)
+{
+	return in->at < in->end ? *in->at++ : 0;
+}
+
+static uint64_t
+u64(struct input *in)
+{
+	uint64_t x = 0;
+
+	for (uint32_t i = 0; i < 8; i++)
+		x |= (uint64_t)u8(in) << 8 * i;
+	return x;
+}
+
+/* Mostly `right`, sometimes a neighbour of it, seldom anything. */
+static uint64_t
+bent(struct input *in, uint64_t right)
+{
+	uint8_t how = u8(in);
+
+	if (how < 200)
+		return right;
+	if (how < 250)
+		return right + how - 225;
+	return u64(in);
+}
+
+/* ---- the shard's side ---- */
+
+static uint8_t *
+take_reply(void *frontend, const struct chp_reply *r)
+{
+	static uint8_t value[CHP_VALUE_BYTES_MAX];
+
+	(void)frontend;
+	CHP_ASSERT_OP(r->value_len, <=, VALUE_MAX);
+	CHP_ASSERT_OP(r->status, <, CHP_STATUS_COUNT);
+	CHP_ASSERT_OP(w.replies, <, REPLIES);
+	w.replies++;
+	if (r->opcode == CHP_OPCODE_SESSION_OPEN && r->status == CHP_STATUS_OK)
+		w.session = r->number;
+	if (r->version != 0)
+		w.version = r->version;
+	return value;
+}
+
+/* A peer takes what the shard sent: remembers its INVs, and how far the link has come. */
+static void
+take_packet(const struct chp_buffer *b)
+{
+	const struct chp_peer_header *h = (const void *)b->data;
+	struct peer *p = &w.peer[b->peer];
+
+	chp_peer_seal(b->data, b->len);
+	CHP_ASSERT(chp_peer_check(b->data, b->len, HASH, w.n_nodes, 1) == CHP_PACKET_OK);
+	CHP_ASSERT_OP(h->to, ==, b->peer);
+	if (h->session != p->session) {
+		*p = (struct peer){ .next = 1, .session = h->session, .grant = p->grant };
+		p->grant = 2;
+	}
+	if (h->seq == p->received + 1)
+		p->received++;
+	for (uint32_t at = sizeof(*h); at < b->len;) {
+		const struct chp_message *m = (const void *)(b->data + at);
+
+		if (m->type == CHP_HERMES_INV) {
+			memcpy(&p->inv[p->n_invs++ % INVS], m, sizeof(p->inv[0]));
+			w.version = p->inv[(p->n_invs - 1) % INVS].version;
+		}
+		at += m->len;
+	}
+}
+
+static void
+run_shard(void)
+{
+	static uint8_t bytes[BUFFERS][PACKET_BYTES];
+	struct chp_buffer buffer[BUFFERS];
+	struct chp_now now = { .ns = w.now_ns, .lease_until_ns = w.lease_until_ns };
+	struct chp_events in = {
+		.packet = w.event,
+		.n_packets = w.n_events,
+		.op = w.op,
+		.n_ops = w.n_ops,
+		.view = w.new_view,
+	};
+	struct chp_effects out = {
+		.buffer = buffer,
+		.n_buffers = BUFFERS,
+		.reply = take_reply,
+		.reply_room = REPLIES,
+	};
+
+	for (uint32_t i = 0; i < BUFFERS; i++)
+		buffer[i] = (struct chp_buffer){ .data = bytes[i] };
+	w.replies = 0;
+	chp_shard_run(w.shard, &now, &in, &out);
+	chp_shard_check(w.shard);
+	for (uint32_t i = 0; i < out.n_used; i++)
+		take_packet(&buffer[i]);
+	w.n_events = w.n_ops = 0;
+	w.new_view = NULL;
+}
+
+/* ---- what peers say ---- */
+
+static uint32_t
+key_bytes(struct input *in, uint8_t *to)
+{
+	uint8_t which = u8(in);
+	uint32_t len = which < 200 ? 1 : (which < 250 ? 60 : CHP_KEY_BYTES_MAX);
+
+	memset(to, 'a' + which % KEYS, len);
+	return len;
+}
+
+static uint32_t
+add_inv(struct input *in, uint8_t *to)
+{
+	static const uint32_t lens[] = { 0, 1, 20, VALUE_MAX, VALUE_MAX + 1, 1024 };
+	struct chp_hermes_inv *m = (void *)to;
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	uint32_t key_len = key_bytes(in, key), value_len = lens[u8(in) % CHP_ARRAY_LEN(lens)];
+	uint8_t flags = u8(in) & CHP_INV_FLAGS_ALL;
+	uint64_t session = bent(in, w.session);
+
+	if ((flags & CHP_INV_SESSION) != 0) {
+		key_len = sizeof(session);
+		memcpy(key, &session, sizeof(session));
+		value_len = 0;
+	}
+	if ((flags & CHP_INV_TOMBSTONE) != 0)
+		value_len = 0;
+	else
+		flags &= (uint8_t)~CHP_INV_FORGET;
+	memset(m, 0, chp_hermes_inv_bytes(key_len, value_len));
+	m->message = (struct chp_message){
+		.type = CHP_HERMES_INV,
+		.flags = u8(in) & 1 ? CHP_MESSAGE_BEGIN : 0,
+		.len = (uint16_t)chp_hermes_inv_bytes(key_len, value_len),
+		.op = (uint32_t)bent(in, 0),
+	};
+	m->generation = u8(in);
+	m->key_len = (uint8_t)key_len;
+	m->inv_flags = flags;
+	m->version = bent(in, w.version + (UINT64_C(2) << CHP_WRITER_BITS));
+	m->base = bent(in, w.version);
+	m->session = bent(in, 0);
+	m->request = bent(in, 1);
+	m->value_total = value_len;
+	memcpy(m + 1, key, key_len);
+	memset((uint8_t *)(m + 1) + key_len, '7', value_len);
+	return m->message.len;
+}
+
+/* An ACK of an INV that this peer got, or a VAL. */
+static uint32_t
+add_answer(struct input *in, const struct peer *p, uint8_t type, uint8_t *to)
+{
+	struct chp_hermes_ack *m = (void *)to;
+	const struct chp_hermes_inv *inv = &p->inv[(p->n_invs + INVS - 1 - u8(in) % INVS) % INVS];
+	uint64_t version = type == CHP_HERMES_ACK ? inv->version : w.version;
+
+	*m = (struct chp_hermes_ack){
+		.message = {
+			.type = type,
+			.len = sizeof(*m),
+			.op = (uint32_t)bent(in, type == CHP_HERMES_ACK ? inv->message.op : 0),
+		},
+		.generation = (uint32_t)bent(in, inv->generation),
+		.version = bent(in, version),
+	};
+	return sizeof(*m);
+}
+
+/* The INV that the shard sent, back to it: as a NACK, a replay, or as if it were the peer's. */
+static uint32_t
+add_echo(struct input *in, const struct peer *p, uint8_t *to)
+{
+	struct chp_hermes_inv *m = (void *)to;
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	uint32_t key_len = key_bytes(in, key);
+
+	*m = p->inv[u8(in) % INVS];
+	if ((m->inv_flags & CHP_INV_SESSION) != 0) {
+		key_len = sizeof(w.session);
+		memcpy(key, &w.session, sizeof(w.session));
+	}
+	m->message.type = CHP_HERMES_INV;
+	m->message.flags = 0;
+	m->message.len = (uint16_t)chp_hermes_inv_bytes(key_len, 0);
+	m->key_len = (uint8_t)key_len;
+	m->value_total = 0;
+	m->inv_flags = m->inv_flags ^ (u8(in) & (CHP_INV_FLAGS_ALL ^ (uint8_t)CHP_INV_SESSION));
+	m->version = bent(in, m->version);
+	memset(m + 1, 0, m->message.len - sizeof(*m));
+	memcpy(m + 1, key, key_len);
+	return m->message.len;
+}
+
+/* Bytes as they come, behind a header of the right length. */
+static uint32_t
+add_noise(struct input *in, uint8_t *to)
+{
+	struct chp_message *m = (void *)to;
+	uint32_t len = 8 + 8 * (u8(in) % 16u);
+
+	for (uint32_t i = 0; i < len; i++)
+		to[i] = u8(in);
+	m->len = (uint16_t)len;
+	return len;
+}
+
+static uint32_t
+add_floor(struct input *in, uint8_t *to)
+{
+	struct chp_hermes_floor *m = (void *)to;
+
+	*m = (struct chp_hermes_floor){
+		.message = { .type = CHP_HERMES_FLOOR, .len = sizeof(*m), .op = CHP_OP_NONE },
+		.counter = bent(in, w.version >> CHP_WRITER_BITS),
+	};
+	return sizeof(*m);
+}
+
+static uint32_t
+add_message(struct input *in, const struct peer *p, uint8_t *to)
+{
+	switch (u8(in) % 9) {
+	case 0:
+	case 1:
+		return add_inv(in, to);
+	case 2:
+	case 3:
+		return add_answer(in, p, CHP_HERMES_ACK, to);
+	case 4:
+		return add_answer(in, p, CHP_HERMES_VAL, to);
+	case 5:
+	case 6:
+		return add_echo(in, p, to);
+	case 7:
+		return add_floor(in, to);
+	default:
+		return add_noise(in, to);
+	}
+}
+
+static void
+add_packet(struct input *in)
+{
+	uint32_t from = 1 + u8(in) % (w.n_nodes - 1), n = u8(in) % 8u, len;
+	struct peer *p = &w.peer[from];
+	uint8_t *to = w.packet[w.n_events];
+	struct chp_peer_header *h = (void *)to;
+
+	*h = (struct chp_peer_header){
+		.prelude = {
+			.magic = CHP_WIRE_MAGIC,
+			.version = CHP_WIRE_VERSION,
+			.kind = CHP_PACKET_PEER,
+			.cluster_hash = HASH,
+		},
+		.from = (uint8_t)from,
+		.to = 0,
+		.from_incarnation = w.view.incarnation[from],
+		.to_incarnation = w.view.incarnation[0],
+		.epoch = bent(in, w.view.epoch),
+		.session = (uint32_t)bent(in, p->session),
+		.flags = u8(in) & 1,
+		.seq = bent(in, n == 0 ? 0 : p->next),
+		.ack = bent(in, p->received),
+		.sack = bent(in, 0),
+		.grant = bent(in, p->grant),
+	};
+	len = sizeof(*h);
+	for (uint32_t i = 0; i < n && len < CHP_PAYLOAD_BYTES_MAX - CHP_HERMES_INV_BYTES_MAX; i++)
+		len += add_message(in, p, to + len);
+	if (h->seq == 0)
+		len = sizeof(*h);
+	if (h->seq == p->next)
+		p->next++;
+	p->grant += u8(in) % 3u;
+	chp_peer_seal(to, len);
+	CHP_ASSERT(chp_peer_check(to, len, HASH, w.n_nodes, 1) == CHP_PACKET_OK);
+	w.event[w.n_events++] = (struct chp_packet){ .data = to, .len = len };
+}
+
+/* ---- what clients say: all that the frontend lets through ---- */
+
+static void
+add_op(struct input *in)
+{
+	struct chp_op *op = &w.op[w.n_ops];
+	uint8_t opcode = CHP_OPCODE_GET + u8(in) % CHP_OPCODE_PING;
+	bool has_key = opcode <= CHP_OPCODE_DECR;
+	bool has_value = has_key && opcode != CHP_OPCODE_GET && opcode != CHP_OPCODE_DELETE &&
+			 opcode < CHP_OPCODE_INCR;
+	uint8_t choice = u8(in);
+
+	*op = (struct chp_op){
+		.value = w.value,
+		.value_len = has_value ? choice % (VALUE_MAX + 1) : 0,
+		.opcode = opcode,
+		.arg = bent(in, w.version),
+		.session = (choice & 128) != 0 ? bent(in, w.session) : 0,
+		.lowest = bent(in, 1),
+		.request = bent(in, ++w.request),
+	};
+	op->key.bytes = w.key[w.n_ops];
+	if (has_key)
+		op->key.len = key_bytes(in, w.key[w.n_ops]);
+	w.n_ops++;
+}
+
+/* ---- the script ---- */
+
+static void
+change_view(struct input *in)
+{
+	uint64_t all = (1u << w.n_nodes) - 1;
+
+	w.view.epoch++;
+	w.view.voters = (u8(in) & all) | 1;
+	for (uint32_t i = 1; i < w.n_nodes; i++) {
+		if ((w.view.voters & chp_bit(i)) == 0)
+			continue;
+		if (u8(in) % 4 == 0) { /* another process: its link starts over */
+			w.view.incarnation[i]++;
+			w.peer[i] = (struct peer){ .next = 1, .session = 1, .grant = 2 };
+		}
+	}
+	w.new_view = &w.view;
+	run_shard();
+}
+
+/* Mostly up to four seconds; sometimes the lease ends or comes back instead. */
+static void
+pass_time(uint8_t how)
+{
+	if (how >= 240)
+		w.lease_until_ns = how % 2 == 0 ? CHP_NEVER : w.now_ns;
+	else
+		w.now_ns += UINT64_C(1) << how % 32u;
+}
+
+static void
+run(struct input *in)
+{
+	for (uint32_t i = 0; i < STEPS_MAX && in->at < in->end; i++) {
+		uint8_t what = u8(in);
+
+		switch (what % 16) {
+		case 0 ... 5:
+			add_packet(in);
+			break;
+		case 6 ... 11:
+			add_op(in);
+			break;
+		case 12:
+			pass_time(u8(in));
+			break;
+		case 13:
+			chp_shard_reset_link(w.shard, 1 + u8(in) % (w.n_nodes - 1));
+			break;
+		case 14:
+			run_shard();
+			change_view(in);
+			break;
+		default:
+			run_shard();
+		}
+		if (w.n_events == CHP_ARRAY_LEN(w.event) || w.n_ops == REPLIES || what >= 128)
+			run_shard();
+	}
+	run_shard();
+}
+
+static void
+start(struct input *in)
+{
+	uint8_t choice = u8(in);
+	int err = 0;
+	struct chp_shard_config c = {
+		.protocol = &chp_hermes,
+		.memory = &chp_memory_libc,
+		.name = "fuzz",
+		.cluster_hash = HASH,
+		.shards = 1,
+		.n_nodes = 2 + choice % 2,
+		.payload_bytes_max = PACKET_BYTES,
+		.key_bytes_max = CHP_KEY_BYTES_MAX,
+		.value_bytes_max = VALUE_MAX,
+		.keys_max = 8,
+		.value_blocks_max = 16,
+		.sessions_max = 2,
+		.session_window = 2,
+		.session_idle_ns = 1000 * 1000 * US,
+		.credits = 1 + choice / 2 % 2,
+		.link_window = 1 + choice / 4 % 4,
+		.ops = 1 + choice / 16 % 4,
+		.rto_ns_min = 100 * US,
+		.rto_ns_max = 2000 * US,
+		.ack_delay_ns = 10 * US,
+		.link_down_ns = choice >= 128 ? 20000 * US : CHP_NEVER,
+	};
+
+	c.log_entries = chp_pow2_up(4 * c.n_nodes * c.credits) << choice / 64 % 2 * 3;
+	c.log_blocks = CHP_RECORD_BLOCKS_MAX * 3 * c.n_nodes * c.credits;
+	memset(&w, 0, sizeof(w));
+	w.n_nodes = c.n_nodes;
+	w.now_ns = 1000 * US;
+	w.lease_until_ns = CHP_NEVER;
+	w.version = UINT64_C(2) << CHP_WRITER_BITS | 1;
+	memset(w.value, '1', sizeof(w.value)); /* up to 20 digits are a number */
+	w.shard = chp_shard_create(&c, &err);
+	CHP_ASSERT(w.shard != NULL);
+	w.view.epoch = 1;
+	w.view.voters = (1u << c.n_nodes) - 1;
+	for (uint32_t i = 0; i < c.n_nodes; i++) {
+		w.view.incarnation[i] = 100 + i;
+		w.view.writer[i] = (uint16_t)(i + 1);
+		w.peer[i] = (struct peer){ .next = 1, .session = 1, .grant = 2 };
+	}
+	w.new_view = &w.view;
+	run_shard();
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = { data, data + size };
+
+	start(&in);
+	run(&in);
+	chp_shard_destroy(w.shard);
+	return 0;
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Writes the seeds of the corpora that are made, not found: one well-formed input of each shape.
+ *
+ *   cc -std=c11 -D_GNU_SOURCE -Ilib -o seeds tests/fuzz/seeds.c lib/wire/[a-z]*.c \
+ *      lib/base/[a-z]*.c -lxxhash && ./seeds tests/fuzz/corpus
+ *
+ * The other files of a corpus were found by fuzzing and reduced with -merge=1.
+ */
+#include "wire/client.h"
+#include "wire/control.h"
+#include "wire/hermes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define HASH 0x1234abcdu
+
+static const char *root;
+static uint8_t k[CHP_PAYLOAD_BYTES_MAX];
+static uint32_t k_len;
+
+static void
+write_seed(const char *target, const char *name, const void *data, size_t len)
+{
+	char path[512];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", root, target);
+	mkdir(path, 0777);
+	snprintf(path, sizeof(path), "%s/%s/%s", root, target, name);
+	f = fopen(path, "wb");
+	if (f == NULL || fwrite(data, 1, len, f) != len || fclose(f) != 0) {
+		perror(path);
+		exit(1);
+	}
+}
+
+static struct chp_prelude
+prelude(enum chp_packet_kind kind)
+{
+	return (struct chp_prelude){
+		.magic = CHP_WIRE_MAGIC,
+		.version = CHP_WIRE_VERSION,
+		.kind = (uint8_t)kind,
+		.cluster_hash = HASH,
+	};
+}
+
+/* ---- peers ---- */
+
+static void
+begin_peer(uint64_t seq)
+{
+	struct chp_peer_header *h = (void *)k;
+
+	memset(k, 0, sizeof(k));
+	*h = (struct chp_peer_header){
+		.prelude = prelude(CHP_PACKET_PEER),
+		.from = 1,
+		.to = 0,
+		.shard = 3,
+		.from_incarnation = 101,
+		.to_incarnation = 100,
+		.epoch = 1,
+		.session = 1,
+		.seq = seq,
+		.ack = 7,
+		.sack = 2,
+		.grant = 64,
+	};
+	k_len = sizeof(*h);
+}
+
+static void
+add_inv(uint8_t flags, const char *key, uint32_t key_len, uint32_t value_len)
+{
+	struct chp_hermes_inv *m = (void *)(k + k_len);
+
+	*m = (struct chp_hermes_inv){
+		.message = { .type = CHP_HERMES_INV,
+			     .flags = CHP_MESSAGE_BEGIN,
+			     .len = (uint16_t)chp_hermes_inv_bytes(key_len, value_len),
+			     .op = 5 },
+		.generation = 1,
+		.key_len = (uint8_t)key_len,
+		.inv_flags = flags,
+		.version = 4 << 16 | 2,
+		.base = 2 << 16 | 1,
+		.value_total = value_len,
+	};
+	memcpy(m + 1, key, key_len);
+	memset((uint8_t *)(m + 1) + key_len, 'v', value_len);
+	k_len += m->message.len;
+}
+
+static void
+add_short(uint8_t type)
+{
+	struct chp_hermes_ack *m = (void *)(k + k_len);
+
+	*m = (struct chp_hermes_ack){
+		.message = { .type = type, .len = sizeof(*m), .op = 5 },
+		.generation = 1,
+		.version = 4 << 16 | 2,
+	};
+	k_len += (uint32_t)sizeof(*m);
+}
+
+static void
+peers(void)
+{
+	begin_peer(0);
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_peer", "ack_only", k, k_len);
+	begin_peer(8);
+	add_inv(0, "key", 3, 32);
+	add_short(CHP_HERMES_ACK);
+	add_short(CHP_HERMES_VAL);
+	add_inv(CHP_INV_RMW | CHP_INV_TOMBSTONE, "deleted", 7, 0);
+	add_inv(CHP_INV_SESSION, "\1\0\0\0\0\0\1\0", 8, 0);
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_peer", "messages", k, k_len);
+}
+
+/* ---- clients ---- */
+
+static void
+add_request(uint8_t opcode, const char *key, uint32_t value_len)
+{
+	struct chp_request *r = (void *)(k + k_len);
+	uint32_t key_len = (uint32_t)strlen(key);
+
+	*r = (struct chp_request){
+		.opcode = opcode,
+		.len = (uint16_t)chp_request_bytes(key_len, value_len),
+		.key_len = (uint8_t)key_len,
+		.request = 1,
+		.value_total = value_len,
+	};
+	memcpy(r + 1, key, key_len);
+	memset((uint8_t *)(r + 1) + key_len, 'v', value_len);
+	k_len += r->len;
+}
+
+static void
+clients(void)
+{
+	struct chp_request_header *q = (void *)k;
+	struct chp_reply_header *h = (void *)k;
+	struct chp_reply_message *r = (void *)(h + 1);
+
+	memset(k, 0, sizeof(k));
+	*q = (struct chp_request_header){ .prelude = prelude(CHP_PACKET_REQUEST), .shard = 3 };
+	k_len = sizeof(*q);
+	for (uint8_t op = 0; op < 40; op++)
+		if (op == 0 || chp_opcode_name(op) != NULL)
+			add_request(op, op <= CHP_OPCODE_DECR ? "key" : "",
+				    op == CHP_OPCODE_PUT || op == CHP_OPCODE_CAS ? 20 : 0);
+	write_seed("fuzz_client", "every_operation", k, k_len);
+	memset(k, 0, sizeof(k));
+	*h = (struct chp_reply_header){ .prelude = prelude(CHP_PACKET_REPLY), .epoch = 1 };
+	*r = (struct chp_reply_message){
+		.opcode = CHP_OPCODE_GET,
+		.len = (uint16_t)chp_reply_bytes(5),
+		.request = 1,
+		.value_total = 5,
+		.version = 131073,
+	};
+	memcpy(r + 1, "value", 5);
+	write_seed("fuzz_client", "reply", k, sizeof(*h) + r->len);
+}
+
+/* ---- control: rows of u16 length, u8 choices, bytes, as fuzz_control.c reads them ---- */
+
+static void
+add_control(enum chp_control_type type, uint32_t len, uint8_t choices)
+{
+	union {
+		struct chp_control_header header;
+		struct chp_control_hello hello;
+		struct chp_control_refused refused;
+		uint8_t bytes[256];
+	} p = { .header = { .type = (uint8_t)type } };
+
+	if (type == CHP_CONTROL_HELLO || type == CHP_CONTROL_HELLO_SHORT) {
+		p.hello.n_members = 3;
+		p.hello.payload_bytes = CHP_PAYLOAD_BYTES_MIN;
+		p.hello.heard = p.hello.heard_full = 7;
+	} else if (type == CHP_CONTROL_REFUSED) {
+		p.refused.reason = CHP_REFUSED_NOT_IN_VIEW;
+	}
+	k[k_len++] = (uint8_t)len;
+	k[k_len++] = (uint8_t)(len >> 8);
+	k[k_len++] = choices;
+	memcpy(k + k_len, &p, len);
+	k_len += len;
+}
+
+static void
+controls(void)
+{
+	const uint32_t hello = sizeof(struct chp_control_hello);
+	const uint32_t view = chp_control_view_bytes(3);
+	const uint8_t pad = 1 << 3, view_right = 1 << 5;
+
+	k_len = 0;
+	for (uint8_t node = 1; node <= 2; node++) {
+		add_control(CHP_CONTROL_HELLO_SHORT, hello, node);
+		add_control(CHP_CONTROL_HELLO, hello, node | pad);
+		add_control(CHP_CONTROL_ACCEPTED, view, node | view_right);
+	}
+	add_control(CHP_CONTROL_DECIDED, view, 1 | view_right);
+	write_seed("fuzz_control", "forming", k, k_len);
+	add_control(CHP_CONTROL_HELLO, hello, 2 | pad | 1 << 4);
+	write_seed("fuzz_control", "restarted", k, k_len);
+	k_len = 0;
+	add_control(CHP_CONTROL_REFUSED, sizeof(struct chp_control_refused), 1);
+	write_seed("fuzz_control", "refused", k, k_len);
+}
+
+static void
+histories(void)
+{
+	static const char ok[] =
+		"{\"t\":1,\"client\":1,\"req\":1,\"type\":\"invoke\",\"op\":\"put\",\"key\":\"k\","
+		"\"value\":\"v\"}\n"
+		"{\"t\":2,\"client\":1,\"req\":1,\"type\":\"ok\",\"op\":\"put\",\"key\":\"k\","
+		"\"version\":131073}\n"
+		"{\"t\":3,\"client\":2,\"req\":1,\"type\":\"invoke\",\"op\":\"get\","
+		"\"key\":\"k\"}\n"
+		"{\"t\":4,\"client\":2,\"req\":1,\"type\":\"ok\",\"value64\":\"dg==\","
+		"\"version\":131073}\n"
+		"{\"t\":5,\"client\":2,\"req\":2,\"type\":\"invoke\",\"op\":\"cas\",\"key\":\"k\","
+		"\"value\":\"w\",\"expect\":131073}\n"
+		"{\"t\":6,\"client\":2,\"req\":2,\"type\":\"unknown\"}\n";
+	static const char stale[] =
+		"{\"t\":1,\"client\":1,\"req\":1,\"type\":\"invoke\",\"op\":\"incr\",\"key\":\"k\","
+		"\"delta\":1}\n"
+		"{\"t\":2,\"client\":1,\"req\":1,\"type\":\"fail\",\"status\":\"not_found\"}\n"
+		"{\"t\":3,\"client\":1,\"req\":2,\"type\":\"invoke\",\"op\":\"get\","
+		"\"key\":\"k\"}\n"
+		"{\"t\":4,\"client\":1,\"req\":2,\"type\":\"ok\",\"value\":\"unwritten\"}\n";
+
+	write_seed("fuzz_history", "ok", ok, sizeof(ok) - 1);
+	write_seed("fuzz_history", "violation", stale, sizeof(stale) - 1);
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc != 2) {
+		fprintf(stderr, "usage: seeds DIRECTORY\n");
+		return 2;
+	}
+	root = argv[1];
+	peers();
+	clients();
+	controls();
+	histories();
+	return 0;
+}
