@@ -17,10 +17,8 @@
 	X(P8_FLAG_OF_KEY, "the key's flag decides whether the pending write is an RMW")           \
 	X(P10_RMW_FROM_INVALID, "a read-modify-write starts on a key that is not Valid")          \
 	X(P56_READ_NOT_VALID, "a read is answered though the key is not Valid")                   \
-	X(S6_FLOORS_DIFFER, "an add on an absent key does not wait until all floors are equal")   \
 	X(S6_NO_FLOOR, "a write to a forgotten key takes a version as if it had never existed")   \
 	X(S6_STALE_INV, "an INV older than what was forgotten is adopted")                        \
-	X(S6_ACK_WITH_OLDER, "forgetting is agreed to while an older operation is open")          \
 	X(S7_ABORT_WITHOUT_BASE, "an overtaken RMW counts as aborted whatever its overtaker saw") \
 	X(S8_TRANS_NOT_RESENT, "a view change does not re-send writes in Trans")                  \
 	X(S12_NO_CREDITS, "operations begin without credits")                                     \

@@ -22,6 +22,15 @@ struct batch {
 	uint32_t n, n_keys;
 };
 
+/* An open that was answered or is under way: its retry gets the same session. */
+struct open_memory {
+	uint64_t nonce;
+	uint64_t id;
+	bool done;
+};
+/* Opens remembered: more than clients retry at the same time. A forgotten one costs an idle session. */
+#define OPENS_REMEMBERED 256u
+
 struct chp_shard {
 	struct chp_out out; /* first: the protocol's calls come back with it */
 	struct chp_shard_config config;
@@ -42,6 +51,7 @@ struct chp_shard {
 	uint32_t replies_for_ops; /* kept back from messages */
 	uint64_t session_key[CHP_BATCH_MAX];
 
+	struct open_memory opened[OPENS_REMEMBERED]; /* by nonce */
 	uint64_t sessions_opened; /* the last session number's lower part */
 	uint32_t expiry_at;       /* session index where the scan goes on */
 	uint64_t expiry_ns, tick_ns;
@@ -320,12 +330,30 @@ give_reply(struct chp_shard *s, const struct chp_reply *r)
 	return s->fx->reply(s->fx->frontend, r);
 }
 
+/* A refused open is forgotten, so that its retry is tried again. */
+static void
+open_answered(struct chp_shard *s, const struct chp_reply *r)
+{
+	for (uint32_t i = 0; i < OPENS_REMEMBERED; i++) {
+		struct open_memory *memory = &s->opened[i];
+
+		if (memory->done || memory->nonce == 0)
+			continue;
+		if (r->status != CHP_STATUS_OK)
+			*memory = (struct open_memory){ 0 };
+		else if (memory->id == r->number)
+			memory->done = true;
+	}
+}
+
 /* The protocol's answer: remembered with the session, whatever it is, then given (SAFETY 24). */
 static uint8_t *
 take_reply(struct chp_out *out, const struct chp_reply *r)
 {
 	struct chp_shard *s = (struct chp_shard *)out;
 
+	if (r->opcode == CHP_OPCODE_SESSION_OPEN)
+		open_answered(s, r);
 	if (r->session != 0 && is_write(r->opcode)) {
 		struct chp_session *session = chp_session_find(&s->sessions, r->session);
 		struct chp_record *record;
@@ -437,17 +465,36 @@ check_session(struct chp_shard *s, const struct chp_op *op)
 	return check_record(s, op, session);
 }
 
+/* Number a new session. False: refused, or a retry of an open, which was answered if it is done. */
+static bool
+prepare_open(struct chp_shard *s, struct chp_op *op, uint64_t *id)
+{
+	struct open_memory *memory = &s->opened[op->arg % OPENS_REMEMBERED];
+
+	op->session = 0;
+	if (op->arg != 0 && memory->nonce == op->arg) {
+		if (memory->done)
+			answer(s, op, CHP_STATUS_OK, 0, memory->id);
+		s->counters.retry_pending += !memory->done;
+		s->counters.retry_replayed += memory->done;
+		return false;
+	}
+	if (s->sessions.n >= s->config.sessions_max) {
+		answer(s, op, CHP_STATUS_SESSIONS_FULL, 0, 0);
+		return false;
+	}
+	*id = own_writer(s) << SESSION_WRITER_SHIFT | ++s->sessions_opened;
+	*memory = (struct open_memory){ .nonce = op->arg, .id = *id };
+	return true;
+}
+
 /* A session's open and close are writes of a key that is its number. */
 static bool
 prepare_session_op(struct chp_shard *s, struct chp_op *op, uint64_t *id)
 {
 	if (op->opcode == CHP_OPCODE_SESSION_OPEN) {
-		if (s->sessions.n >= s->config.sessions_max) {
-			answer(s, op, CHP_STATUS_SESSIONS_FULL, 0, 0);
+		if (!prepare_open(s, op, id))
 			return false;
-		}
-		*id = own_writer(s) << SESSION_WRITER_SHIFT | ++s->sessions_opened;
-		op->session = 0;
 	} else {
 		*id = op->session;
 		if (*id == 0) {
@@ -537,9 +584,11 @@ expire_sessions(struct chp_shard *s)
 {
 	struct chp_op op = { .opcode = CHP_OPCODE_SESSION_CLOSE, .origin.frontend = FRONTEND_NONE };
 
-	if (s->now->ns < s->expiry_ns || (s->view.voters & chp_bit(s->config.self)) == 0)
+	if (s->now->ns < s->expiry_ns)
 		return;
 	s->expiry_ns = s->now->ns + EXPIRY_SCAN_NS;
+	if ((s->view.voters & chp_bit(s->config.self)) == 0)
+		return;
 	for (uint32_t i = 0; i < EXPIRY_SCAN_MAX && s->out.replies_left > 0; i++) {
 		const struct chp_session *session = &s->sessions.session[s->expiry_at];
 

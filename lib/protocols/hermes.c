@@ -652,7 +652,10 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 	s->state = k->own != NONE && !rmw ? TRANS : INVALID;
 }
 
-/* Whether a write of ours that is older than the key's version still waits for acknowledgements. */
+/*
+ * Whether a write of ours that is older than the key's version still waits for acknowledgements. An RMW that
+ * was overtaken does not: it is never sent again, and what is on its way comes before our next message.
+ */
 static bool
 has_older_open(const struct hermes *h, const struct chp_slot *s)
 {
@@ -664,7 +667,7 @@ has_older_open(const struct hermes *h, const struct chp_slot *s)
 		if (!t->used || t->replay)
 			continue;
 		seen++;
-		if (t->slot == slot && t->version < s->version)
+		if (t->slot == slot && t->version < s->version && t->fate == FATE_OPEN)
 			return true;
 	}
 	return false;
@@ -677,7 +680,7 @@ owe_ack(struct hermes *h, const struct chp_slot *s, const struct chp_hermes_inv 
 	struct key_record *k = record_of(h, s);
 
 	if ((inv->inv_flags & CHP_INV_FORGET) == 0 || k == NULL || inv->version != s->version ||
-	    CHP_MUTATED(S6_ACK_WITH_OLDER) || !has_older_open(h, s))
+	    !has_older_open(h, s))
 		return false;
 	h->n_owed += !k->owed.is_owed;
 	k->owed = (struct owed_ack){ .version = inv->version,
@@ -698,7 +701,7 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 
 	h->env.counters->inv_received++;
 	/* Credits and headroom keep this room; a peer that does not obey them is not believed. */
-	if (chp_log_room_records(h->env.log) == 0 || !chp_cache_takes(h->env.cache)) {
+	if (chp_log_room_records(h->env.log) == 0 || !chp_cache_takes(h->env.cache) || h->free_key == NONE) {
 		h->env.counters->overrun++;
 		return;
 	}
@@ -994,7 +997,7 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 	const bool add = is_absent(s) && (w->version_flags & CHP_INV_RMW) != 0;
 
 	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits ||
-	    (add && !floor_stable(h) && !CHP_MUTATED(S6_FLOORS_DIFFER)) ||
+	    (add && !floor_stable(h)) ||
 	    (chp_out_credits(out, h->live) == 0 && !CHP_MUTATED(S12_NO_CREDITS))) {
 		h->env.counters->busy++;
 		return CHP_STATUS_BUSY;
