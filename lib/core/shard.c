@@ -284,7 +284,7 @@ receive_packet(struct chp_shard *s, const struct chp_packet *p)
 	bool was_down;
 
 	if (peer >= s->config.n_nodes || peer == s->config.self || h->to != s->config.self ||
-	    h->shard != s->config.shard) {
+	    h->shard != s->config.shard || p->len > s->config.payload_bytes_max) {
 		s->counters.misdirected++;
 		return;
 	}

@@ -691,6 +691,12 @@ owe_ack(struct hermes *h, const struct chp_slot *s, const struct chp_hermes_inv 
 	return true;
 }
 
+static bool
+opens_session(const struct chp_hermes_inv *inv)
+{
+	return (inv->inv_flags & (CHP_INV_SESSION | CHP_INV_TOMBSTONE)) == CHP_INV_SESSION;
+}
+
 /* [H4, H5] */
 static void
 on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
@@ -701,7 +707,8 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 
 	h->env.counters->inv_received++;
 	/* Credits and headroom keep this room; a peer that does not obey them is not believed. */
-	if (chp_log_room_records(h->env.log) == 0 || !chp_cache_takes(h->env.cache) || h->free_key == NONE) {
+	if (chp_log_room_records(h->env.log) == 0 || !chp_cache_takes(h->env.cache) || h->free_key == NONE ||
+	    (opens_session(inv) && h->env.sessions->n == h->env.sessions->capacity)) {
 		h->env.counters->overrun++;
 		return;
 	}
@@ -752,6 +759,10 @@ on_ack(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 	if (!t->used || ((t->generation != ack->generation || t->version != ack->version) &&
 			 !CHP_MUTATED(P1_ACK_IGNORES_VERSION))) {
 		h->env.counters->ack_stale++;
+		return;
+	}
+	if (t->fate == FATE_ABORTED) {
+		h->env.counters->ack_stale++; /* an honest member refused it */
 		return;
 	}
 	t->acked |= chp_bit(m->from);
@@ -997,6 +1008,7 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 	const bool add = is_absent(s) && (w->version_flags & CHP_INV_RMW) != 0;
 
 	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits ||
+	    (h->free_key == NONE && (s == NULL || s->busy == CHP_SLOT_NO_BUSY)) ||
 	    (add && !floor_stable(h)) ||
 	    (chp_out_credits(out, h->live) == 0 && !CHP_MUTATED(S12_NO_CREDITS))) {
 		h->env.counters->busy++;
@@ -1034,8 +1046,11 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 		s = chp_cache_insert(h->env.cache, key);
 	/* [SAFETY 2] Above everything that was forgotten; concurrent writes beat concurrent RMWs. */
 	e.base = absent ? 0 : s->version;
-	e.version = chp_version_make((absent ? h->floor : chp_version_counter(s->version)) + (rmw ? 1 : 2),
-				     h->writer);
+	/* A forgotten key's slot may still be there, above a floor that a peer did not honour. */
+	e.version = chp_version_counter(s->version);
+	if (absent)
+		e.version = chp_max_u64(e.version, h->floor);
+	e.version = chp_version_make(e.version + (rmw ? 1 : 2), h->writer);
 	k = take_key(h, s);
 	t = take_ticket(h, k->slot, e.version);
 	h->n_own++;
@@ -1274,7 +1289,8 @@ forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct c
 		return;
 	}
 	/* Half of the credits stay with the clients. */
-	if (!floor_stable(h) || h->n_own >= (h->env.credits + 1) / 2 || chp_out_credits(out, h->live) == 0)
+	if (!floor_stable(h) || h->free_key == NONE || h->n_own >= (h->env.credits + 1) / 2 ||
+	    chp_out_credits(out, h->live) == 0)
 		return;
 	chp_cache_key(h->env.cache, s, bytes);
 	begin(h, now, NONE, s, &key, &w, out);

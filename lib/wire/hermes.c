@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "wire/hermes.h"
 
+#include <string.h>
+
+/* A session's number: 8 bytes, not 0. */
+static bool
+check_session_key(const struct chp_hermes_inv *inv)
+{
+	static const uint8_t none[sizeof(uint64_t)];
+
+	return inv->key_len == sizeof(none) && memcmp(chp_hermes_inv_key(inv), none, sizeof(none)) != 0;
+}
+
 static bool
 check_inv(const struct chp_message *m, uint32_t value_max)
 {
@@ -13,13 +24,14 @@ check_inv(const struct chp_message *m, uint32_t value_max)
 		return false;
 	if (m->len != chp_hermes_inv_bytes(inv->key_len, inv->value_total))
 		return false;
-	if ((inv->inv_flags & ~CHP_INV_FLAGS_ALL) != 0 || inv->version == 0)
+	if ((inv->inv_flags & ~CHP_INV_FLAGS_ALL) != 0 || inv->version == 0 ||
+	    inv->version >> 16 > CHP_HERMES_FLOOR_MAX) /* so that what follows it does not wrap */
 		return false;
 	if ((inv->inv_flags & CHP_INV_TOMBSTONE) != 0 && inv->value_total != 0)
 		return false;
 	if ((inv->inv_flags & (CHP_INV_TOMBSTONE | CHP_INV_FORGET)) == CHP_INV_FORGET)
 		return false;
-	if ((inv->inv_flags & CHP_INV_SESSION) != 0 && inv->key_len != sizeof(uint64_t))
+	if ((inv->inv_flags & CHP_INV_SESSION) != 0 && !check_session_key(inv))
 		return false;
 	return (inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0 || inv->base < inv->version;
 }

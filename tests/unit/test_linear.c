@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Histories with known verdicts, written as "from-to operation = outcome" (see add_op), and random ones:
- * those of a real register have to pass, and small damaged ones are judged by a checker that tries all
- * permutations. Every history is judged twice, with and without the order by version.
+ * Histories with known verdicts, written as "from-to operation = outcome" (see add_op), and random
+ * ones: those of a real register have to pass, and small damaged ones are judged by a checker that
+ * tries all permutations. Every history is judged twice, with and without the order by version.
  */
 #include "history/linear.h"
 
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- histories in short form ----------------------------------------------------------------------- */
+/* --- histories in short form ------------------------------------------------------------------ */
 
 static uint32_t
 kind_of(const char *name)
@@ -61,10 +61,11 @@ read_outcome(char *text, uint32_t kind, struct chp_history_result *r)
 }
 
 /*
- * One operation: "0-10 put a = 5", of key k. The outcome is the version of a mutation (or "ok" without),
- * "value@version", "value" or "-" of a get, "number@version" of incr and decr, a reason of a failure with
- * or without @version, "fail", "?" for unknown, or "open" for no completion at all. Arguments: the
- * expected version and the value of cas, the operand of incr and decr, else the value.
+ * One operation: "0-10 put a = 5", of key k. The outcome is the version of a mutation (or "ok"
+ * without), "value@version", "value" or "-" of a get, "number@version" of incr and decr, a reason
+ * of a failure with or without @version, "fail", "?" for unknown, or "open" for no completion at
+ * all. Arguments: the expected version and the value of cas, the operand of incr and decr, else the
+ * value.
  */
 static void
 add_op(struct chp_history *h, const char *key, char *text)
@@ -113,7 +114,9 @@ add_ops(struct chp_history *h, const char *key, const char *ops)
 	free(copy);
 }
 
-/* Judge with and without the order by version; both agree. Returns the fault, or -1 for undecided. */
+/*
+ * Judge with and without the order by version; both agree. Returns the fault, or -1 for undecided.
+ */
 static int
 judge_history(const struct chp_history *h, struct chp_linear_report *r)
 {
@@ -149,11 +152,11 @@ judge(const char *ops)
 	return fault;
 }
 
-#define GOOD(ops)       cr_assert_eq(judge(ops), CHP_LINEAR_NO_FAULT, "%s", ops)
-#define BAD(ops)        cr_assert_eq(judge(ops), CHP_LINEAR_NO_ORDER, "%s", ops)
+#define GOOD(ops) cr_assert_eq(judge(ops), CHP_LINEAR_NO_FAULT, "%s", ops)
+#define BAD(ops) cr_assert_eq(judge(ops), CHP_LINEAR_NO_ORDER, "%s", ops)
 #define MISORDERED(ops) cr_assert_eq(judge(ops), CHP_LINEAR_VERSION_ORDER, "%s", ops)
 
-/* --- plain reads and writes ------------------------------------------------------------------------ */
+/* --- plain reads and writes ------------------------------------------------------------------- */
 
 Test(linear, test_linear_empty_history_is_ok)
 {
@@ -255,7 +258,7 @@ Test(linear, test_linear_versions_compare_as_unsigned_64_bits)
 	     "4-5 put c = 18446744073709551615;6-7 get = c@18446744073709551615");
 }
 
-/* --- conditional operations ------------------------------------------------------------------------ */
+/* --- conditional operations ------------------------------------------------------------------- */
 
 Test(linear, test_linear_cas_needs_exactly_its_version)
 {
@@ -296,8 +299,11 @@ Test(linear, test_linear_failed_cas_is_an_observation)
 
 Test(linear, test_linear_lost_update_is_found)
 {
-	/* Two read-modify-writes by cas on the same version, and two increments that both give 1. */
-	BAD("0-1 put 0 = 5;2-3 get = 0@5;2-3 get = 0@5;4-9 cas 5 1 = 6;4-9 cas 5 1 = 7;10-11 get = 1@7");
+	/*
+	 * Two read-modify-writes by cas on the same version, and two increments that both give 1.
+	 */
+	BAD("0-1 put 0 = 5;2-3 get = 0@5;2-3 get = 0@5;"
+	    "4-9 cas 5 1 = 6;4-9 cas 5 1 = 7;10-11 get = 1@7");
 	BAD("0-1 put 0 = 5;2-9 incr 1 = 1@6;2-9 incr 1 = 1@7");
 	BAD("0-1 put a = 5;2-9 append b = 6;2-9 append c = 7;10-11 get = ac@7");
 	GOOD("0-1 put a = 5;2-9 append b = 6;2-9 append c = 7;10-11 get = abc@7");
@@ -319,7 +325,8 @@ Test(linear, test_linear_add_needs_absence)
 
 Test(linear, test_linear_replace_append_prepend_need_presence)
 {
-	GOOD("0-1 put m = 5;2-3 append z = 6;4-5 prepend a = 7;6-7 get = amz@7;8-9 replace x = 8;10-11 get = x@8");
+	GOOD("0-1 put m = 5;2-3 append z = 6;4-5 prepend a = 7;"
+	     "6-7 get = amz@7;8-9 replace x = 8;10-11 get = x@8");
 	GOOD("0-1 replace a = not_found;0-1 append a = not_found;0-1 prepend a = not_found");
 	BAD("0-1 replace a = 5");
 	BAD("0-1 append a = ok");
@@ -365,7 +372,8 @@ Test(linear, test_linear_incr_and_decr_follow_the_numbers)
 	GOOD("0-1 put 007 = 5;2-3 incr 3 = 10@6;4-5 get = 10@6");
 	GOOD("0-1 put 3 = 5;2-3 decr 9 = 0@6;4-5 get = 0@6");
 	GOOD("0-1 put 18446744073709551615 = 5;2-3 incr 2 = 1@6;4-5 get = 1@6");
-	GOOD("0-1 put 18446744073709551615 = 5;2-3 incr 18446744073709551615 = 18446744073709551614@6");
+	GOOD("0-1 put 18446744073709551615 = 5;"
+	     "2-3 incr 18446744073709551615 = 18446744073709551614@6");
 	BAD("0-1 put 3 = 5;2-3 decr 9 = 18446744073709551610@6");
 	BAD("0-1 put 7 = 5;2-3 incr 3 = 11@6");
 	BAD("0-1 put 7 = 5;2-3 incr 3 = 10@6;4-5 get = 11@6");
@@ -395,7 +403,7 @@ Test(linear, test_linear_doubly_applied_retry_is_found)
 	GOOD("0-1 put x = 5;2-3 append y = ?;4-5 get = xy@7");
 }
 
-/* --- unknown outcomes ------------------------------------------------------------------------------ */
+/* --- unknown outcomes ------------------------------------------------------------------------- */
 
 Test(linear, test_linear_unknown_may_or_may_not_apply)
 {
@@ -416,9 +424,12 @@ Test(linear, test_linear_unknown_may_or_may_not_apply)
 
 Test(linear, test_linear_unknown_may_apply_much_later)
 {
-	GOOD("0-1 put old = ?;2-3 put a = 5;4-5 get = a@5;6-7 put b = 6;8-9 get = b@6;100-101 get = old@7");
-	GOOD("0-1 put old = ?;2-3 put a = ok;4-5 get = a;6-7 put b = ok;8-9 get = b;100-101 get = old");
-	BAD("0-1 put old = ?;2-3 put a = 5;4-5 get = old@6;6-7 put b = 7;8-9 get = b@7;100-101 get = old@8");
+	GOOD("0-1 put old = ?;2-3 put a = 5;4-5 get = a@5;"
+	     "6-7 put b = 6;8-9 get = b@6;100-101 get = old@7");
+	GOOD("0-1 put old = ?;2-3 put a = ok;4-5 get = a;"
+	     "6-7 put b = ok;8-9 get = b;100-101 get = old");
+	BAD("0-1 put old = ?;2-3 put a = 5;4-5 get = old@6;"
+	    "6-7 put b = 7;8-9 get = b@7;100-101 get = old@8");
 	GOOD("0-1 delete = ?;2-3 put a = 5;4-5 get = a@5;6-7 get = -;8-9 add b = 8");
 	BAD("0-1 delete = ?;2-3 put a = 5;4-5 get = -;6-7 put b = 6;8-9 get = -");
 	GOOD("0-1 incr 5 = ?;2-3 put 1 = 5;4-5 incr 1 = 2@6;6-7 incr 1 = 8@9;8-9 get = 8@9");
@@ -439,15 +450,20 @@ Test(linear, test_linear_unknown_cas_applies_only_on_its_version)
 	GOOD("0-1 put a = 5;2-3 cas 5 b = ?;4-5 get = a@5");
 	BAD("0-1 put a = 5;2-3 cas 4 b = ?;4-5 get = b@6");
 	BAD("0-1 put a = 5;2-3 put c = 6;4-5 cas 5 b = ?;6-7 get = b@7");
-	/* Both unknown: the version that the cas expects is that of the put, though nobody saw it. */
+	/*
+	 * Both unknown: the version that the cas expects is that of the put, though nobody saw it.
+	 */
 	GOOD("0-1 put a = ?;2-3 cas 5 b = ?;4-5 get = b@6");
 	BAD("0-1 put a = ?;2-3 cas 5 b = ?;4-5 get = a@7;6-7 get = b@8");
-	BAD("0-1 put a = ?;0-1 put c = ?;2-3 cas 5 b = ?;2-3 cas 5 d = ?;4-5 get = b@6;6-7 get = a@7;8-9 get = d@8");
+	BAD("0-1 put a = ?;0-1 put c = ?;2-3 cas 5 b = ?;"
+	    "2-3 cas 5 d = ?;4-5 get = b@6;6-7 get = a@7;8-9 get = d@8");
 }
 
 Test(linear, test_linear_unknown_effect_hidden_under_known_one)
 {
-	/* The version read is that of the known append, the value shows the unknown one before it. */
+	/*
+	 * The version read is that of the known append, the value shows the unknown one before it.
+	 */
 	GOOD("0-1 put a = 5;2-3 append u = ?;4-5 append b = 8;6-7 get = aub@8");
 	BAD("0-1 put a = 5;2-3 append u = ?;4-5 append b = 8;6-7 get = auub@8");
 	GOOD("0-1 put a = 5;2-9 append u = ?;4-5 append b = 8;6-7 get = ab@8;8-9 get = abu@9");
@@ -458,14 +474,14 @@ Test(linear, test_linear_unknown_effect_hidden_under_known_one)
 Test(linear, test_linear_failed_operations_constrain_only_by_reason)
 {
 	GOOD("0-1 put a = other;2-3 get = -");
-	GOOD("0-1 put a = fail;2-3 put a = other;4-5 get = fail;6-7 add x = not_found;8-9 put x = exists;"
-	     "10-11 get = -");
+	GOOD("0-1 put a = fail;2-3 put a = other;4-5 get = fail;6-7 add x = not_found;"
+	     "8-9 put x = exists;10-11 get = -");
 	GOOD("0-1 get = not_found");
 	BAD("0-1 put a = 5;2-3 get = not_found");
 	GOOD("0-1 incr 3 = exists;2-3 add b = compare_failed;4-5 cas 3 a = exists");
 }
 
-/* --- several keys, limits, reports ----------------------------------------------------------------- */
+/* --- several keys, limits, reports ------------------------------------------------------------ */
 
 Test(linear, test_linear_keys_are_independent)
 {
@@ -481,7 +497,8 @@ Test(linear, test_linear_keys_are_independent)
 	cr_assert_eq(r.key, 1);
 	cr_assert_eq(r.keys_by_version, 1);
 	cr_assert_eq(r.keys_violated, 1);
-	cr_assert_eq(chp_linear_check(&h, &(struct chp_linear_limits){ .violations_max = 9 }, &r), 0);
+	cr_assert_eq(chp_linear_check(&h, &(struct chp_linear_limits){ .violations_max = 9 }, &r),
+		     0);
 	cr_assert_eq(r.keys_violated, 2);
 	cr_assert_eq(r.key, 1);
 	chp_history_fini(&h);
@@ -539,14 +556,15 @@ Test(linear, test_linear_report_explains_stale_read)
 	add_ops(&h, "k", "100-110 put a = 5;120-130 put b = 6;140-150 get = a@5;160-170 get = b@6");
 	cr_assert_eq(judge_history(&h, &r), CHP_LINEAR_NO_ORDER);
 	cr_assert_eq(r.op, 2);
-	cr_assert_str_eq(r.text,
-			 "key \"k\": not linearizable\n"
-			 "client 0 request 2 saw version 5, which was there before, but between the two client 0 "
-			 "request 1 replaced it.\n"
-			 "Times in ns since 100:\n"
-			 "    +0..+10  client 0 request 0: put \"a\" -> ok, version 5\n"
-			 "    +20..+30  client 0 request 1: put \"b\" -> ok, version 6\n"
-			 "  > +40..+50  client 0 request 2: get -> \"a\", version 5\n");
+	cr_assert_str_eq(
+		r.text,
+		"key \"k\": not linearizable\n"
+		"client 0 request 2 saw version 5, which was there before, but between the two client 0 "
+		"request 1 replaced it.\n"
+		"Times in ns since 100:\n"
+		"    +0..+10  client 0 request 0: put \"a\" -> ok, version 5\n"
+		"    +20..+30  client 0 request 1: put \"b\" -> ok, version 6\n"
+		"  > +40..+50  client 0 request 2: get -> \"a\", version 5\n");
 	chp_history_fini(&h);
 }
 
@@ -565,16 +583,19 @@ expect_text(const char *ops, const char *part)
 
 Test(linear, test_linear_report_says_what_is_wrong)
 {
-	expect_text("0-1 put a = 6;2-3 put b = 5",
-		    "client 0 request 0 was complete with version 6 before client 0 request 1 began, which got 5");
+	expect_text(
+		"0-1 put a = 6;2-3 put b = 5",
+		"client 0 request 0 was complete with version 6 before client 0 request 1 began, which got 5");
 	expect_text("0-1 put a = 5;2-3 put b = 5", "two operations were given version 5");
 	expect_text("0-1 put a = 5;2-3 get = b@6", "saw version 6, which nothing can have written");
 	expect_text("0-1 put a = 5;2-3 get = b@5", "not the value that was written with it");
 	expect_text("0-1 get = a@5;2-3 put a = 5", "before the operation that wrote it began");
-	expect_text("0-1 put a = 5;2-3 get = -;4-5 get = a@5", "client 0 request 1 saw another state");
-	expect_text("0-1 put 0 = 5;2-3 incr 1 = 1@6;4-5 incr 1 = 3@7",
-		    "After 2 of 3 certain operations the key holds \"1\", version 6, and no order goes on to client "
-		    "0 request 2");
+	expect_text("0-1 put a = 5;2-3 get = -;4-5 get = a@5",
+		    "client 0 request 1 saw another state");
+	expect_text(
+		"0-1 put 0 = 5;2-3 incr 1 = 1@6;4-5 incr 1 = 3@7",
+		"After 2 of 3 certain operations the key holds \"1\", version 6, and no order goes on to client "
+		"0 request 2");
 }
 
 Test(linear, test_linear_report_of_hostile_bytes_is_bounded)
@@ -602,7 +623,8 @@ Test(linear, test_linear_report_of_hostile_bytes_is_bounded)
 			res.value = bytes;
 			res.value_len = 4999;
 		}
-		cr_assert_eq(chp_history_complete(&h, (uint32_t)chp_history_invoke(&h, &c), &res), 0);
+		cr_assert_eq(chp_history_complete(&h, (uint32_t)chp_history_invoke(&h, &c), &res),
+			     0);
 	}
 	cr_assert_eq(chp_linear_check(&h, NULL, &r), 0);
 	cr_assert_eq(r.fault, CHP_LINEAR_NO_ORDER);
@@ -620,7 +642,7 @@ Test(linear, test_linear_names_of_verdicts_and_faults)
 	cr_assert_str_eq(chp_linear_fault_name(4), "?");
 }
 
-/* --- random histories ------------------------------------------------------------------------------ */
+/* --- random histories ------------------------------------------------------------------------- */
 
 static uint64_t
 random_u64(uint64_t *state)
@@ -646,7 +668,9 @@ struct model_value {
 	uint32_t len;
 };
 
-/* An operation of a random history, with its outcome; small so that the histories can be damaged. */
+/*
+ * An operation of a random history, with its outcome; small so that the histories can be damaged.
+ */
 struct model_op {
 	uint64_t inv;
 	uint64_t ret;
@@ -657,19 +681,19 @@ struct model_op {
 	enum chp_history_kind kind;
 	enum chp_history_outcome outcome;
 	enum chp_history_status status;
-	bool applies; /* an unknown one that takes effect */
+	bool applies;      /* an unknown one that takes effect */
 	const char *value; /* argument */
 	char *seen;        /* a get's result, malloc'ed; NULL: nothing */
 };
 
 struct model_shape {
 	uint32_t n;
-	uint32_t span;      /* longest interval */
-	uint32_t gap;       /* mean time between invocations */
-	uint32_t unknown;   /* per cent */
-	uint32_t reads;     /* per cent */
+	uint32_t span;    /* longest interval */
+	uint32_t gap;     /* mean time between invocations */
+	uint32_t unknown; /* per cent */
+	uint32_t reads;   /* per cent */
 	bool versions;
-	bool sparse;        /* some versions are missing */
+	bool sparse; /* some versions are missing */
 };
 
 static const char *const model_values[] = { "a", "b", "1", "20", "" };
@@ -777,7 +801,8 @@ model_choose(const struct model_shape *shape, struct model_op *op, uint64_t *see
 				o->lin += below(seed, shape->span * 20);
 		} else if (below(seed, 20) == 0) {
 			o->outcome = CHP_HISTORY_FAIL;
-			o->status = below(seed, 2) == 0 ? CHP_HISTORY_STATUS_OTHER : CHP_HISTORY_STATUS_NONE;
+			o->status = below(seed, 2) == 0 ? CHP_HISTORY_STATUS_OTHER
+							: CHP_HISTORY_STATUS_NONE;
 		}
 		if (o->kind == CHP_HISTORY_INCR || o->kind == CHP_HISTORY_DECR)
 			o->arg = 1 + below(seed, 3);
@@ -808,13 +833,16 @@ model_run(const struct model_shape *shape, struct model_op *op, uint64_t *seed)
 			continue;
 		if (o->kind == CHP_HISTORY_CAS)
 			o->arg = below(seed, 3) > 0 ? version : below(seed, 12);
-		if (v.len > 600 && (o->kind == CHP_HISTORY_APPEND || o->kind == CHP_HISTORY_PREPEND))
+		if (v.len > 600 &&
+		    (o->kind == CHP_HISTORY_APPEND || o->kind == CHP_HISTORY_PREPEND))
 			o->kind = CHP_HISTORY_PUT;
 		status = model_apply(&v, &exists, version, o);
 		if (status != CHP_HISTORY_STATUS_NONE) {
 			if (known) {
-				o->outcome = o->kind == CHP_HISTORY_GET ? CHP_HISTORY_OK : CHP_HISTORY_FAIL;
-				o->status = o->kind == CHP_HISTORY_GET ? CHP_HISTORY_STATUS_NONE : status;
+				o->outcome = o->kind == CHP_HISTORY_GET ? CHP_HISTORY_OK
+									: CHP_HISTORY_FAIL;
+				o->status = o->kind == CHP_HISTORY_GET ? CHP_HISTORY_STATUS_NONE
+								       : status;
 				o->version = exists && below(seed, 2) == 0 ? version : 0;
 			}
 			continue;
@@ -835,7 +863,8 @@ model_run(const struct model_shape *shape, struct model_op *op, uint64_t *seed)
 static void
 model_add(struct chp_history *h, const struct model_op *o, const char *key, uint32_t req)
 {
-	bool valued = o->kind == CHP_HISTORY_PUT || (o->kind >= CHP_HISTORY_CAS && o->kind <= CHP_HISTORY_PREPEND);
+	bool valued = o->kind == CHP_HISTORY_PUT ||
+		      (o->kind >= CHP_HISTORY_CAS && o->kind <= CHP_HISTORY_PREPEND);
 	struct chp_history_call c = {
 		.t_ns = o->inv,
 		.client = 1,
@@ -853,7 +882,8 @@ model_add(struct chp_history *h, const struct model_op *o, const char *key, uint
 		.outcome = o->outcome,
 		.status = o->status,
 		.node = CHP_HISTORY_NONE,
-		.value = o->kind == CHP_HISTORY_GET && o->outcome == CHP_HISTORY_OK ? o->seen : NULL,
+		.value = o->kind == CHP_HISTORY_GET && o->outcome == CHP_HISTORY_OK ? o->seen
+										    : NULL,
 		.version = o->version,
 		.number = o->number,
 		.has_number = o->outcome == CHP_HISTORY_OK,
@@ -893,8 +923,8 @@ random_good(const struct model_shape *shape, uint32_t rounds, uint64_t seed)
 		for (uint32_t i = 0; i < shape->n; i++)
 			model_add(&h, &op[i], "k", i);
 		model_free(op, shape->n);
-		cr_assert_eq(judge_history(&h, &r), CHP_LINEAR_NO_FAULT, "seed %" PRIu64 "\n%s", seed + round,
-			     r.text);
+		cr_assert_eq(judge_history(&h, &r), CHP_LINEAR_NO_FAULT, "seed %" PRIu64 "\n%s",
+			     seed + round, r.text);
 		searched += r.keys_by_search;
 	}
 	chp_history_fini(&h);
@@ -904,7 +934,9 @@ random_good(const struct model_shape *shape, uint32_t rounds, uint64_t seed)
 
 Test(linear, test_linear_random_histories_of_a_register_pass)
 {
-	struct model_shape shape = { .n = 60, .span = 60, .gap = 8, .unknown = 0, .reads = 40, .versions = true };
+	struct model_shape shape = {
+		.n = 60, .span = 60, .gap = 8, .unknown = 0, .reads = 40, .versions = true
+	};
 
 	/* Everything known: the order by version needs no search. */
 	cr_assert_eq(random_good(&shape, 1500, 1000), 0);
@@ -919,16 +951,18 @@ Test(linear, test_linear_random_histories_of_a_register_pass)
 
 Test(linear, test_linear_long_random_histories_pass)
 {
-	struct model_shape shape = { .n = 4000, .span = 200, .gap = 10, .unknown = 0, .reads = 50, .versions = true };
+	struct model_shape shape = {
+		.n = 4000, .span = 200, .gap = 10, .unknown = 0, .reads = 50, .versions = true
+	};
 
 	cr_assert_eq(random_good(&shape, 10, 100), 0);
 	shape.unknown = 1;
 	random_good(&shape, 10, 200);
 }
 
-/* --- small damaged histories against all permutations ---------------------------------------------- */
+/* --- small damaged histories against all permutations ----------------------------------------- */
 
-#define BRUTE_OPS_MAX      7u
+#define BRUTE_OPS_MAX 7u
 #define BRUTE_VERSIONS_MAX 24u
 
 struct brute {
@@ -936,7 +970,8 @@ struct brute {
 	uint32_t n;
 	bool ordered;
 	bool placed[BRUTE_OPS_MAX];
-	uint64_t version[BRUTE_VERSIONS_MAX]; /* all that are named and that nothing is known to write */
+	uint64_t version
+		[BRUTE_VERSIONS_MAX]; /* all that are named and that nothing is known to write */
 	uint32_t n_versions;
 	uint64_t used[BRUTE_OPS_MAX]; /* versions written so far */
 	uint32_t n_used;
@@ -959,7 +994,8 @@ brute_has_reason(const struct model_op *o)
 {
 	bool number = o->kind == CHP_HISTORY_INCR || o->kind == CHP_HISTORY_DECR;
 
-	return (o->status == CHP_HISTORY_NOT_FOUND && o->kind != CHP_HISTORY_PUT && o->kind != CHP_HISTORY_ADD) ||
+	return (o->status == CHP_HISTORY_NOT_FOUND && o->kind != CHP_HISTORY_PUT &&
+		o->kind != CHP_HISTORY_ADD) ||
 	       (o->status == CHP_HISTORY_EXISTS && o->kind == CHP_HISTORY_ADD) ||
 	       (o->status == CHP_HISTORY_COMPARE_FAILED && o->kind == CHP_HISTORY_CAS) ||
 	       (o->status == CHP_HISTORY_NOT_NUMBER && number);
@@ -969,7 +1005,8 @@ brute_has_reason(const struct model_op *o)
 static bool
 brute_is_certain(const struct model_op *o)
 {
-	return o->outcome == CHP_HISTORY_OK || (o->outcome == CHP_HISTORY_FAIL && brute_has_reason(o));
+	return o->outcome == CHP_HISTORY_OK ||
+	       (o->outcome == CHP_HISTORY_FAIL && brute_has_reason(o));
 }
 
 /* Apply to a copy: false if the outcome would not be the one recorded. */
@@ -992,12 +1029,13 @@ brute_step(const struct model_op *o, struct brute_state *s)
 	} else if (o->kind == CHP_HISTORY_GET && o->outcome == CHP_HISTORY_OK && o->seen == NULL) {
 		return status == CHP_HISTORY_NOT_FOUND;
 	} else if (o->outcome == CHP_HISTORY_FAIL) {
-		return status == o->status &&
-		       (status == CHP_HISTORY_NOT_FOUND || o->version == 0 || o->version == s->version);
+		return status == o->status && (status == CHP_HISTORY_NOT_FOUND || o->version == 0 ||
+					       o->version == s->version);
 	} else if (status != CHP_HISTORY_STATUS_NONE) {
 		return false;
 	} else if (o->kind == CHP_HISTORY_GET) {
-		return strcmp(s->value, o->seen) == 0 && (o->version == 0 || o->version == s->version);
+		return strcmp(s->value, o->seen) == 0 &&
+		       (o->version == 0 || o->version == s->version);
 	} else if (o->kind >= CHP_HISTORY_INCR && again.number != o->number) {
 		return false;
 	}
@@ -1045,7 +1083,9 @@ brute_place(struct brute *b, uint32_t i, const struct brute_state *before)
 	return brute_write(b, s, 0);
 }
 
-/* Whether the operations that are not placed can follow in some order. Recursive: at most 7 deep. */
+/*
+ * Whether the operations that are not placed can follow in some order. Recursive: at most 7 deep.
+ */
 static bool
 brute_from(struct brute *b, const struct brute_state *s)
 {
@@ -1056,12 +1096,14 @@ brute_from(struct brute *b, const struct brute_state *s)
 	if (all)
 		return true;
 	for (uint32_t i = 0; i < b->n; i++) {
-		bool can = !b->placed[i] && (brute_is_certain(&b->op[i]) ||
-					     (brute_is_maybe(&b->op[i]) && b->op[i].kind != CHP_HISTORY_GET));
+		bool can = !b->placed[i] &&
+			   (brute_is_certain(&b->op[i]) ||
+			    (brute_is_maybe(&b->op[i]) && b->op[i].kind != CHP_HISTORY_GET));
 		bool found;
 
 		for (uint32_t k = 0; can && k < b->n; k++)
-			can = b->placed[k] || !brute_is_certain(&b->op[k]) || b->op[k].ret >= b->op[i].inv;
+			can = b->placed[k] || !brute_is_certain(&b->op[k]) ||
+			      b->op[k].ret >= b->op[i].inv;
 		if (!can)
 			continue;
 		b->placed[i] = true;
@@ -1204,7 +1246,8 @@ Test(linear, test_linear_agrees_with_all_permutations_on_small_histories)
 		got = judge_history(&h, &r);
 		if (got != want) {
 			chp_history_write(&h, stderr);
-			cr_assert_fail("round %" PRIu32 ": expected %d, got %d\n%s", round, want, got, r.text);
+			cr_assert_fail("round %" PRIu32 ": expected %d, got %d\n%s", round, want,
+				       got, r.text);
 		}
 		cr_assert(times > 0 || want == CHP_LINEAR_NO_FAULT);
 		count[want]++;
@@ -1213,17 +1256,22 @@ Test(linear, test_linear_agrees_with_all_permutations_on_small_histories)
 	}
 	chp_history_fini(&h);
 	if (getenv("CHP_TEST_VERBOSE") != NULL)
-		fprintf(stderr, "ok %u (searched %u), no order %u, version order %u, twice %u\n", count[0], searched,
-			count[1], count[2], count[3]);
+		fprintf(stderr, "ok %u (searched %u), no order %u, version order %u, twice %u\n",
+			count[0], searched, count[1], count[2], count[3]);
 	/* All verdicts occur often, so none of them is agreed on by accident. */
 	for (uint32_t i = 0; i < 4; i++)
 		cr_assert_gt(count[i], rounds / 100);
 }
 
-/* Larger ones, too large for permutations: with and without the order by version the verdict is the same. */
+/*
+ * Larger ones, too large for permutations: with and without the order by version the verdict is the
+ * same.
+ */
 Test(linear, test_linear_witness_and_search_agree_on_damaged_histories)
 {
-	struct model_shape shape = { .n = 40, .span = 50, .gap = 10, .unknown = 8, .reads = 45, .versions = true };
+	struct model_shape shape = {
+		.n = 40, .span = 50, .gap = 10, .unknown = 8, .reads = 45, .versions = true
+	};
 	const struct chp_linear_limits search = { .search_only = true };
 	struct model_op *op = calloc(shape.n, sizeof(*op));
 	uint32_t count[3] = { 0 };
@@ -1244,7 +1292,8 @@ Test(linear, test_linear_witness_and_search_agree_on_damaged_histories)
 		model_free(op, shape.n);
 		cr_assert_eq(chp_linear_check(&h, NULL, &a), 0);
 		cr_assert_eq(chp_linear_check(&h, &search, &b), 0);
-		cr_assert_eq(a.verdict, b.verdict, "round %" PRIu32 "\n%s\n%s", round, a.text, b.text);
+		cr_assert_eq(a.verdict, b.verdict, "round %" PRIu32 "\n%s\n%s", round, a.text,
+			     b.text);
 		count[a.verdict]++;
 	}
 	cr_assert_eq(count[CHP_LINEAR_UNDECIDED], 0);
@@ -1256,7 +1305,9 @@ Test(linear, test_linear_witness_and_search_agree_on_damaged_histories)
 
 Test(linear, test_linear_one_stale_read_in_a_long_history_is_found)
 {
-	struct model_shape shape = { .n = 3000, .span = 200, .gap = 10, .unknown = 1, .reads = 50, .versions = true };
+	struct model_shape shape = {
+		.n = 3000, .span = 200, .gap = 10, .unknown = 1, .reads = 50, .versions = true
+	};
 	struct model_op *op = calloc(shape.n, sizeof(*op));
 	struct chp_history h;
 	struct chp_linear_report r;

@@ -185,7 +185,10 @@ Test(wire, inv_fields_are_checked)
 	INV_IS(true, m->base = m->version; m->inv_flags = CHP_INV_BASE_UNKNOWN);
 	INV_IS(true, m->base = 0);
 	INV_IS(false, m->inv_flags = CHP_INV_TOMBSTONE);
-	INV_IS(true, m->inv_flags = CHP_INV_SESSION);
+	INV_IS(false, m->inv_flags = CHP_INV_SESSION); /* the key is eight zeros */
+	INV_IS(true, m->inv_flags = CHP_INV_SESSION; ((uint8_t *)(m + 1))[7] = 1);
+	INV_IS(true, m->version = CHP_HERMES_FLOOR_MAX << 16);
+	INV_IS(false, m->version = (CHP_HERMES_FLOOR_MAX + 1) << 16);
 	struct chp_hermes_inv *m = make_inv(9, 0);
 
 	m->inv_flags = CHP_INV_TOMBSTONE;
