@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The reader is our own and not a general JSON library's: that one cannot hold integers above 2^63, which
- * incr reaches, and took 2.2 us a line, 22 s for a history of five million operations. Lines are flat
- * objects, so a scanner is small; the unit test compares it with a JSON library.
+ * The reader is our own and not a general JSON library's: that one cannot hold integers above 2^63,
+ * which incr reaches, and took 2.2 us a line, 22 s for a history of five million operations. Lines
+ * are flat objects, so a scanner is small; the unit test compares it with a JSON library.
  */
 #include "history/history.h"
 
@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK_BYTES      (256u * 1024u)
-#define READ_BYTES       (256u * 1024u)
-#define FORMAT_BYTES     4096u
+#define CHUNK_BYTES (256u * 1024u)
+#define READ_BYTES (256u * 1024u)
+#define FORMAT_BYTES 4096u
 #define FIELD_NAME_BYTES 16u /* the longest name, "value64", is shorter */
 
 static const char *const kind_names[CHP_HISTORY_N_KINDS] = {
@@ -90,8 +90,8 @@ utf8_char(const uint8_t *p, size_t len)
 		if ((p[i] & 0xc0) != 0x80)
 			return 0;
 	}
-	if ((a == 0xe0 && p[1] < 0xa0) || (a == 0xed && p[1] > 0x9f) || (a == 0xf0 && p[1] < 0x90) ||
-	    (a == 0xf4 && p[1] > 0x8f))
+	if ((a == 0xe0 && p[1] < 0xa0) || (a == 0xed && p[1] > 0x9f) ||
+	    (a == 0xf0 && p[1] < 0x90) || (a == 0xf4 && p[1] > 0x8f))
 		return 0;
 	return n;
 }
@@ -112,7 +112,7 @@ chp_history_is_utf8(const void *data, size_t len)
 	return true;
 }
 
-/* --- memory ---------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 /* Bytes are appended to chunks and never move, so operations can point at them. */
 struct chp_history_chunk {
@@ -226,7 +226,7 @@ chp_history_reset(struct chp_history *h)
 	h->n_keys = 0;
 }
 
-/* --- recording ------------------------------------------------------------------------------------- */
+/* --- recording -------------------------------------------------------------------------------- */
 
 static int
 key_slots_grow(struct chp_history *h)
@@ -252,7 +252,9 @@ key_slots_grow(struct chp_history *h)
 	return 0;
 }
 
-/* Index of a key, made if new. Room for a new one is taken first, so that failure changes nothing. */
+/*
+ * Index of a key, made if new. Room for a new one is taken first, so that failure changes nothing.
+ */
 static int64_t
 key_intern(struct chp_history *h, const void *bytes, uint32_t len)
 {
@@ -262,7 +264,8 @@ key_intern(struct chp_history *h, const void *bytes, uint32_t len)
 
 	if (key_slots_grow(h) != 0 || grow(&h->key, h->n_keys, &h->keys_cap, sizeof(*h->key)) != 0)
 		return -ENOMEM;
-	for (i = (uint32_t)hash & (h->slots_cap - 1); h->slot[i] != 0; i = (i + 1) & (h->slots_cap - 1)) {
+	for (i = (uint32_t)hash & (h->slots_cap - 1); h->slot[i] != 0;
+	     i = (i + 1) & (h->slots_cap - 1)) {
 		const struct chp_history_key *k = &h->key[h->slot[i] - 1];
 
 		if (k->hash == hash && k->len == len && memcmp(k->bytes, bytes, len) == 0)
@@ -302,8 +305,8 @@ chp_history_invoke(struct chp_history *h, const struct chp_history_call *c)
 	struct chp_history_key *k;
 	int64_t key;
 
-	if ((uint32_t)c->kind >= CHP_HISTORY_N_KINDS || kind_has_value(c->kind) != (c->value != NULL) ||
-	    (c->key == NULL && c->key_len != 0))
+	if ((uint32_t)c->kind >= CHP_HISTORY_N_KINDS ||
+	    kind_has_value(c->kind) != (c->value != NULL) || (c->key == NULL && c->key_len != 0))
 		return -EINVAL;
 	if (h->n_ops >= CHP_HISTORY_OPS_MAX)
 		return -EOVERFLOW;
@@ -346,7 +349,8 @@ chp_history_complete(struct chp_history *h, uint32_t idx, const struct chp_histo
 	struct chp_history_op *op;
 	bool ok = r->outcome == CHP_HISTORY_OK;
 
-	if (idx >= h->n_ops || (uint32_t)r->outcome >= N_OUTCOMES || (uint32_t)r->status >= N_STATUSES)
+	if (idx >= h->n_ops || (uint32_t)r->outcome >= N_OUTCOMES ||
+	    (uint32_t)r->status >= N_STATUSES)
 		return -EINVAL;
 	op = &h->op[idx];
 	if (r->outcome == CHP_HISTORY_OPEN || r->t_ns < op->invoke_ns)
@@ -372,7 +376,7 @@ chp_history_complete(struct chp_history *h, uint32_t idx, const struct chp_histo
 	return 0;
 }
 
-/* --- reader: scanner ------------------------------------------------------------------------------- */
+/* --- reader: scanner -------------------------------------------------------------------------- */
 
 struct text {
 	const char *p; /* NULL: none */
@@ -405,8 +409,8 @@ fail(struct reader *r, int code, const char *format, ...)
 	r->err->line = r->line;
 	n = snprintf(r->err->text, sizeof(r->err->text), "line %" PRIu64 ": ", r->line);
 	if (r->field != NULL)
-		n += snprintf(r->err->text + n, sizeof(r->err->text) - (size_t)n, "field \"%s\": ",
-			      r->field);
+		n += snprintf(r->err->text + n, sizeof(r->err->text) - (size_t)n,
+			      "field \"%s\": ", r->field);
 	va_start(ap, format);
 	vsnprintf(r->err->text + n, sizeof(r->err->text) - (size_t)n, format, ap);
 	va_end(ap);
@@ -430,8 +434,9 @@ take(struct reader *r, char c)
 }
 
 /*
- * Room for decoded bytes of this line, all taken at once, so that earlier strings do not move. Twice the
- * line is enough: a string with escapes is shorter than its source, and base64 within it shorter again.
+ * Room for decoded bytes of this line, all taken at once, so that earlier strings do not move.
+ * Twice the line is enough: a string with escapes is shorter than its source, and base64 within it
+ * shorter again.
  */
 static char *
 scratch_room(struct reader *r)
@@ -508,7 +513,8 @@ scan_escape(struct reader *r, char **out)
 	if (*r->p != 'u') {
 		at = *r->p == '\0' ? NULL : strchr(from, *r->p);
 		if (at == NULL)
-			return fail(r, -EINVAL, "expected one of \" \\ / b f n r t u after a backslash");
+			return fail(r, -EINVAL,
+				    "expected one of \" \\ / b f n r t u after a backslash");
 		*(*out)++ = to[at - from];
 		r->p++;
 		return 0;
@@ -518,7 +524,9 @@ scan_escape(struct reader *r, char **out)
 		return fail(r, -EINVAL, "expected four hex digits after \\u");
 	r->p += 5;
 	if (c >= 0xd800 && c < 0xe000) {
-		low = r->end - r->p >= 6 && r->p[0] == '\\' && r->p[1] == 'u' ? hex4(r->p + 2, r->end) : -1;
+		low = r->end - r->p >= 6 && r->p[0] == '\\' && r->p[1] == 'u'
+			      ? hex4(r->p + 2, r->end)
+			      : -1;
 		if (c >= 0xdc00 || low < 0xdc00 || low > 0xdfff)
 			return fail(r, -EINVAL, "expected a pair of surrogates");
 		c = 0x10000 + (c - 0xd800) * 0x400 + (low - 0xdc00);
@@ -582,9 +590,11 @@ scan_string(struct reader *r, struct text *t)
 		if (c == '\\')
 			return scan_string_escaped(r, from, t);
 		if (c < 0x20 || c >= 0x80) {
-			n = c < 0x20 ? 0 : utf8_char((const uint8_t *)r->p, (size_t)(r->end - r->p));
+			n = c < 0x20 ? 0
+				     : utf8_char((const uint8_t *)r->p, (size_t)(r->end - r->p));
 			if (n == 0)
-				return fail(r, -EINVAL, "expected UTF-8 without control characters");
+				return fail(r, -EINVAL,
+					    "expected UTF-8 without control characters");
 		}
 		r->p += n;
 	}
@@ -686,7 +696,10 @@ base64_digit(char c)
 	return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-/* A string of base64, decoded. Padding is required and unused bits are zero, so that each value has one text. */
+/*
+ * A string of base64, decoded. Padding is required and unused bits are zero, so that each value has
+ * one text.
+ */
 static int
 scan_base64(struct reader *r, struct text *t)
 {
@@ -727,7 +740,7 @@ scan_base64(struct reader *r, struct text *t)
 	return 0;
 }
 
-/* --- reader: events -------------------------------------------------------------------------------- */
+/* --- reader: events --------------------------------------------------------------------------- */
 
 enum field {
 	FIELD_T = 0,
@@ -749,8 +762,8 @@ enum field {
 };
 
 static const char *const field_names[N_FIELDS] = {
-	"t",       "client",  "req",    "type",    "op",      "key", "key64", "value",
-	"value64", "expect",  "version", "node",   "status",  "delta", "number",
+	"t",       "client", "req",     "type", "op",     "key",   "key64",  "value",
+	"value64", "expect", "version", "node", "status", "delta", "number",
 };
 
 struct event {
@@ -1018,16 +1031,19 @@ on_invoke(struct reader *r, const struct event *e)
 	    (rc = need(r, (e->kind == CHP_HISTORY_CAS) == has(e, FIELD_EXPECT),
 		       "field \"expect\" in the invocation of cas, and only there")) != 0 ||
 	    (rc = need(r, kind_has_delta(e->kind) == has(e, FIELD_DELTA),
-		       "field \"delta\" in the invocation of incr and decr, and only there")) != 0 ||
+		       "field \"delta\" in the invocation of incr and decr, and only there")) !=
+		    0 ||
 	    (rc = open_slots_grow(r)) != 0)
 		return rc;
 	slot = open_slot(r, c.client, c.req);
 	if (r->slot[slot] != 0)
-		return fail(r, -EINVAL, "expected a new request, client %" PRIu64 " has invoked %" PRIu64,
+		return fail(r, -EINVAL,
+			    "expected a new request, client %" PRIu64 " has invoked %" PRIu64,
 			    c.client, c.req);
 	idx = chp_history_invoke(r->h, &c);
 	if (idx < 0)
-		return fail(r, (int)idx, "%s", idx == -ENOMEM ? "no memory" : "expected fewer operations");
+		return fail(r, (int)idx, "%s",
+			    idx == -ENOMEM ? "no memory" : "expected fewer operations");
 	r->slot[slot] = (uint32_t)idx + 1;
 	return 0;
 }
@@ -1041,14 +1057,17 @@ check_repeats(struct reader *r, const struct event *e, const struct chp_history_
 	if (has(e, FIELD_OP) && e->kind != op->kind)
 		return fail(r, -EINVAL, "field \"op\": expected %s as in the invocation",
 			    kind_names[op->kind]);
-	if (e->key.p != NULL && (e->key.len != key->len || memcmp(e->key.p, key->bytes, key->len) != 0))
+	if (e->key.p != NULL &&
+	    (e->key.len != key->len || memcmp(e->key.p, key->bytes, key->len) != 0))
 		return fail(r, -EINVAL, "field \"key\": expected the key of the invocation");
 	if (e->type == CHP_HISTORY_OK && op->kind == CHP_HISTORY_GET)
-		return need(r, has(e, FIELD_VALUE) || has(e, FIELD_VALUE64),
-			    "field \"value\" or \"value64\" in an ok get, null if it found nothing");
+		return need(
+			r, has(e, FIELD_VALUE) || has(e, FIELD_VALUE64),
+			"field \"value\" or \"value64\" in an ok get, null if it found nothing");
 	if (e->value.p != NULL && (op->value == NULL || e->value.len != op->value_len ||
 				   memcmp(e->value.p, op->value, op->value_len) != 0))
-		return fail(r, -EINVAL, "field \"value\": expected that of the invocation, or none");
+		return fail(r, -EINVAL,
+			    "field \"value\": expected that of the invocation, or none");
 	return 0;
 }
 
@@ -1073,15 +1092,18 @@ on_completion(struct reader *r, const struct event *e)
 	idx = r->slot[open_slot(r, e->number[FIELD_CLIENT], e->number[FIELD_REQ])];
 	if (idx == 0)
 		return fail(r, -EINVAL,
-			    "expected an invocation before, client %" PRIu64 " has not invoked %" PRIu64,
+			    "expected an invocation before, client %" PRIu64
+			    " has not invoked %" PRIu64,
 			    e->number[FIELD_CLIENT], e->number[FIELD_REQ]);
 	op = &r->h->op[--idx];
 	if (op->outcome != CHP_HISTORY_OPEN)
 		return fail(r, -EINVAL,
-			    "expected one completion, request %" PRIu64 " of client %" PRIu64 " has one",
+			    "expected one completion, request %" PRIu64 " of client %" PRIu64
+			    " has one",
 			    op->req, op->client);
 	if (res.t_ns < op->invoke_ns)
-		return fail(r, -EINVAL, "field \"t\": expected at least %" PRIu64 ", the invocation's",
+		return fail(r, -EINVAL,
+			    "field \"t\": expected at least %" PRIu64 ", the invocation's",
 			    op->invoke_ns);
 	rc = check_repeats(r, e, op);
 	if (rc != 0)
@@ -1136,7 +1158,8 @@ reader_fini(struct reader *r)
 }
 
 int
-chp_history_parse(struct chp_history *h, const char *text, size_t len, struct chp_history_error *err)
+chp_history_parse(struct chp_history *h, const char *text, size_t len,
+		  struct chp_history_error *err)
 {
 	struct reader r;
 	int rc = 0;
@@ -1214,7 +1237,7 @@ chp_history_read(struct chp_history *h, FILE *f, struct chp_history_error *err)
 	return rc;
 }
 
-/* --- writer ---------------------------------------------------------------------------------------- */
+/* --- writer ----------------------------------------------------------------------------------- */
 
 /* Text that may not fit: len counts all of it, as snprintf does. */
 struct out {
@@ -1270,7 +1293,8 @@ out_escaped(struct out *o, const uint8_t *p, size_t len)
 static void
 out_base64(struct out *o, const uint8_t *p, size_t len)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 	for (size_t i = 0; i < len; i += 3) {
 		size_t n = len - i < 3 ? len - i : 3;
@@ -1346,8 +1370,8 @@ chp_history_format_call(const struct chp_history_call *c, char *buf, size_t cap)
 }
 
 size_t
-chp_history_format_result(const struct chp_history_call *c, const struct chp_history_result *r, char *buf,
-			  size_t cap)
+chp_history_format_result(const struct chp_history_call *c, const struct chp_history_result *r,
+			  char *buf, size_t cap)
 {
 	struct out o = { .buf = buf, .cap = cap };
 
@@ -1371,7 +1395,10 @@ chp_history_format_result(const struct chp_history_call *c, const struct chp_his
 	return out_tail(&o, r->node != CHP_HISTORY_NONE ? r->node : c->node);
 }
 
-/* One line, whose text a first try has put into `text` as far as it fits; r is NULL for an invocation. */
+/*
+ * One line, whose text a first try has put into `text` as far as it fits; r is NULL for an
+ * invocation.
+ */
 static int
 write_line(FILE *f, const struct chp_history_call *c, const struct chp_history_result *r)
 {
@@ -1406,7 +1433,8 @@ chp_history_write_call(FILE *f, const struct chp_history_call *c)
 }
 
 int
-chp_history_write_result(FILE *f, const struct chp_history_call *c, const struct chp_history_result *r)
+chp_history_write_result(FILE *f, const struct chp_history_call *c,
+			 const struct chp_history_result *r)
 {
 	return write_line(f, c, r);
 }
@@ -1415,7 +1443,7 @@ chp_history_write_result(FILE *f, const struct chp_history_call *c, const struct
 struct moment {
 	uint64_t t_ns;
 	uint32_t idx;
-	uint32_t completion; /* 1: the completion of operation idx, after the invocations of its moment */
+	uint32_t completion; /* 0: invocation; 1: completion, which comes after at one moment */
 };
 
 static int
@@ -1479,7 +1507,9 @@ chp_history_write(const struct chp_history *h, FILE *f)
 	for (uint32_t i = 0; i < h->n_ops; i++) {
 		m[n++] = (struct moment){ .t_ns = h->op[i].invoke_ns, .idx = i };
 		if (h->op[i].outcome != CHP_HISTORY_OPEN)
-			m[n++] = (struct moment){ .t_ns = h->op[i].complete_ns, .idx = i, .completion = 1 };
+			m[n++] = (struct moment){ .t_ns = h->op[i].complete_ns,
+						  .idx = i,
+						  .completion = 1 };
 	}
 	qsort(m, n, sizeof(*m), by_moment);
 	for (size_t i = 0; i < n && rc == 0; i++)

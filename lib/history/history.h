@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * history.h - what clients asked and what they were told: recorded, read from and written to JSON lines.
+ * history.h - what clients asked and what they were told, recorded, read and written as JSON lines.
  *
- * A history is an array of operations. Each is the pair of an invocation and its completion; one whose
- * completion is missing or says "unknown" may or may not have taken effect. linear.h judges a history.
+ * A history is an array of operations. Each is the pair of an invocation and its completion; one
+ * whose completion is missing or says "unknown" may or may not have taken effect. linear.h judges a
+ * history.
  *
  * The text form is one JSON object a line, one event each:
  *
@@ -14,8 +15,8 @@
  *   client   number of the client                                     every event
  *   req      number of the request, given once per client             every event
  *   type     invoke, ok, fail (certainly not applied), unknown        every event
- *   op       get put delete cas add replace append prepend incr decr  invoke; else optional, then checked
- *   key      bytes of the key                                         invoke; else optional, then checked
+ *   op       get put delete cas add replace append prepend incr decr  invoke; else checked
+ *   key      bytes of the key                                         invoke; else checked
  *   value    what is written (invoke), what a get found (ok; null: nothing)
  *   expect   version a cas expects                                    invoke of cas
  *   delta    operand                                                  invoke of incr, decr
@@ -25,12 +26,12 @@
  *            says only that it was not applied                        optional
  *   node     who was asked                                            optional
  *
- * Bytes that are not UTF-8 stand as base64 in key64 and value64 instead. Numbers are unsigned 64-bit,
- * plain or as a string of digits (many JSON tools lose digits above 2^53). Version 0 means none. Other
- * fields are skipped when their value is a string, a number, true, false or null.
+ * Bytes that are not UTF-8 stand as base64 in key64 and value64 instead. Numbers are unsigned
+ * 64-bit, plain or as a string of digits (many JSON tools lose digits above 2^53). Version 0 means
+ * none. Other fields are skipped when their value is a string, a number, true, false or null.
  *
  * Owner:   whoever called chp_history_init; one thread at a time writes, any number may read.
- * Memory:  malloc; operations, keys and copies of all bytes belong to the history until reset or fini.
+ * Memory:  malloc; operations, keys and copies of all bytes are the history's until reset or fini.
  * Limits:  2^31 operations; lines of CHP_HISTORY_LINE_BYTES_MAX.
  */
 #ifndef CHP_HISTORY_HISTORY_H
@@ -43,10 +44,10 @@
 
 /* A longer line is an error of the reader. 512 KiB of control characters need 3 MiB as JSON. */
 #define CHP_HISTORY_LINE_BYTES_MAX (4u * 1024u * 1024u)
-#define CHP_HISTORY_OPS_MAX        (UINT32_C(1) << 31)
+#define CHP_HISTORY_OPS_MAX (UINT32_C(1) << 31)
 
-#define CHP_HISTORY_NEVER   UINT64_MAX /* complete_ns of an operation that is still open */
-#define CHP_HISTORY_NONE    UINT32_MAX /* no operation, no key, no node */
+#define CHP_HISTORY_NEVER UINT64_MAX /* complete_ns of an operation that is still open */
+#define CHP_HISTORY_NONE UINT32_MAX  /* no operation, no key, no node */
 #define CHP_HISTORY_NO_VERSION UINT64_C(0)
 
 enum chp_history_kind {
@@ -70,7 +71,10 @@ enum chp_history_outcome {
 	CHP_HISTORY_UNKNOWN, /* applied or not, perhaps later */
 };
 
-/* Why an operation failed. OTHER is every reason that says nothing about the key: busy, full, too large. */
+/*
+ * Why an operation failed. OTHER is every reason that says nothing about the key: busy, full, too
+ * large.
+ */
 enum chp_history_status {
 	CHP_HISTORY_STATUS_NONE = 0,
 	CHP_HISTORY_NOT_FOUND,
@@ -88,7 +92,7 @@ struct chp_history_call {
 	enum chp_history_kind kind;
 	uint32_t node; /* CHP_HISTORY_NONE: not known */
 	const void *key;
-	const void *value; /* put, cas, add, replace, append, prepend; else NULL. Never NULL when empty */
+	const void *value; /* put, cas, add, replace, append, prepend: not NULL, even if empty */
 	uint32_t key_len;
 	uint32_t value_len;
 	uint64_t arg; /* cas: version expected; incr, decr: operand; else 0 */
@@ -118,8 +122,8 @@ struct chp_history_op {
 	uint64_t number;
 	const uint8_t *value; /* argument of a write or result of a get; NULL: none */
 	uint32_t value_len;
-	uint32_t key;  /* index of the key */
-	uint32_t next; /* next operation on the same key, in order of recording; CHP_HISTORY_NONE: last */
+	uint32_t key; /* index of the key */
+	uint32_t next; /* next operation on this key, as recorded; CHP_HISTORY_NONE: last */
 	uint32_t node;
 	uint8_t kind;    /* enum chp_history_kind */
 	uint8_t outcome; /* enum chp_history_outcome */
@@ -163,18 +167,18 @@ void chp_history_init(struct chp_history *h);
 /** Give back all memory. Accepts a zeroed history; it may be used again as if just initialised. */
 void chp_history_fini(struct chp_history *h);
 
-/** Forget all operations but keep the memory for the next ones. All pointers into it become invalid. */
+/** Forget all operations but keep the memory for the next ones. Pointers into it become invalid. */
 void chp_history_reset(struct chp_history *h);
 
 /**
  * Record an invocation.
  *
- * @param c  copied; one request number per client is the caller's promise (only the reader checks it)
+ * @param c  copied; that a client gives a request number once only the reader checks
  * @return   index of the operation, for chp_history_complete; it counts from 0
  *
  * Owns:     h->op and h->key may move; indices stay
- * Errors:   -EINVAL the value is missing or not allowed, or the kind is not one; -ENOMEM; -EOVERFLOW more
- *           than CHP_HISTORY_OPS_MAX operations. The history is unchanged.
+ * Errors:   -EINVAL the value is missing or not allowed, or the kind is not one; -ENOMEM; -EOVERFLOW
+ *           more than CHP_HISTORY_OPS_MAX operations. The history is unchanged.
  */
 int64_t chp_history_invoke(struct chp_history *h, const struct chp_history_call *c);
 
@@ -184,8 +188,8 @@ int64_t chp_history_invoke(struct chp_history *h, const struct chp_history_call 
  * @param idx  what chp_history_invoke returned
  * @return     0 or a negative error; the history is unchanged then
  *
- * Errors:   -EINVAL no such operation, completed before invoked, OPEN as outcome, or a value on anything
- *           but an OK get; -EALREADY it has a completion; -ENOMEM
+ * Errors:   -EINVAL no such operation, completed before invoked, OPEN as outcome, or a value on
+ *           anything but an OK get; -EALREADY it has a completion; -ENOMEM
  */
 int chp_history_complete(struct chp_history *h, uint32_t idx, const struct chp_history_result *r);
 
@@ -198,7 +202,8 @@ int chp_history_complete(struct chp_history *h, uint32_t idx, const struct chp_h
  *
  * Errors:   -EINVAL the text, see err; -ENOMEM; -EOVERFLOW too many operations
  */
-int chp_history_parse(struct chp_history *h, const char *text, size_t len, struct chp_history_error *err);
+int chp_history_parse(struct chp_history *h, const char *text, size_t len,
+		      struct chp_history_error *err);
 
 /** As chp_history_parse, from a stream up to its end. Errors: those, and -EIO the stream failed. */
 int chp_history_read(struct chp_history *h, FILE *f, struct chp_history_error *err);
@@ -212,23 +217,25 @@ int chp_history_read(struct chp_history *h, FILE *f, struct chp_history_error *e
  * Errors:   none; a kind or outcome out of range is a caller's fault and asserted
  */
 size_t chp_history_format_call(const struct chp_history_call *c, char *buf, size_t cap);
-size_t chp_history_format_result(const struct chp_history_call *c, const struct chp_history_result *r, char *buf,
-				 size_t cap);
+size_t chp_history_format_result(const struct chp_history_call *c,
+				 const struct chp_history_result *r, char *buf, size_t cap);
 
 /**
- * Write one event as a line, with one fwrite, so that threads that share a stream do not mix their lines.
+ * Write one event as a line, with one fwrite, so that threads that share a stream do not mix their
+ * lines.
  *
  * @param c  the invocation, also for its completion; its value is not repeated there
  *
  * Errors:   -EIO the stream failed; -ENOMEM a line above 4 KiB and no memory
  */
 int chp_history_write_call(FILE *f, const struct chp_history_call *c);
-int chp_history_write_result(FILE *f, const struct chp_history_call *c, const struct chp_history_result *r);
+int chp_history_write_result(FILE *f, const struct chp_history_call *c,
+			     const struct chp_history_result *r);
 
-/** Write all events in order of time. Reading them gives an equal history. Errors: -EIO, -ENOMEM. */
+/** Write all events in order of time; reading them gives an equal history. Errors: -EIO, -ENOMEM. */
 int chp_history_write(const struct chp_history *h, FILE *f);
 
-/** Name of a kind, an outcome, a status as in the text form; "open", "none" and "?" have no place there. */
+/** Name of a kind, outcome or status as in the text form; "open", "none" and "?" are not used there. */
 const char *chp_history_kind_name(uint32_t kind);
 const char *chp_history_outcome_name(uint32_t outcome);
 const char *chp_history_status_name(uint32_t status);

@@ -3,12 +3,12 @@
  * Three passes over one key at a time:
  *
  *   load      its operations become items, the versions that they name become a sorted table;
- *   witness   the order by version, with reads put where they belong, is verified: n log n, no search;
+ *   witness   the order by version, with reads put where they belong, is verified: n log n;
  *   search    only where that fails: depth first over all orders, remembering configurations.
  *
- * An item is a must (a mutation that took effect), a maybe (a mutation whose outcome is unknown) or a
- * sight (it saw the key's state and changed nothing). Gets of unknown outcome and failures that saw
- * nothing are left out.
+ * An item is a must (a mutation that took effect), a maybe (a mutation whose outcome is unknown) or
+ * a sight (it saw the key's state and changed nothing). Gets of unknown outcome and failures that
+ * saw nothing are left out.
  */
 #include "history/linear.h"
 
@@ -19,22 +19,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NONE  UINT32_MAX
+#define NONE UINT32_MAX
 #define NEVER UINT64_MAX
 
-#define BLOCK_BYTES     ((size_t)1 << 20)
-#define MEMO_SLOTS_MIN  1024u
+#define BIND_END UINT32_MAX /* frame.bind: all orphans tried */
+
+#define BLOCK_BYTES ((size_t)1 << 20)
+#define MEMO_SLOTS_MIN 1024u
 #define MEMO_SLOTS_KEPT 8192u /* from key to key; all are cleared before each search */
-#define MEMO_HEAD       3u    /* words of an entry before its set of maybes: two of hash, the next entry */
-#define MEMO_CHAIN_MAX  64u   /* entries compared; stopping early only costs time */
-#define DIGITS_BYTES    24u
+#define MEMO_HEAD 3u /* words of an entry before its set of maybes: two of hash, the next entry */
+#define MEMO_CHAIN_MAX 64u /* entries compared; stopping early only costs time */
+#define DIGITS_BYTES 24u
 
-#define SECOND_SEARCH_PART 8u /* of states_max */
-#define WANTED_PARTS_MAX   (UINT64_C(1) << 22)
+#define SECOND_SEARCH_PART 8u                /* of states_max */
+#define WANTED_PARTS_MAX (UINT64_C(1) << 22) /* comparisons of maybes with orphans */
+#define SCAN_MAX 1024u /* looking for a use of a maybe; beyond it is taken to have one */
 
-#define SHOWN_BYTES     32u /* of a key or value in a report */
-#define SHOWN_PLACED    8u  /* operations before the one that does not fit */
-#define SHOWN_OTHERS    6u  /* operations at the time of the one that does not fit */
+#define SHOWN_BYTES 32u /* of a key or value in a report */
+#define SHOWN_PLACED 8u /* operations before the one that does not fit */
+#define SHOWN_OTHERS 6u /* operations at the time of the one that does not fit */
 
 enum role {
 	ROLE_MUST,
@@ -53,7 +56,7 @@ enum sight {
 /* One operation of the key. Times, values and numbers are those of the history. */
 struct item {
 	uint64_t inv;
-	uint64_t ret; /* NEVER for a maybe */
+	uint64_t ret;     /* NEVER for a maybe */
 	uint64_t version; /* written by a must, 0 unknown */
 	uint64_t seen;    /* version seen by a sight or expected by a cas, 0 none */
 	uint64_t arg;
@@ -61,13 +64,14 @@ struct item {
 	uint64_t hash; /* of the value; set for a search */
 	const uint8_t *value;
 	uint32_t len;
-	uint32_t op;        /* in the history */
-	uint32_t writes;    /* index of its version; NONE: not known */
-	uint32_t sees;      /* index of the version seen or expected; NONE */
-	uint32_t unlike;    /* index of the version that the key did not have; NONE: nobody names it */
+	uint32_t op;     /* in the history */
+	uint32_t writes; /* index of its version; NONE: not known */
+	uint32_t sees;   /* index of the version seen or expected; NONE */
+	uint32_t unlike; /* index of the version that the key did not have; NONE: nobody names it */
 	uint32_t next_seer; /* next sight of the same version */
 	uint32_t twin;      /* the maybe before that does the same; set for a search */
-	uint32_t wanted;    /* the certain item that this maybe seems to explain; set for a search */
+	uint32_t sources;   /* the orphans that this maybe can have written; set for a search */
+	uint32_t wanted; /* the certain item that this maybe seems to explain; set for a search */
 	uint8_t kind;
 	uint8_t role;
 	uint8_t sight;
@@ -77,11 +81,12 @@ struct item {
 /* A version that an item names. */
 struct version {
 	uint64_t number;
-	uint32_t writer; /* the must that wrote it; NONE: an orphan, written by something without a version */
-	uint32_t needed; /* sights and musts that saw it: it has certainly been written if above 0 */
-	uint32_t seer;   /* first sight, then item.next_seer */
-	uint32_t get;    /* a get of it; NONE */
-	bool seen_deep;  /* a sight of it says that it was no number */
+	uint32_t writer; /* the must that wrote it; NONE: it is an orphan, a maybe may have */
+	uint32_t
+		needed; /* sights and musts that saw it: it has certainly been written if above 0 */
+	uint32_t seer;  /* first sight, then item.next_seer */
+	uint32_t get;   /* a get of it; NONE */
+	bool seen_deep; /* a sight of it says that it was no number */
 };
 
 /* The register. The bytes belong to the history, to a frame or to the witness. */
@@ -93,7 +98,10 @@ struct state {
 	bool exists;
 };
 
-/* The value after a mutation: two parts one after the other, so that nothing is copied to compare it. */
+/*
+ * The value after a mutation: two parts one after the other, so that nothing is copied to compare
+ * it.
+ */
 struct outcome {
 	const uint8_t *a;
 	const uint8_t *b;
@@ -115,10 +123,10 @@ struct work {
 	const struct chp_history *h;
 	struct block *block; /* arrays of this key, see work_take */
 
-	struct item *item; /* by invocation */
+	struct item *item;       /* by invocation */
 	struct version *version; /* by number */
-	uint32_t *maybe; /* items, by invocation */
-	uint32_t *chain; /* versions that were certainly written, in order */
+	uint32_t *maybe;         /* items, by invocation */
+	uint32_t *chain;         /* versions that were certainly written, in order */
 	uint32_t n;
 	uint32_t n_versions;
 	uint32_t n_maybe;
@@ -138,7 +146,7 @@ struct work {
 	size_t memo_slots;
 };
 
-/* --- memory ---------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 /* n items of `size` bytes for as long as this key is judged, zeroed; NULL: no memory. */
 static void *
@@ -197,7 +205,7 @@ work_fini(struct work *w)
 	free(w->memo_slot);
 }
 
-/* --- the register ---------------------------------------------------------------------------------- */
+/* --- the register ----------------------------------------------------------------------------- */
 
 static bool
 parse_number(const uint8_t *p, uint32_t len, uint64_t *out)
@@ -303,7 +311,7 @@ outcome_is_plain(const struct outcome *o)
 	return o->b_len == 0 && o->a != (const uint8_t *)o->digits;
 }
 
-/* --- load ------------------------------------------------------------------------------------------ */
+/* --- load ------------------------------------------------------------------------------------- */
 
 static bool
 failure_to_item(const struct chp_history_op *op, struct item *it)
@@ -347,6 +355,7 @@ op_to_item(const struct chp_history_op *op, struct item *it)
 		.unlike = NONE,
 		.next_seer = NONE,
 		.twin = NONE,
+		.sources = NONE,
 		.wanted = NONE,
 		.kind = op->kind,
 		.has_number = op->has_number,
@@ -521,12 +530,15 @@ load_key(struct work *w, const struct chp_history_key *key)
 	return load_versions(w);
 }
 
-/* --- witness: the order by version ----------------------------------------------------------------- */
+/* --- witness: the order by version ------------------------------------------------------------ */
 
-/* The state after the j-th mutation of the chain, and when it can be seen; place 0 is the beginning. */
+/*
+ * The state after the j-th mutation of the chain, and when it can be seen; place 0 is the
+ * beginning.
+ */
 struct place {
-	uint64_t early; /* latest invocation among all that comes before a sight here */
-	uint64_t late;  /* earliest completion among all that comes after a sight here */
+	uint64_t early;     /* latest invocation among all that comes before a sight here */
+	uint64_t late;      /* earliest completion among all that comes after a sight here */
 	uint64_t seers_ret; /* earliest completion of the sights that name this version */
 	uint64_t seers_inv; /* latest invocation of them */
 	uint32_t version;
@@ -537,12 +549,15 @@ struct place {
 struct witness {
 	struct work *w;
 	struct place *place;
-	bool *used; /* maybes that an orphan version needed */
+	bool *used;          /* maybes that an orphan version needed */
 	uint32_t used_below; /* all before this maybe are used */
 	struct state s;
 };
 
-/* Make an outcome the witness's state; its value goes to the work's buffer unless the history holds it. */
+/*
+ * Make an outcome the witness's state; its value goes to the work's buffer unless the history holds
+ * it.
+ */
 static int
 witness_advance(struct witness *x, const struct outcome *o, uint32_t version)
 {
@@ -592,7 +607,8 @@ witness_bounds(struct witness *x)
 		if (j == 0)
 			break;
 		writer = w->version[p->version].writer;
-		for (uint32_t i = w->version[p->version].seer; i != NONE; i = w->item[i].next_seer) {
+		for (uint32_t i = w->version[p->version].seer; i != NONE;
+		     i = w->item[i].next_seer) {
 			if (w->item[i].ret < p->seers_ret)
 				p->seers_ret = w->item[i].ret;
 			if (w->item[i].inv > p->seers_inv)
@@ -606,8 +622,8 @@ witness_bounds(struct witness *x)
 }
 
 /*
- * The maybe that wrote an orphan version: invoked in time, possible here, with the value that was read.
- * The first one is taken; where another would have been needed, the search finds out.
+ * The maybe that wrote an orphan version: invoked in time, possible here, with the value that was
+ * read. The first one is taken; where another would have been needed, the search finds out.
  */
 static uint32_t
 witness_adopt(struct witness *x, const struct place *p, struct outcome *o)
@@ -633,12 +649,15 @@ witness_adopt(struct witness *x, const struct place *p, struct outcome *o)
 	return NONE;
 }
 
-/* Replay the chain with the sights that name versions: 1 all fits, 0 it does not, or a negative error. */
+/*
+ * Replay the chain with the sights that name versions: 1 all fits, 0 it does not, or a negative
+ * error.
+ */
 static int
 witness_replay(struct witness *x)
 {
 	struct work *w = x->w;
-	uint64_t early = 0; /* latest invocation so far: nothing that completed before it may follow */
+	uint64_t early = 0; /* latest invocation so far: what was complete before cannot follow */
 
 	x->s = (struct state){ .version = NONE };
 	for (uint32_t j = 1; j <= w->n_chain; j++) {
@@ -661,7 +680,8 @@ witness_replay(struct witness *x)
 			return rc;
 		if (p->seers_ret < early)
 			return 0;
-		for (uint32_t i = w->version[p->version].seer; i != NONE; i = w->item[i].next_seer) {
+		for (uint32_t i = w->version[p->version].seer; i != NONE;
+		     i = w->item[i].next_seer) {
 			if (!sight_fits(&x->s, &w->item[i]))
 				return 0;
 		}
@@ -706,9 +726,9 @@ by_completion(const void *a, const void *b)
 }
 
 /*
- * Put the sights that name no version, in order of invocation, each as early as it may stand: not before
- * those that completed before it began. This finds a way if there is one, because the least places that
- * meet such conditions are met by all at once.
+ * Put the sights that name no version, in order of invocation, each as early as it may stand: not
+ * before those that completed before it began. This finds a way if there is one, because the least
+ * places that meet such conditions are met by all at once.
  */
 static bool
 witness_put_loose(struct witness *x, struct loose *loose, struct loose **by_ret, uint32_t n)
@@ -736,7 +756,8 @@ witness_put_loose(struct witness *x, struct loose *loose, struct loose **by_ret,
 		}
 		if (lo < floor)
 			lo = floor;
-		while (lo <= w->n_chain && x->place[lo].early <= it->ret && !place_fits(&x->place[lo], it))
+		while (lo <= w->n_chain && x->place[lo].early <= it->ret &&
+		       !place_fits(&x->place[lo], it))
 			lo++;
 		if (lo > w->n_chain || x->place[lo].early > it->ret)
 			return false;
@@ -768,7 +789,9 @@ witness_loose(struct witness *x)
 	return witness_put_loose(x, loose, by_ret, n) ? 1 : 0;
 }
 
-/* 1: the order by version explains the key. 0: it does not, or does not say enough. Else an error. */
+/*
+ * 1: the order by version explains the key. 0: it does not, or does not say enough. Else an error.
+ */
 static int
 witness_check(struct work *w)
 {
@@ -786,9 +809,12 @@ witness_check(struct work *w)
 	return rc == 1 ? witness_loose(&x) : rc;
 }
 
-/* --- flaws: a few items that contradict each other ------------------------------------------------- */
+/* --- flaws: a few items that contradict each other -------------------------------------------- */
 
-/* Whether something without a version could have written what an item saw, as far as that alone tells. */
+/*
+ * Whether something without a version could have written what an item saw, as far as that alone
+ * tells.
+ */
 static bool
 could_be_written(const struct work *w, const struct item *it)
 {
@@ -797,7 +823,8 @@ could_be_written(const struct work *w, const struct item *it)
 
 		if (by->kind == CHP_HISTORY_DELETE || by->inv > it->ret)
 			continue;
-		if (by->kind >= CHP_HISTORY_APPEND || it->role != ROLE_SIGHT || it->sight != SIGHT_VALUE ||
+		if (by->kind >= CHP_HISTORY_APPEND || it->role != ROLE_SIGHT ||
+		    it->sight != SIGHT_VALUE ||
 		    (by->len == it->len && memcmp(by->value, it->value, it->len) == 0))
 			return true;
 	}
@@ -820,7 +847,10 @@ struct flaw {
 	uint32_t other;
 };
 
-/* From `from` to `to` the key had this version, for sure: it was there before and was still seen after. */
+/*
+ * From `from` to `to` the key had this version, for sure: it was there before and was still seen
+ * after.
+ */
 struct zone {
 	uint64_t from;
 	uint64_t to;
@@ -845,7 +875,8 @@ find_pair_flaw(const struct work *w, const struct item *it)
 		return FLAW_VALUE;
 	if (it->role != ROLE_SIGHT || it->sight != SIGHT_VALUE || by->kind >= CHP_HISTORY_APPEND)
 		return FLAW_NONE;
-	return by->len == it->len && memcmp(by->value, it->value, it->len) == 0 ? FLAW_NONE : FLAW_VALUE;
+	return by->len == it->len && memcmp(by->value, it->value, it->len) == 0 ? FLAW_NONE
+										: FLAW_VALUE;
 }
 
 static int
@@ -917,12 +948,14 @@ excludes(const struct item *it, uint32_t v)
 {
 	if (it->role == ROLE_MUST)
 		return it->writes != v;
-	return it->role == ROLE_SIGHT && (it->sight == SIGHT_ABSENT || (it->sees != NONE && it->sees != v));
+	return it->role == ROLE_SIGHT &&
+	       (it->sight == SIGHT_ABSENT || (it->sees != NONE && it->sees != v));
 }
 
 /* An item with this role that took effect within a zone that excludes it. */
 static bool
-find_zone_flaw(const struct work *w, const struct zone *zones, uint32_t n, enum role role, struct flaw *f)
+find_zone_flaw(const struct work *w, const struct zone *zones, uint32_t n, enum role role,
+	       struct flaw *f)
 {
 	for (uint32_t i = 0; i < w->n; i++) {
 		const struct item *it = &w->item[i];
@@ -936,7 +969,10 @@ find_zone_flaw(const struct work *w, const struct zone *zones, uint32_t n, enum 
 	return false;
 }
 
-/* Look for a flaw; most faults of real systems have one, which spares a search and says what is wrong. */
+/*
+ * Look for a flaw; most faults of real systems have one, which spares a search and says what is
+ * wrong.
+ */
 static int
 find_flaw(struct work *w, struct flaw *f)
 {
@@ -963,7 +999,7 @@ find_flaw(struct work *w, struct flaw *f)
 	return 0;
 }
 
-/* --- search ---------------------------------------------------------------------------------------- */
+/* --- search ----------------------------------------------------------------------------------- */
 
 enum found {
 	FOUND_ORDER = 0,
@@ -975,44 +1011,54 @@ enum found {
 enum phase {
 	PHASE_CHAIN, /* the next version of the chain */
 	PHASE_MUST,
-	PHASE_MAYBE,
-	PHASE_WANTED, /* maybes that write what was seen under another version, but under this one */
+	PHASE_ORPHAN, /* maybes as the writers of versions that somebody saw */
+	PHASE_MAYBE,  /* maybes under a version that nobody names */
+	PHASE_WANTED, /* the same for maybes that seem to explain something that is still to come */
 	PHASE_END,
 };
 
 /* A configuration: what is placed, and the state after it. */
 struct frame {
 	struct state s;
-	uint8_t *owned; /* the value if the history does not hold it */
-	uint64_t limit; /* earliest completion of what is not placed: nothing invoked later comes next */
-	uint32_t mark;  /* items placed before this frame's */
-	uint32_t chain; /* ordered: place of the next version in the chain */
-	uint32_t last;  /* ordered: 1 + the version placed last */
+	uint8_t *owned;  /* the value if the history does not hold it */
+	uint64_t limit;  /* earliest completion of what is not placed: later invocations wait */
+	uint32_t mark;   /* items placed before this frame's */
+	uint32_t chain;  /* ordered: place of the next version in the chain */
+	uint32_t last;   /* ordered: 1 + the version placed last */
 	uint32_t cursor; /* where next_item goes on: node or maybe */
 	uint32_t item;   /* being tried; NONE */
 	uint32_t bind;   /* the orphan it is tried as next */
-	uint32_t hidden; /* maybes that were followed under a version that nobody names */
 	uint8_t phase;
-	bool idle;     /* the last item is a maybe that nothing has seen yet */
-	bool revived;  /* and before it the key was absent */
+	bool idle;    /* the last item is a maybe that nothing has seen yet */
+	bool revived; /* and before it the key was absent */
+};
+
+/* One of the orphans that a maybe can have written. */
+struct source {
+	uint32_t orphan;
+	uint32_t next; /* index in search.source; NONE */
+};
+
+/* When an item was complete. */
+struct moment {
+	uint64_t t;
+	uint32_t item;
 };
 
 /*
- * The items that are certain stand in one ring as two nodes each, invocation and completion, ordered by
- * time. Those that may come next are the invocations before the first completion. Placing an item takes its
- * nodes out; they keep their links and go back in reverse order. Node 0 is the ring's start, item i has
- * the nodes 2 i + 1 and 2 i + 2.
+ * The items that are certain stand in one ring as two nodes each, invocation and completion,
+ * ordered by time. Those that may come next are the invocations before the first completion.
+ * Placing an item takes its nodes out; they keep their links and go back in reverse order. Node 0
+ * is the ring's start, item i has the nodes 2 i + 1 and 2 i + 2.
  */
 struct search {
 	struct work *w;
 	const struct chp_linear_limits *lim;
 	bool ordered;     /* versions have to grow */
 	uint32_t stop_at; /* certain items placed at which to stop; NONE */
-	uint32_t width;   /* maybes that a frame follows under a version that nobody names */
-	bool narrow;      /* some were not followed */
 	uint32_t *next;
 	uint32_t *prev;
-	uint32_t *maybe_next; /* ring of maybes not placed, by index in work.maybe + 1; 0 is the start */
+	uint32_t *maybe_next; /* ring of maybes not placed: index in work.maybe + 1; 0 starts it */
 	uint32_t *maybe_prev;
 	uint32_t *maybe_at; /* by item: its index in the ring */
 	bool *placed;       /* by item */
@@ -1021,24 +1067,33 @@ struct search {
 	uint32_t *done;     /* by version: items placed that saw it */
 	uint32_t *orphan;   /* versions without a writer */
 	struct frame *frame;
+	struct moment *ret;
+	struct source *source;
+	uint32_t *n_writers; /* by orphan: its sources that are not placed; no incr and decr */
+	uint32_t n_sources;
+	uint32_t sources_max;
+	bool counted; /* n_writers is complete */
 	uint32_t n_orphans;
+	uint32_t n_soft; /* orphans that nobody saw for sure; a maybe expects them */
 	uint32_t n_placed;
 	uint32_t n_certain; /* of n_placed */
 	uint32_t depth;
-	uint32_t best; /* most certain items that were ever placed */
+	uint32_t best;   /* most certain items that were ever placed */
 	uint64_t set_lo; /* hash of the set of certain items that are placed */
 	uint64_t set_hi;
-	uint64_t *maybes; /* the set of maybes that are placed, a bit each */
-	size_t n_words;   /* of maybes */
+	uint64_t *maybes;  /* the set of maybes that are placed, a bit each */
+	size_t n_words;    /* of maybes */
 	uint32_t n_concat; /* maybes not placed: append and prepend */
 	uint32_t n_arith;  /* incr and decr */
+	uint32_t n_digits; /* of n_concat: what adds digits or nothing */
+	uint64_t sum[2];   /* what the incr and the decr of n_arith add and subtract */
+	bool wraps;        /* the sums are not kept, they may pass 2^63 */
 	uint32_t n_replace;
-	uint32_t n_others;
 	uint64_t states;
 	uint64_t states_max;
-	uint64_t bytes;     /* of owned values */
-	size_t memo_n;      /* entries */
-	size_t memo_keys;   /* slots taken */
+	uint64_t bytes;   /* of owned values */
+	size_t memo_n;    /* entries */
+	size_t memo_keys; /* slots taken */
 };
 
 static uint64_t
@@ -1077,12 +1132,12 @@ relink_node(uint32_t *next, uint32_t *prev, uint32_t node)
 }
 
 static int
-by_item_completion(const void *a, const void *b)
+by_moment(const void *a, const void *b)
 {
-	const struct loose *x = a;
-	const struct loose *y = b;
+	const struct moment *x = a;
+	const struct moment *y = b;
 
-	return x->ret < y->ret ? -1 : x->ret > y->ret;
+	return x->t < y->t ? -1 : x->t > y->t;
 }
 
 static void
@@ -1094,33 +1149,30 @@ append_node(struct search *s, uint32_t *tail, uint32_t node)
 }
 
 /* Build the ring of the certain items. At one moment invocations come before completions. */
-static int
+static void
 build_ring(struct search *s)
 {
-	struct work *w = s->w;
-	struct loose *ret = work_take(w, w->n, sizeof(*ret));
+	const struct work *w = s->w;
+	struct moment *ret = s->ret;
 	uint32_t n = 0;
 	uint32_t k = 0;
 	uint32_t tail = 0;
 
-	if (ret == NULL)
-		return -ENOMEM;
 	for (uint32_t i = 0; i < w->n; i++) {
 		if (w->item[i].role != ROLE_MAYBE)
-			ret[n++] = (struct loose){ .ret = w->item[i].ret, .item = i };
+			ret[n++] = (struct moment){ .t = w->item[i].ret, .item = i };
 	}
-	qsort(ret, n, sizeof(*ret), by_item_completion);
+	qsort(ret, n, sizeof(*ret), by_moment);
 	for (uint32_t i = 0; i < w->n; i++) {
 		if (w->item[i].role == ROLE_MAYBE)
 			continue;
-		for (; ret[k].ret < w->item[i].inv; k++)
+		for (; ret[k].t < w->item[i].inv; k++)
 			append_node(s, &tail, 2 * ret[k].item + 2);
 		append_node(s, &tail, 2 * i + 1);
 	}
 	for (; k < n; k++)
 		append_node(s, &tail, 2 * ret[k].item + 2);
 	append_node(s, &tail, 0);
-	return 0;
 }
 
 static int
@@ -1151,9 +1203,23 @@ struct deeds {
 	uint32_t n;
 };
 
+/* Note that a maybe can have written an orphan. */
+static void
+add_source(struct search *s, struct item *it, uint32_t orphan)
+{
+	if (s->n_sources == s->sources_max) {
+		s->counted = false;
+		return;
+	}
+	s->source[s->n_sources] = (struct source){ orphan, it->sources };
+	it->sources = s->n_sources++;
+	s->n_writers[orphan]++;
+}
+
 /* Mark the maybes that write a value as wanted by an item that needs it. */
 static void
-mark_wanted(const struct deeds *d, const uint8_t *value, uint32_t len, uint32_t by)
+mark_wanted(struct search *s, const struct deeds *d, const uint8_t *value, uint32_t len,
+	    uint32_t by, uint32_t orphan)
 {
 	uint64_t hash = chp_history_hash(value, len);
 	uint32_t lo = 0;
@@ -1170,28 +1236,40 @@ mark_wanted(const struct deeds *d, const uint8_t *value, uint32_t len, uint32_t 
 	for (; lo < d->n && d->deed[lo]->hash == hash; lo++) {
 		struct item *it = d->deed[lo];
 
-		if (it->kind < CHP_HISTORY_APPEND && it->kind != CHP_HISTORY_DELETE && it->len == len)
-			it->wanted = by;
+		if (it->kind >= CHP_HISTORY_APPEND || it->kind == CHP_HISTORY_DELETE ||
+		    it->len != len)
+			continue;
+		it->wanted = by;
+		if (orphan != NONE)
+			add_source(s, it, orphan);
 	}
 }
 
 /* Mark the maybes that append or prepend what a value ends or begins with. */
 static void
-mark_wanted_parts(const struct work *w, const uint8_t *value, uint32_t len, uint32_t by)
+mark_wanted_parts(struct search *s, const uint8_t *value, uint32_t len, uint32_t by,
+		  uint32_t orphan)
 {
+	const struct work *w = s->w;
+
 	for (uint32_t m = 0; m < w->n_maybe; m++) {
 		struct item *it = &w->item[w->maybe[m]];
 		bool append = it->kind == CHP_HISTORY_APPEND;
 
-		if ((append || it->kind == CHP_HISTORY_PREPEND) && it->len <= len && it->len > 0 &&
-		    memcmp(append ? value + (len - it->len) : value, it->value, it->len) == 0)
+		if ((append || it->kind == CHP_HISTORY_PREPEND) && it->len <= len &&
+		    memcmp(append ? value + (len - it->len) : value, it->value, it->len) == 0) {
 			it->wanted = by;
+			add_source(s, it, orphan);
+		}
 	}
 }
 
-/* Find out what values certain items need that maybes may have written. Only a guess for the order of trying. */
+/*
+ * Find out which maybes can have written the orphans, and guess from that and from the values that
+ * musts have met what a maybe is best kept for.
+ */
 static void
-find_wanted(const struct search *s, const struct deeds *d)
+find_wanted(struct search *s, const struct deeds *d)
 {
 	const struct work *w = s->w;
 	char digits[DIGITS_BYTES];
@@ -1205,32 +1283,36 @@ find_wanted(const struct search *s, const struct deeds *d)
 		if (it->role != ROLE_MUST)
 			continue;
 		if (it->has_number) {
-			uint64_t v = it->kind == CHP_HISTORY_INCR ? it->number - it->arg : it->number + it->arg;
+			uint64_t v = it->kind == CHP_HISTORY_INCR ? it->number - it->arg
+								  : it->number + it->arg;
 			int len = snprintf(digits, sizeof(digits), "%" PRIu64, v);
 
-			mark_wanted(d, (const uint8_t *)digits, (uint32_t)len, i);
+			mark_wanted(s, d, (const uint8_t *)digits, (uint32_t)len, i, NONE);
 		}
 		if (get == NULL || get->len < it->len)
 			continue;
 		if (it->kind == CHP_HISTORY_APPEND)
-			mark_wanted(d, get->value, get->len - it->len, i);
+			mark_wanted(s, d, get->value, get->len - it->len, i, NONE);
 		if (it->kind == CHP_HISTORY_PREPEND)
-			mark_wanted(d, get->value + it->len, get->len - it->len, i);
+			mark_wanted(s, d, get->value + it->len, get->len - it->len, i, NONE);
 	}
 	for (uint32_t k = 0; k < s->n_orphans; k++) {
 		uint32_t i = w->version[s->orphan[k]].get;
 
 		if (i == NONE)
 			continue;
-		mark_wanted(d, w->item[i].value, w->item[i].len, i);
+		mark_wanted(s, d, w->item[i].value, w->item[i].len, i, s->orphan[k]);
 		if ((uint64_t)s->n_orphans * w->n_maybe < WANTED_PARTS_MAX)
-			mark_wanted_parts(w, w->item[i].value, w->item[i].len, i);
+			mark_wanted_parts(s, w->item[i].value, w->item[i].len, i, s->orphan[k]);
+		else
+			s->counted = false;
 	}
 }
 
 /*
- * Maybes that do the same are exchangeable, and the one invoked first can stand wherever another can: only
- * that one is tried. Items lie in order of invocation, so among equal ones addresses give that order.
+ * Maybes that do the same are exchangeable, and the one invoked first can stand wherever another
+ * can: only that one is tried. Items lie in order of invocation, so among equal ones addresses give
+ * that order.
  */
 static int
 compare_maybes(struct search *s)
@@ -1251,57 +1333,109 @@ compare_maybes(struct search *s)
 	return 0;
 }
 
+/* Take the arrays of a search; false: no memory. */
+static bool
+take_arrays(struct search *s)
+{
+	struct work *w = s->w;
+	size_t n = w->n;
+
+	s->n_words = (w->n_maybe + 63u) / 64;
+	s->sources_max = 2 * w->n + 64;
+	s->next = work_take(w, 2 * n + 1, sizeof(*s->next));
+	s->prev = work_take(w, 2 * n + 1, sizeof(*s->prev));
+	s->maybe_next = work_take(w, (size_t)w->n_maybe + 1, sizeof(*s->maybe_next));
+	s->maybe_prev = work_take(w, (size_t)w->n_maybe + 1, sizeof(*s->maybe_prev));
+	s->maybe_at = work_take(w, n, sizeof(*s->maybe_at));
+	s->placed = work_take(w, n, sizeof(*s->placed));
+	s->order = work_take(w, n, sizeof(*s->order));
+	s->left = work_take(w, w->n_versions, sizeof(*s->left));
+	s->done = work_take(w, w->n_versions, sizeof(*s->done));
+	s->orphan = work_take(w, w->n_versions, sizeof(*s->orphan));
+	s->n_writers = work_take(w, w->n_versions, sizeof(*s->n_writers));
+	s->source = work_take(w, s->sources_max, sizeof(*s->source));
+	s->maybes = work_take(w, s->n_words, sizeof(*s->maybes));
+	s->ret = work_take(w, n, sizeof(*s->ret));
+	s->frame = work_take(w, n + 1, sizeof(*s->frame));
+	return s->next != NULL && s->prev != NULL && s->maybe_next != NULL &&
+	       s->maybe_prev != NULL && s->maybe_at != NULL && s->placed != NULL &&
+	       s->order != NULL && s->left != NULL && s->done != NULL && s->orphan != NULL &&
+	       s->n_writers != NULL && s->source != NULL && s->maybes != NULL && s->ret != NULL &&
+	       s->frame != NULL;
+}
+
 static int
 search_init(struct search *s, struct work *w, const struct chp_linear_limits *lim)
 {
-	size_t n = w->n;
-
-	*s = (struct search){ .w = w, .lim = lim, .stop_at = NONE };
-	s->next = work_take(w, 2 * n + 1, sizeof(uint32_t));
-	s->prev = work_take(w, 2 * n + 1, sizeof(uint32_t));
-	s->maybe_next = work_take(w, (size_t)w->n_maybe + 1, sizeof(uint32_t));
-	s->maybe_prev = work_take(w, (size_t)w->n_maybe + 1, sizeof(uint32_t));
-	s->maybe_at = work_take(w, n, sizeof(uint32_t));
-	s->placed = work_take(w, n, sizeof(bool));
-	s->order = work_take(w, n, sizeof(uint32_t));
-	s->left = work_take(w, w->n_versions, sizeof(uint32_t));
-	s->done = work_take(w, w->n_versions, sizeof(uint32_t));
-	s->orphan = work_take(w, w->n_versions, sizeof(uint32_t));
-	s->frame = work_take(w, n + 1, sizeof(*s->frame));
-	s->n_words = (w->n_maybe + 63u) / 64;
-	s->maybes = work_take(w, s->n_words, sizeof(*s->maybes));
-	if (s->next == NULL || s->prev == NULL || s->maybe_next == NULL || s->maybe_prev == NULL ||
-	    s->maybe_at == NULL || s->placed == NULL || s->order == NULL || s->left == NULL ||
-	    s->done == NULL || s->orphan == NULL || s->frame == NULL || s->maybes == NULL)
+	*s = (struct search){
+		.w = w, .lim = lim, .stop_at = NONE, .counted = w->n_unversioned == 0
+	};
+	if (!take_arrays(s))
 		return -ENOMEM;
-	for (size_t i = 0; i < n; i++)
-		w->item[i].hash = chp_history_hash(w->item[i].len == 0 ? "" : (const char *)w->item[i].value,
-						   w->item[i].len);
+	for (uint32_t i = 0; i < w->n; i++) {
+		struct item *it = &w->item[i];
+
+		it->hash = chp_history_hash(it->len == 0 ? "" : (const char *)it->value, it->len);
+		if (it->role == ROLE_MAYBE && it->kind >= CHP_HISTORY_INCR)
+			s->wraps |= it->arg > (UINT64_MAX >> 1) / w->n_maybe;
+	}
 	for (uint32_t v = 0; v < w->n_versions; v++) {
-		if (w->version[v].writer == NONE)
-			s->orphan[s->n_orphans++] = v;
+		if (w->version[v].writer != NONE)
+			continue;
+		s->orphan[s->n_orphans++] = v;
+		s->n_soft += w->version[v].needed == 0;
 	}
 	return compare_maybes(s);
 }
 
-/* Where maybes like this one are counted while they are not placed. */
-static uint32_t *
-maybe_count(struct search *s, const struct item *it)
+static bool
+is_digits(const uint8_t *p, uint32_t len)
 {
-	if (it->kind == CHP_HISTORY_APPEND || it->kind == CHP_HISTORY_PREPEND)
-		return &s->n_concat;
-	if (it->kind == CHP_HISTORY_REPLACE)
-		return &s->n_replace;
-	return it->kind >= CHP_HISTORY_INCR ? &s->n_arith : &s->n_others;
+	for (uint32_t i = 0; i < len; i++) {
+		if (p[i] < '0' || p[i] > '9')
+			return false;
+	}
+	return true;
+}
+
+/* Count a maybe as not placed, or no longer. */
+static void
+count_maybe(struct search *s, uint32_t i, bool more)
+{
+	const struct item *it = &s->w->item[i];
+	uint32_t one = more ? 1 : UINT32_MAX;
+
+	switch (it->kind) {
+	case CHP_HISTORY_REPLACE:
+		s->n_replace += one;
+		break;
+	case CHP_HISTORY_APPEND:
+	case CHP_HISTORY_PREPEND:
+		s->n_concat += one;
+		if (is_digits(it->value, it->len))
+			s->n_digits += one;
+		break;
+	case CHP_HISTORY_INCR:
+	case CHP_HISTORY_DECR:
+		s->n_arith += one;
+		if (!s->wraps)
+			s->sum[it->kind == CHP_HISTORY_DECR] += more ? it->arg : -it->arg;
+		break;
+	default:
+		break;
+	}
+	for (uint32_t k = it->sources; k != NONE; k = s->source[k].next)
+		s->n_writers[s->source[k].orphan] += one;
 }
 
 /* Back to nothing placed. */
-static int
+static void
 search_rewind(struct search *s)
 {
-	struct work *w = s->w;
+	const struct work *w = s->w;
 
 	memset(s->placed, 0, w->n * sizeof(*s->placed));
+	memset(s->n_writers, 0, w->n_versions * sizeof(*s->n_writers));
 	memset(s->done, 0, w->n_versions * sizeof(*s->done));
 	for (uint32_t v = 0; v < w->n_versions; v++)
 		s->left[v] = w->version[v].needed;
@@ -1314,13 +1448,14 @@ search_rewind(struct search *s)
 	memset(s->maybes, 0, s->n_words * sizeof(*s->maybes));
 	s->n_placed = s->n_certain = s->depth = s->best = 0;
 	s->set_lo = s->set_hi = 0;
-	s->n_concat = s->n_arith = s->n_replace = s->n_others = 0;
+	s->n_concat = s->n_arith = s->n_digits = s->n_replace = 0;
+	s->sum[0] = s->sum[1] = 0;
 	for (uint32_t m = 0; m < w->n_maybe; m++)
-		*maybe_count(s, &w->item[w->maybe[m]]) += 1;
+		count_maybe(s, w->maybe[m], true);
 	s->states = s->bytes = s->memo_n = s->memo_keys = 0;
 	if (w->memo_slot != NULL)
 		memset(w->memo_slot, 0, w->memo_slots * sizeof(*w->memo_slot));
-	return build_ring(s);
+	build_ring(s);
 }
 
 /* Free the values of all frames, and a memo that is too large to keep for every key. */
@@ -1354,7 +1489,7 @@ toggle_maybe(struct search *s, uint32_t i)
 
 	s->placed[i] = !s->placed[i];
 	s->maybes[bit / 64] ^= UINT64_C(1) << bit % 64;
-	*maybe_count(s, &s->w->item[i]) += s->placed[i] ? UINT32_MAX : 1; /* one less or one more */
+	count_maybe(s, i, !s->placed[i]);
 }
 
 static void
@@ -1400,8 +1535,8 @@ take_back_item(struct search *s)
 }
 
 /*
- * Place all sights that fit the new state and may come next. They change nothing, so a way that places
- * them later exists only if one that places them now does.
+ * Place all sights that fit the new state and may come next. They change nothing, so a way that
+ * places them later exists only if one that places them now does.
  */
 static void
 put_sights(struct search *s, struct frame *f)
@@ -1489,10 +1624,10 @@ is_subset(const uint64_t *a, const uint64_t *b, size_t n)
 }
 
 /*
- * Remember a configuration: 1 it is new, 0 there is nothing new to find from it, -ENOMEM. That is so when
- * one was visited with the same certain items placed, in the same state, and with the same or fewer maybes:
- * maybes need not be placed, so what follows here can follow there as well. Without this each maybe
- * that changes nothing for long would double the work.
+ * Remember a configuration: 1 it is new, 0 there is nothing new to find from it, -ENOMEM. That is
+ * so when one was visited with the same certain items placed, in the same state, and with the same
+ * or fewer maybes: maybes need not be placed, so what follows here can follow there as well.
+ * Without this each maybe that changes nothing for long would double the work.
  */
 static int
 memo_add(struct search *s, const struct frame *f)
@@ -1508,7 +1643,8 @@ memo_add(struct search *s, const struct frame *f)
 
 	if (memo_grow(s, stride) != 0)
 		return -ENOMEM;
-	for (i = (size_t)lo & (w->memo_slots - 1); w->memo_slot[i] != 0; i = (i + 1) & (w->memo_slots - 1)) {
+	for (i = (size_t)lo & (w->memo_slots - 1); w->memo_slot[i] != 0;
+	     i = (i + 1) & (w->memo_slots - 1)) {
 		e = &w->memo[(w->memo_slot[i] - 1) * stride];
 		if (e[0] == lo && e[1] == hi) {
 			next = w->memo_slot[i];
@@ -1533,8 +1669,9 @@ memo_add(struct search *s, const struct frame *f)
 }
 
 /*
- * A maybe that the next mutation wipes out before anybody saw it need not have taken effect: the way
- * without it is as good. The same holds for one that only revived the key for another maybe to delete.
+ * A maybe that the next mutation wipes out before anybody saw it need not have taken effect: the
+ * way without it is as good. The same holds for one that only revived the key for another maybe to
+ * delete.
  */
 static bool
 wipes_out(const struct frame *f, const struct item *it)
@@ -1573,6 +1710,33 @@ is_wanted(const struct search *s, uint32_t i)
 	return by != NONE && !s->placed[by];
 }
 
+/* Whether an orphan can be the version that is written next. */
+static bool
+orphan_may_come(const struct search *s, const struct frame *f, uint32_t v)
+{
+	const struct work *w = s->w;
+
+	if (s->done[v] > 0 || f->s.version == v)
+		return false;
+	if (!s->ordered)
+		return true;
+	if (f->chain < w->n_chain && v == w->chain[f->chain])
+		return true;
+	return w->version[v].needed == 0 && v + 1 > f->last &&
+	       (f->chain == w->n_chain || v < w->chain[f->chain]);
+}
+
+/* Whether some orphan can be the version that is written next; errs on yes. */
+static bool
+orphans_may_come(const struct search *s, const struct frame *f)
+{
+	const struct work *w = s->w;
+
+	if (!s->ordered || s->n_soft > 0)
+		return s->n_orphans > 0;
+	return f->chain < w->n_chain && w->version[w->chain[f->chain]].writer == NONE;
+}
+
 /* Set f->item to the next candidate; false when there is none left. */
 static bool
 next_item(struct search *s, struct frame *f)
@@ -1590,13 +1754,14 @@ next_item(struct search *s, struct frame *f)
 		}
 	}
 	if (f->phase == PHASE_MUST) {
-		while ((!s->ordered || w->n_unversioned > 0) && is_call(f->cursor = s->next[f->cursor])) {
+		while ((!s->ordered || w->n_unversioned > 0) &&
+		       is_call(f->cursor = s->next[f->cursor])) {
 			f->item = node_item(f->cursor);
 			if (w->item[f->item].role == ROLE_MUST && may_come_next(s, f, f->item) &&
 			    (!s->ordered || w->item[f->item].version == 0))
 				return true;
 		}
-		f->phase = PHASE_MAYBE;
+		f->phase = orphans_may_come(s, f) ? PHASE_ORPHAN : PHASE_MAYBE;
 		f->cursor = 0;
 	}
 	/* Newest first: what took effect did so soon, as a rule, and the oldest never. */
@@ -1607,7 +1772,8 @@ next_item(struct search *s, struct frame *f)
 			f->phase++;
 			f->cursor = 0;
 		} else if (may_come_next(s, f, f->item) &&
-			   (f->phase == PHASE_MAYBE || is_wanted(s, f->item))) {
+			   (f->phase == PHASE_ORPHAN ||
+			    is_wanted(s, f->item) == (f->phase == PHASE_WANTED))) {
 			return true;
 		}
 	}
@@ -1615,23 +1781,33 @@ next_item(struct search *s, struct frame *f)
 	return false;
 }
 
-/* Whether an orphan can be the version that is written next. */
-static bool
-orphan_may_come(const struct search *s, const struct frame *f, uint32_t v)
+/* The next orphan, from f->bind on, that the item in hand may write; NONE. */
+static uint32_t
+next_orphan(const struct search *s, struct frame *f)
 {
 	const struct work *w = s->w;
 
-	if (s->done[v] > 0 || f->s.version == v)
-		return false;
-	if (!s->ordered)
-		return true;
-	if (f->chain < w->n_chain && v == w->chain[f->chain])
-		return true;
-	return w->version[v].needed == 0 && v + 1 > f->last &&
-	       (f->chain == w->n_chain || v < w->chain[f->chain]);
+	if (w->item[f->item].kind == CHP_HISTORY_DELETE || !orphans_may_come(s, f))
+		return NONE;
+	/* Without soft ones the chain says which it is. */
+	if (s->ordered && s->n_soft == 0) {
+		uint32_t v = w->chain[f->chain];
+
+		return f->bind++ == 0 && orphan_may_come(s, f, v) ? v : NONE;
+	}
+	while (f->bind < s->n_orphans) {
+		uint32_t v = s->orphan[f->bind++];
+
+		if (orphan_may_come(s, f, v))
+			return v;
+	}
+	return NONE;
 }
 
-/* A version that others still have to see may only be overwritten by the cas that is the last to see it. */
+/*
+ * A version that others still have to see may only be overwritten by the cas that is the last to
+ * see it.
+ */
 static bool
 may_be_overwritten(const struct search *s, const struct frame *f)
 {
@@ -1654,30 +1830,17 @@ next_choice(struct search *s, struct frame *f, uint32_t *version)
 	if (f->s.version != NONE && !may_be_overwritten(s, f))
 		return false;
 	for (;;) {
-		const struct item *it;
-
 		if (f->item == NONE && !next_item(s, f))
 			return false;
-		it = &w->item[f->item];
-		if (it->writes != NONE) {
-			*version = it->writes;
-			if (f->bind++ == 0)
+		*version = w->item[f->item].writes;
+		if (*version != NONE && f->bind++ == 0)
+			return true;
+		if (*version == NONE && f->bind != BIND_END) {
+			if (f->phase <= PHASE_ORPHAN && (*version = next_orphan(s, f)) != NONE)
 				return true;
-		} else {
-			if ((it->kind == CHP_HISTORY_DELETE || f->phase == PHASE_WANTED) &&
-			    f->bind < s->n_orphans)
-				f->bind = s->n_orphans;
-			while (f->bind < s->n_orphans && !orphan_may_come(s, f, s->orphan[f->bind]))
-				f->bind++;
-			if (f->bind < s->n_orphans) {
-				*version = s->orphan[f->bind++];
+			f->bind = BIND_END;
+			if (f->phase != PHASE_ORPHAN)
 				return true;
-			}
-			if (f->bind++ == s->n_orphans &&
-			    !(f->phase == PHASE_MAYBE && is_wanted(s, f->item))) {
-				*version = NONE;
-				return true;
-			}
 		}
 		f->item = NONE;
 	}
@@ -1698,14 +1861,19 @@ enter_state(struct search *s, const struct frame *f, const struct item *it, uint
 		return 0;
 	if (!mutate(&f->s, it, &o))
 		return 0;
-	/* Only an orphan: with a writer the get itself does not fit then, and the report names it. */
-	if (version != NONE && w->version[version].writer == NONE && w->version[version].get != NONE) {
+	/*
+	 * Only an orphan: with a writer the get itself does not fit then, and the report names it.
+	 */
+	if (version != NONE && w->version[version].writer == NONE &&
+	    w->version[version].get != NONE) {
 		get = &w->item[w->version[version].get];
 		if (!outcome_is(&o, get->value, get->len))
 			return 0;
 	}
 	len = (size_t)o.a_len + o.b_len;
-	*to = (struct frame){ .s = { .value = o.a, .len = (uint32_t)len, .version = version, .exists = o.exists } };
+	*to = (struct frame){
+		.s = { .value = o.a, .len = (uint32_t)len, .version = version, .exists = o.exists }
+	};
 	if (outcome_is_plain(&o)) {
 		to->s.hash = o.a == f->s.value && o.a_len == f->s.len ? f->s.hash : it->hash;
 		return 1;
@@ -1723,16 +1891,6 @@ enter_state(struct search *s, const struct frame *f, const struct item *it, uint
 }
 
 static bool
-is_digits(const struct state *s)
-{
-	for (uint32_t i = 0; i < s->len; i++) {
-		if (s->value[i] < '0' || s->value[i] > '9')
-			return false;
-	}
-	return true;
-}
-
-static bool
 is_within(const struct state *s, const uint8_t *p, uint32_t len)
 {
 	for (uint32_t i = 0; s->len <= len && i <= len - s->len; i++) {
@@ -1742,20 +1900,71 @@ is_within(const struct state *s, const uint8_t *p, uint32_t len)
 	return false;
 }
 
-/* Whether maybes that are left can turn the value into another without overwriting it. Errs on yes. */
+/* Whether incrs and decrs that are left can lead from v to a number from lo to hi. */
+static bool
+arith_reaches(const struct search *s, uint64_t v, uint64_t lo, uint64_t hi)
+{
+	if (s->wraps || v + s->sum[0] < v)
+		return true;
+	return v + s->sum[0] >= lo && v - (s->sum[1] < v ? s->sum[1] : v) <= hi;
+}
+
+/* Whether they can lead to some number that stands in a text. */
+static bool
+arith_reaches_part(const struct search *s, uint64_t v, const uint8_t *p, uint32_t len)
+{
+	for (uint32_t i = 0; i < len; i++) {
+		for (uint32_t n = 1; n <= 20 && n <= len - i; n++) {
+			uint64_t part;
+
+			if (!parse_number(p + i, n, &part))
+				break;
+			if (arith_reaches(s, v, part, part))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Whether arithmetic, with or without appends and prepends, can turn the value into another. Errs
+ * on yes.
+ */
+static bool
+arith_can_help(const struct search *s, const struct state *st, const uint8_t *p, uint32_t len,
+	       bool concat)
+{
+	uint64_t v;
+	uint64_t want;
+
+	if (s->n_arith == 0 || !is_digits(st->value, st->len))
+		return false;
+	if (s->n_digits > 0)
+		return true;
+	if (!parse_number(st->value, st->len, &v))
+		return false;
+	if (parse_number(p, len, &want) && arith_reaches(s, v, want, want))
+		return true;
+	return concat && arith_reaches_part(s, v, p, len);
+}
+
+/*
+ * Whether maybes that are left can turn the value into another without overwriting it. Errs on yes.
+ */
 static bool
 can_become(const struct search *s, const struct state *st, const uint8_t *p, uint32_t len)
 {
 	if (st->len == len && memcmp(st->value, p, len) == 0)
 		return true;
-	return (s->n_arith > 0 && is_digits(st)) || (s->n_concat > 0 && is_within(st, p, len));
+	return (s->n_concat > 0 && is_within(st, p, len)) ||
+	       arith_can_help(s, st, p, len, s->n_concat > 0);
 }
 
 /* The same with certain appends and prepends on the way. */
 static bool
 can_lead_to(const struct search *s, const struct state *st, const uint8_t *p, uint32_t len)
 {
-	return is_within(st, p, len) || (s->n_arith > 0 && is_digits(st));
+	return is_within(st, p, len) || (s->n_arith > 0 && is_digits(st->value, st->len));
 }
 
 /* What becomes of a value that a maybe leaves behind. */
@@ -1765,22 +1974,41 @@ enum fate {
 	FATE_FITS,  /* it may be what was seen */
 };
 
-/* Whether a sight that looks at the value without naming a version may see this one until a moment. */
+/*
+ * Whether a value that is no number may come of this state and not of the one before. What is
+ * appended to this one could be appended to that; only where all that is left to append are digits,
+ * nothing is sure.
+ */
 static bool
-deep_sight_until(const struct search *s, const struct state *st, uint64_t t)
+can_become_text(const struct search *s, const struct frame *f, const struct state *st)
+{
+	if (!state_is_number(st))
+		return true;
+	return s->n_concat > 0 && (!f->s.exists || s->n_concat == s->n_digits);
+}
+
+/*
+ * Whether a sight that looks at the value without naming a version may see this one until a moment.
+ */
+static bool
+deep_sight_until(const struct search *s, const struct frame *f, const struct state *st, uint64_t t)
 {
 	const struct work *w = s->w;
 	uint32_t node = w->n_deep == 0 ? 0 : s->next[0];
+	uint32_t scanned = 0;
 
 	for (; node != 0; node = s->next[node]) {
 		const struct item *it = &w->item[node_item(node)];
 
+		if (++scanned > SCAN_MAX)
+			return true;
 		if ((is_call(node) ? it->inv : it->ret) > t)
 			return false;
-		if (!is_call(node) || it->role != ROLE_SIGHT || it->sees != NONE ||
-		    (it->sight != SIGHT_NOT_NUMBER && it->sight != SIGHT_VALUE))
+		if (!is_call(node) || it->role != ROLE_SIGHT || it->sees != NONE)
 			continue;
-		if (it->sight == SIGHT_NOT_NUMBER || can_lead_to(s, st, it->value, it->len))
+		if (it->sight == SIGHT_NOT_NUMBER && can_become_text(s, f, st))
+			return true;
+		if (it->sight == SIGHT_VALUE && can_lead_to(s, st, it->value, it->len))
 			return true;
 	}
 	return false;
@@ -1790,21 +2018,25 @@ deep_sight_until(const struct search *s, const struct state *st, uint64_t t)
 static enum fate
 fate_of_number(const struct search *s, const struct state *st, const struct item *it)
 {
+	uint64_t lo = it->kind == CHP_HISTORY_INCR ? it->number - it->arg : it->number + it->arg;
+	uint64_t hi = lo;
 	uint64_t v;
 
-	if (!is_digits(st))
+	if (!is_digits(st->value, st->len))
 		return FATE_WRONG;
-	if (!it->has_number || s->n_arith > 0 || s->n_concat > 0)
+	if (!it->has_number || s->n_digits > 0)
 		return FATE_FITS;
 	if (!parse_number(st->value, st->len, &v))
 		return FATE_WRONG;
-	v = it->kind == CHP_HISTORY_INCR ? v + it->arg : v - (it->arg < v ? it->arg : v);
-	return v == it->number ? FATE_FITS : FATE_WRONG;
+	if (it->kind == CHP_HISTORY_DECR && it->number == 0)
+		lo = 0;
+	return arith_reaches(s, v, lo, hi) ? FATE_FITS : FATE_WRONG;
 }
 
 /* The fate of a value before an append or prepend that a get saw the result of. */
 static enum fate
-fate_before_get(const struct search *s, const struct state *st, const struct item *it, const struct item *get)
+fate_before_get(const struct search *s, const struct state *st, const struct item *it,
+		const struct item *get)
 {
 	const uint8_t *p = get->value;
 	uint32_t len;
@@ -1820,8 +2052,8 @@ fate_before_get(const struct search *s, const struct state *st, const struct ite
 }
 
 /*
- * The fate of the value in a state when `first` writes the next version of the chain. It passes through
- * appends, prepends, incrs and decrs until somebody sees it or something overwrites it.
+ * The fate of the value in a state when `first` writes the next version of the chain. It passes
+ * through appends, prepends, incrs and decrs until somebody sees it or something overwrites it.
  */
 static enum fate
 fate_of_value(const struct search *s, const struct frame *f, uint32_t first, const struct state *st)
@@ -1834,24 +2066,27 @@ fate_of_value(const struct search *s, const struct frame *f, uint32_t first, con
 		uint32_t i = k == f->chain ? first : v->writer;
 		const struct item *it = i == NONE ? NULL : &w->item[i];
 
-		if (it == NULL || (it->kind >= CHP_HISTORY_APPEND && v->seen_deep))
+		if (it == NULL || (it->kind >= CHP_HISTORY_APPEND && v->seen_deep) ||
+		    k - f->chain > SCAN_MAX)
 			return FATE_FITS;
 		if (k == f->chain && it->kind >= CHP_HISTORY_INCR)
 			return fate_of_number(s, st, it);
 		if (k == f->chain && it->kind >= CHP_HISTORY_APPEND && get != NULL)
 			return fate_before_get(s, st, it, get);
-		if (it->kind >= CHP_HISTORY_INCR ? is_digits(st)
+		if (it->kind >= CHP_HISTORY_INCR ? is_digits(st->value, st->len)
 						 : get != NULL && it->kind >= CHP_HISTORY_APPEND &&
 							   can_lead_to(s, st, get->value, get->len))
 			return FATE_FITS;
 		/* Later mutations have to meet another value, so this one is overwritten before. */
 		if (it->kind >= CHP_HISTORY_INCR || it->kind < CHP_HISTORY_APPEND || get != NULL)
-			return deep_sight_until(s, st, it->ret) ? FATE_FITS : FATE_FREE;
+			return deep_sight_until(s, f, st, it->ret) ? FATE_FITS : FATE_FREE;
 	}
-	return deep_sight_until(s, st, NEVER) ? FATE_FITS : FATE_FREE;
+	return deep_sight_until(s, f, st, NEVER) ? FATE_FITS : FATE_FREE;
 }
 
-/* Whether a maybe that left state `to` can be of use to the operation that writes the next version. */
+/*
+ * Whether a maybe that left state `to` can be of use to the operation that writes the next version.
+ */
 static bool
 helps_writer(const struct search *s, const struct frame *f, uint32_t i, const struct state *to)
 {
@@ -1874,38 +2109,81 @@ helps_writer(const struct search *s, const struct frame *f, uint32_t i, const st
 }
 
 /*
- * Whether a maybe is of any use that has just led from frame f to state `to` under a version that nobody
- * names, and was not seen at once. What is of no use can be left out, and without this rule all subsets
- * of the maybes would be tried wherever the search is stuck. Errs on yes. Only for searches by version:
- * there the next mutation with a known outcome is known. A delete is always kept; it can make room for an
- * add.
+ * Whether a value that a maybe leaves is of use to the next mutation with a known version, or to a
+ * sight.
  */
 static bool
-maybe_helps(const struct search *s, const struct frame *f, const struct state *to)
+value_helps(const struct search *s, const struct frame *f, const struct state *to)
 {
 	const struct work *w = s->w;
-	const struct version *v;
+	const struct version *v = f->chain < w->n_chain ? &w->version[w->chain[f->chain]] : NULL;
 	uint64_t until = NEVER;
+	uint32_t scanned = 0;
 
-	if (!s->ordered || w->n_unversioned > 0 || !to->exists)
-		return true;
-	/* What revived the key lets a replace overwrite it. */
-	if (!f->s.exists && s->n_replace > 0)
-		return true;
-	v = f->chain < w->n_chain ? &w->version[w->chain[f->chain]] : NULL;
 	if (v != NULL && v->writer != NONE) {
 		if (helps_writer(s, f, v->writer, to))
 			return true;
 		until = w->item[v->writer].ret;
 	} else if (v != NULL) {
 		for (uint32_t m = s->maybe_next[0]; m != 0; m = s->maybe_next[m]) {
-			if (helps_writer(s, f, w->maybe[m - 1], to))
+			if (++scanned > SCAN_MAX || helps_writer(s, f, w->maybe[m - 1], to))
 				return true;
 		}
 		if (v->seer != NONE)
 			until = w->item[v->seer].ret;
 	}
-	return deep_sight_until(s, to, until);
+	return deep_sight_until(s, f, to, until);
+}
+
+/*
+ * Whether a maybe is of any use that has just led from frame f to state `to` under a version that
+ * nobody names, and was not seen at once. What is of no use can be left out, and without this rule
+ * all subsets of the maybes would be tried wherever the search is stuck. Errs on yes. Only for
+ * searches by version: there the next mutation with a known outcome is known. A delete is always
+ * kept; it can make room for an add.
+ */
+static bool
+maybe_helps(const struct search *s, const struct frame *f, const struct state *to)
+{
+	const struct work *w = s->w;
+
+	if (!s->ordered || w->n_unversioned > 0 || !to->exists || value_helps(s, f, to))
+		return true;
+	if (f->s.exists || s->n_replace == 0)
+		return false;
+	/* What revived the key lets a replace overwrite it. */
+	for (uint32_t m = s->maybe_next[0]; m != 0; m = s->maybe_next[m]) {
+		const struct item *it = &w->item[w->maybe[m - 1]];
+		struct state st = {
+			.value = it->value, .len = it->len, .version = NONE, .exists = true
+		};
+
+		if (it->kind == CHP_HISTORY_REPLACE && value_helps(s, f, &st))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether all orphans that this maybe can have written and did not can still be written by others.
+ */
+static bool
+sources_remain(const struct search *s, const struct frame *to, uint32_t i)
+{
+	const struct work *w = s->w;
+
+	if (!s->counted)
+		return true;
+	for (uint32_t k = w->item[i].sources; k != NONE; k = s->source[k].next) {
+		uint32_t v = s->source[k].orphan;
+		const struct item *get = &w->item[w->version[v].get];
+		struct state st = { .value = get->value, .len = get->len, .exists = true };
+
+		if (s->done[v] == 0 && to->s.version != v && s->n_writers[v] == 0 &&
+		    !(s->n_arith > 0 && state_is_number(&st)))
+			return false;
+	}
+	return true;
 }
 
 /* Try the item as the next one: push the frame it leads to. 1 pushed, 0 not, or an error. */
@@ -1915,7 +2193,6 @@ try_choice(struct search *s, struct frame *f, uint32_t i, uint32_t version)
 	const struct work *w = s->w;
 	struct frame *to = &s->frame[s->depth];
 	int rc = enter_state(s, f, &w->item[i], version, to);
-	bool hidden;
 
 	if (rc != 1)
 		return rc;
@@ -1930,17 +2207,15 @@ try_choice(struct search *s, struct frame *f, uint32_t i, uint32_t version)
 		to->last = version + 1;
 		to->chain += f->chain < w->n_chain && version == w->chain[f->chain];
 	}
-	if (to->idle && w->item[i].kind != CHP_HISTORY_DELETE && f->hidden >= s->width) {
-		s->narrow = true;
+	put_item(s, i);
+	if (w->item[i].role == ROLE_MAYBE && !sources_remain(s, to, i)) {
+		take_back_item(s);
 		free(to->owned);
 		return 0;
 	}
-	put_item(s, i);
 	put_sights(s, to);
-	hidden = w->item[i].role == ROLE_MAYBE && version == NONE;
 	rc = !to->idle || maybe_helps(s, f, &to->s) ? memo_add(s, to) : 0;
 	if (rc == 1) {
-		f->hidden += hidden;
 		s->depth++;
 		s->bytes += to->owned == NULL ? 0 : to->s.len;
 		return 1;
@@ -1969,10 +2244,9 @@ search_run(struct search *s)
 	struct work *w = s->w;
 	struct frame *f = &s->frame[0];
 	uint32_t n_certain = w->n - w->n_maybe;
-	int rc = search_rewind(s);
+	int rc;
 
-	if (rc != 0)
-		return rc;
+	search_rewind(s);
 	*f = (struct frame){ .s = { .version = NONE }, .item = NONE };
 	s->depth = 1;
 	put_sights(s, f);
@@ -1985,15 +2259,15 @@ search_run(struct search *s)
 			return FOUND_ORDER;
 		if (s->n_certain == s->stop_at)
 			return FOUND_STOP;
-		if (s->states >= s->states_max || s->bytes + memo_bytes(s) > s->lim->bytes_max)
+		if (s->memo_n == UINT32_MAX || s->bytes + memo_bytes(s) > s->lim->bytes_max)
 			return FOUND_LIMIT;
 		rc = 0;
 		while (rc == 0) {
 			f = &s->frame[s->depth - 1];
 			if (next_choice(s, f, &version)) {
-				rc = try_choice(s, f, f->item, version);
-				if (++s->states >= s->states_max && rc == 0)
+				if (s->states++ == s->states_max)
 					return FOUND_LIMIT;
+				rc = try_choice(s, f, f->item, version);
 			} else {
 				pop_frame(s);
 				if (s->depth == 0)
@@ -2005,7 +2279,7 @@ search_run(struct search *s)
 	}
 }
 
-/* --- report ---------------------------------------------------------------------------------------- */
+/* --- report ----------------------------------------------------------------------------------- */
 
 struct text {
 	char *p;
@@ -2100,14 +2374,18 @@ say_line(struct text *t, const struct work *w, uint32_t i, uint64_t base, bool c
 	say(t, "\n");
 }
 
-/* The must above a version that completed first; NONE. What begins later should not see that version. */
+/*
+ * The must above a version that completed first; NONE. What begins later should not see that
+ * version.
+ */
 static uint32_t
 find_newer(const struct work *w, uint32_t version)
 {
 	uint32_t newer = NONE;
 
 	for (uint32_t i = 0; i < w->n; i++) {
-		if (w->item[i].role == ROLE_MUST && w->item[i].version > w->version[version].number &&
+		if (w->item[i].role == ROLE_MUST &&
+		    w->item[i].version > w->version[version].number &&
 		    (newer == NONE || w->item[i].ret < w->item[newer].ret))
 			newer = i;
 	}
@@ -2160,7 +2438,8 @@ say_order_hint(struct text *t, const struct work *w)
 			continue;
 		if (first != NONE && w->item[first].ret < w->item[i].inv) {
 			say_name(t, op_of(w, first));
-			say(t, " was complete with version %" PRIu64 " before ", w->item[first].version);
+			say(t, " was complete with version %" PRIu64 " before ",
+			    w->item[first].version);
 			say_name(t, op_of(w, i));
 			say(t, " began, which got %" PRIu64 ".\n", w->item[i].version);
 			return;
@@ -2171,8 +2450,9 @@ say_order_hint(struct text *t, const struct work *w)
 }
 
 /*
- * The item to blame at the deepest point: one that saw the present version though it began after a newer
- * one was complete, else the one that completes first of those not placed: it cannot come next.
+ * The item to blame at the deepest point: one that saw the present version though it began after a
+ * newer one was complete, else the one that completes first of those not placed: it cannot come
+ * next.
  */
 static uint32_t
 find_culprit(const struct search *s, const struct frame *f)
@@ -2232,7 +2512,9 @@ say_timeline(struct text *t, const struct search *s, uint32_t culprit)
 			base = w->item[s->order[k]].inv;
 	}
 	say(t, "Times in ns since %" PRIu64 ". Placed in this order%s:\n", base,
-	    from > 0 ? ", the last of them" : s->n_placed == 0 ? " (none)" : "");
+	    from > 0           ? ", the last of them"
+	    : s->n_placed == 0 ? " (none)"
+			       : "");
 	for (uint32_t k = from; k < s->n_placed; k++)
 		say_line(t, w, s->order[k], base, false);
 	say(t, "Not placed:\n");
@@ -2252,7 +2534,10 @@ say_timeline(struct text *t, const struct search *s, uint32_t culprit)
 	}
 }
 
-/* Say how far the search came: run it again to its deepest point, which it reaches by the same steps. */
+/*
+ * Say how far the search came: run it again to its deepest point, which it reaches by the same
+ * steps.
+ */
 static int
 explain(struct search *s, struct text *t, uint32_t *op)
 {
@@ -2269,7 +2554,8 @@ explain(struct search *s, struct text *t, uint32_t *op)
 	f = &s->frame[s->depth - 1];
 	culprit = find_culprit(s, f);
 	*op = w->item[culprit].op;
-	say(t, "After %" PRIu32 " of %" PRIu32 " certain operations the key ", s->n_certain, w->n - w->n_maybe);
+	say(t, "After %" PRIu32 " of %" PRIu32 " certain operations the key ", s->n_certain,
+	    w->n - w->n_maybe);
 	if (f->s.exists) {
 		say(t, "holds ");
 		say_bytes(t, f->s.value, f->s.len);
@@ -2287,7 +2573,7 @@ explain(struct search *s, struct text *t, uint32_t *op)
 	return 0;
 }
 
-/* --- verdict --------------------------------------------------------------------------------------- */
+/* --- verdict ---------------------------------------------------------------------------------- */
 
 /* What one key turned out to be. */
 struct judgement {
@@ -2305,24 +2591,19 @@ search_once(struct search *s, bool ordered, uint64_t states_max, struct judgemen
 	int rc;
 
 	s->ordered = ordered;
-	for (s->width = 1;; s->width = s->width < 4 ? s->width + 1 : UINT32_MAX) {
-		s->narrow = false;
-		s->states_max = s->width==UINT32_MAX? states_max:states_max/8;
-		rc = search_run(s);
-		search_end(s);
-		j->states += s->states;
-		if(getenv("DBGW"))fprintf(stderr,"width %u rc %d states %lu best %u narrow %d\n",s->width,rc,s->states,s->best,s->narrow);
-		if(rc<0||rc==FOUND_ORDER||s->width==UINT32_MAX||(rc==FOUND_NONE&&!s->narrow))return rc;
-	}
+	s->states_max = states_max;
+	rc = search_run(s);
+	search_end(s);
+	j->states += s->states;
 	return rc;
 }
 
 /* Judge by search; text gets the explanation of a violation. */
 static int
-judge_by_search(struct work *w, const struct chp_linear_limits *lim, struct judgement *j, struct text *t)
+judge_by_search(struct work *w, const struct chp_linear_limits *lim, struct judgement *j,
+		struct text *t)
 {
 	struct search s;
-	uint64_t states_max = lim->states_max;
 	uint32_t best;
 	int by_version;
 	int any;
@@ -2336,17 +2617,20 @@ judge_by_search(struct work *w, const struct chp_linear_limits *lim, struct judg
 		return by_version < 0 ? by_version : 0;
 	best = s.best;
 	/*
-	 * Without versions a second search would be the first again. Once the order by version has failed
-	 * it only tells two faults apart, which is not worth much time.
+	 * Without versions a second search would be the first again. With them it tells two faults
+	 * apart, or finds that there is no order at all where the first gave up: neither is worth
+	 * much time.
 	 */
-	if (by_version == FOUND_NONE)
-		states_max /= SECOND_SEARCH_PART;
-	any = w->n_versions == 0 ? by_version : search_once(&s, false, states_max, j);
+	any = w->n_versions == 0 ? by_version
+				 : search_once(&s, false, lim->states_max / SECOND_SEARCH_PART, j);
 	if (any < 0)
 		return any;
 	if (by_version == FOUND_LIMIT && any != FOUND_NONE) {
 		j->verdict = CHP_LINEAR_UNDECIDED;
-		say(t, "undecided after %" PRIu64 " configurations\n", j->states);
+		say(t,
+		    "undecided after %" PRIu64 " configurations; %" PRIu32 " of %" PRIu32
+		    " certain operations were placed at most\n",
+		    j->states, best, w->n - w->n_maybe);
 		return 0;
 	}
 	j->verdict = CHP_LINEAR_VIOLATION;
@@ -2410,8 +2694,8 @@ judge_key(struct work *w, const struct chp_linear_limits *lim, struct judgement 
 
 /* Count a judgement; the text of the worst and first stays. */
 static void
-report_key(struct chp_linear_report *out, uint32_t key, const struct judgement *j, const struct text *t,
-	   const struct work *w)
+report_key(struct chp_linear_report *out, uint32_t key, const struct judgement *j,
+	   const struct text *t, const struct work *w)
 {
 	struct text to = { .p = out->text, .cap = sizeof(out->text) };
 

@@ -109,8 +109,10 @@ caller_add(struct caller *c, uint8_t opcode, const char *key, const char *value,
 	c->reply[request] = (struct caller_reply){ 0 };
 	memset(at, 0, r.len);
 	memcpy(at, &r, sizeof(r));
-	memcpy(at + sizeof(r), key, key_len);
-	memcpy(at + sizeof(r) + key_len, value, value_len);
+	if (key_len > 0)
+		memcpy(at + sizeof(r), key, key_len);
+	if (value_len > 0)
+		memcpy(at + sizeof(r) + key_len, value, value_len);
 	c->payload_len += r.len;
 }
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
 # Every command and exit code of chaaparctl, and the tools around it, against real replicas.
-# shellcheck source-path=SCRIPTDIR source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
 . "$(dirname "$0")/lib.sh"
 
 up
@@ -91,7 +91,8 @@ check "of three nodes, two shards each" is_json "$out" \
 	'len(d["nodes"]) == 3 and all(len(n["shards"]) == 2 for n in d["nodes"])'
 check "nobody dropped anything" is_json "$out" \
 	'all(v == 0 for n in d["nodes"] for k, v in n["node"]["counters"].items()
-	     if k.startswith("drop_") and k not in ("drop_ip_protocol", "drop_tx_neighbour", "drop_ipv6", "drop_ether_type"))'
+	     if k.startswith("drop_")
+	     and k not in ("drop_ip_protocol", "drop_tx_neighbour", "drop_ipv6", "drop_ether_type"))'
 
 # ---- load, check
 expect 0 "load" "${ctl[@]}" load --preload --keys 200 --clients 3 --ops 3000 --history "$work/load.history"
@@ -99,7 +100,7 @@ check "a summary" has "$out" '^ *[0-9]+ operations in '
 expect 0 "check" "${ctl[@]}" check "$work/load.history"
 check "the verdict" has "$out" '^linearizable: '
 # One answer becomes a value that nobody wrote.
-python3 -S - "$work/load.history" "$work/wrong" <<'PYTHON'
+"$python" -S - "$work/load.history" "$work/wrong" <<'PYTHON'
 import json, sys
 lines = open(sys.argv[1]).read().splitlines()
 for i, line in enumerate(lines):

@@ -9,6 +9,7 @@ set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 build=${CHAAPAR_BUILD:-$root/build}
 cluster=$root/tools/cluster
+python=/usr/bin/python3 # Debian's, whatever else is in PATH
 name=$(basename "$0" .sh)
 work=$(mktemp -d "${TMPDIR:-/tmp}/chaapar-e2e-$name.XXXXXX") || exit 1
 chmod 755 "$work"
@@ -66,7 +67,7 @@ expect() {
 	local want=$1 what=$2 code
 	shift 2
 	checks=$((checks + 1))
-	timeout -k 5 60 "$@" >"$out" 2>"$err"
+	timeout --foreground -k 5 60 "$@" >"$out" 2>"$err"
 	code=$?
 	[ "$code" = "$want" ] && return
 	failures=$((failures + 1))
@@ -81,6 +82,9 @@ has_not() { ! grep -Eq -- "$2" "$1"; }
 
 # The output of the last command, without its line feed, must be this text.
 is_output() { [ "$(cat "$out")" = "$1" ] || { head -c 300 "$out" && return 1; }; }
+
+# For check: the command must fail.
+not() { ! "$@"; }
 
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
@@ -115,7 +119,7 @@ take_status() {
 # node. NAME is as in status (drop_crc), of links with a dot (links.resets); operators are those of test.
 is_count() {
 	local n
-	n=$(python3 -S - "$work/status.json" "$1" "${4:-}" <<-'PYTHON'
+	n=$("$python" -S - "$work/status.json" "$1" "${4:-}" <<-'PYTHON'
 		import json, sys
 		path, node = sys.argv[2].split("."), sys.argv[3]
 
@@ -141,7 +145,7 @@ is_count() {
 }
 
 # json FILE EXPRESSION: evaluate it with d = what the file holds.
-json() { python3 -S -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"; }
+json() { "$python" -S -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"; }
 
 # is_json FILE EXPRESSION: it must be true.
 is_json() { [ "$(json "$1" "$2")" = True ] || { cut -c 1-300 "$1" >&2 && return 1; }; }

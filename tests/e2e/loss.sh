@@ -3,7 +3,7 @@
 #
 # Real processes under loss, duplication and reordering in all directions, with every stage on an lcore of
 # its own: every answer must be linearizable, and afterwards all replicas hold the same.
-# shellcheck source-path=SCRIPTDIR source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
 . "$(dirname "$0")/lib.sh"
 
 up --lcores 4 --shards 2

@@ -3,7 +3,7 @@
 #
 # A replica's cable is pulled, shorter and longer than a link lives. Nothing may be lost or applied twice,
 # and when the cable is back, everything goes on.
-# shellcheck source-path=SCRIPTDIR source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
 . "$(dirname "$0")/lib.sh"
 
 up
@@ -12,8 +12,6 @@ before=$(identity 0)$(identity 1)$(identity 2)
 	--history "$work/1.history" >"$work/1.json" 2>"$work/1.lines" &
 load=$!
 check "the load runs" wait_for 20 has "$work/1.lines" '^run .* 1\.[0-9] s'
-
-not() { ! "$@"; }
 
 # Writes that can go on: within so many seconds.
 writes() { wait_for "$1" "${ctl[@]}" --node "$2" --timeout 500 put probe value; }

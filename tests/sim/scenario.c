@@ -170,6 +170,7 @@ parse_time(struct scene *s, const char *text, uint64_t *ns)
 	char *end;
 	uint64_t n = strtoull(text, &end, 10);
 
+	*ns = 0;
 	for (uint32_t i = 0; i < CHP_ARRAY_LEN(unit); i++) {
 		if (end != text && strcmp(end, unit[i].name) == 0) {
 			*ns = n * unit[i].ns;
@@ -192,6 +193,7 @@ parse_node(struct scene *s, const char *text, uint32_t *node)
 {
 	uint64_t n;
 
+	*node = 0;
 	if (!parse_u64(s, text, &n))
 		return false;
 	if (n >= s->world.config.n_nodes)
@@ -204,6 +206,7 @@ parse_node(struct scene *s, const char *text, uint32_t *node)
 static bool
 parse_pair(struct scene *s, const char *text, uint32_t *from, uint32_t *to)
 {
+	*from = *to = 0;
 	if (!isdigit(text[0]) || text[1] != '>' || !isdigit(text[2]) || text[3] != '\0')
 		return fail(s, "\"%s\" is not a pair of nodes, as 0>1", text);
 	*from = (uint32_t)(text[0] - '0');
@@ -220,6 +223,7 @@ parse_dotted(struct scene *s, const char *text, uint64_t *a, uint64_t *b)
 	char *end;
 
 	*a = strtoull(text, &end, 10);
+	*b = 0;
 	if (end == text || *end != '.')
 		return fail(s, "\"%s\" is not two numbers, as 2.1", text);
 	return parse_u64(s, end + 1, b);
@@ -621,6 +625,7 @@ parse_config(struct scene *s, struct words *w, struct chp_shard_config *c)
 	       option_u32(s, w, "sessions", &c->sessions_max) &&
 	       option_u32(s, w, "session_window", &c->session_window) &&
 	       option_u32(s, w, "shards", &c->shards) && option_u32(s, w, "ops", &c->ops) &&
+	       option_u32(s, w, "log", &c->log_entries) &&
 	       option_time(s, w, "idle", &c->session_idle_ns) && option_time(s, w, "down", &c->link_down_ns);
 }
 
@@ -821,6 +826,7 @@ parse_some(struct scene *s, struct words *w, uint32_t *from, uint32_t *to, uint3
 {
 	uint64_t some = WAY_MAX;
 
+	*n = 0;
 	if (!parse_pair(s, w->word[1], from, to) || (w->n == 3 && !parse_u64(s, w->word[2], &some)))
 		return false;
 	*n = chp_min_u32((uint32_t)some, s->way[*from][*to].n);
@@ -1123,7 +1129,7 @@ run_command(struct scene *s, const char *line)
 
 	if (strlen(line) >= sizeof(text))
 		return fail(s, "line too long");
-	strcpy(text, line);
+	memcpy(text, line, strlen(line) + 1);
 	for (char *word = strtok_r(text, " \t\r\n", &rest); word != NULL; word = strtok_r(NULL, " \t\r\n", &rest)) {
 		if (w.n == WORDS_MAX)
 			return fail(s, "too many words");
@@ -1171,8 +1177,8 @@ show_difference(const struct script *f, uint32_t number, const char *expected, c
 		same++;
 	while (same > 0 && expected[same - 1] != '\n')
 		same--;
-	fprintf(stderr, "%s:%u: FAILED, from here on differs what the commands give:\n--- expected\n%s--- got\n%s", f->name,
-		number, expected + same, got + same);
+	fprintf(stderr, "%s:%u: FAILED, from here on differs what the commands give:\n", f->name, number);
+	fprintf(stderr, "--- expected\n%s--- got\n%s", expected + same, got + same);
 }
 
 /* One block: commands were the lines up to here. Runs them as they come. */

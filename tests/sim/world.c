@@ -107,6 +107,26 @@ draw_shard(struct sim_config *c, struct chp_random *r)
 	s->ops = ONE_OF(r, 2, 8, 64);
 }
 
+/*
+ * A profile for what plain chance finds too seldom: few keys that are deleted, forgotten and added again all
+ * the time, over slow and uneven links, so that floors differ for long.
+ */
+static void
+draw_churn(struct sim_config *c, struct chp_random *r)
+{
+	c->n_keys = ONE_OF(r, 1, 2, 3);
+	c->n_clients = SIM_CLIENTS_MAX;
+	c->delete_ppm = 700000;
+	c->depth = 1;
+	c->latency_ns_max = ONE_OF(r, 100000, 1000000, 3000000);
+	c->shard.keys_max = ONE_OF(r, 14, 20);
+	c->shard.credits = ONE_OF(r, 4, 16);
+	c->shard.session_idle_ns = 5000 * MS;
+	c->shard.log_entries = chp_pow2_up(4 * c->n_nodes * c->shard.credits);
+	c->shard.log_blocks = CHP_RECORD_BLOCKS_MAX * 3 * c->n_nodes * c->shard.credits;
+	c->shard.ops = 64;
+}
+
 void
 sim_config_draw(struct sim_config *c, const struct chp_protocol *protocol, uint64_t seed, uint32_t n_nodes)
 {
@@ -124,6 +144,8 @@ sim_config_draw(struct sim_config *c, const struct chp_protocol *protocol, uint6
 	draw_shard(c, &r);
 	c->depth = (uint32_t)chp_random_range(&r, 1, chp_min_u32(SIM_DEPTH_MAX, c->shard.session_window));
 	draw_faults(c, &r);
+	if (seed % 4 == 3)
+		draw_churn(c, &r);
 }
 
 /* ------------------------------------------------------------------ events */
@@ -588,6 +610,7 @@ sum_results(struct sim_world *w, struct sim_result *result)
 {
 	memset(result, 0, sizeof(*result));
 	result->runs = w->runs;
+	result->undecided = w->undecided;
 	result->ops = w->history.n_ops;
 	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
 		struct chp_shard_stats stats;

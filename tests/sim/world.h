@@ -113,6 +113,7 @@ struct sim_world {
 	bool healed;                   /* liveness phase: no faults, no new operations */
 	struct chp_history history;
 	uint64_t runs;
+	bool undecided;
 	char failure[512];             /* what went wrong first; empty */
 };
 
@@ -121,6 +122,7 @@ struct sim_result {
 	uint64_t ops, ok;
 	struct chp_protocol_counters protocol; /* summed over nodes */
 	uint64_t retransmits, resets;
+	bool undecided;                /* a search of the history reached its limit and found nothing wrong */
 };
 
 /** Draw a configuration from a seed. */

@@ -543,7 +543,7 @@ Test(shard, others_send_a_session_to_its_home)
 Test(shard, an_old_epochs_packet_is_acknowledged_and_discarded)
 {
 	struct cluster *c = cluster_default();
-	struct packet old, p;
+	struct packet old, p = { .len = 0 };
 
 	submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "v"));
 	cr_assert(take_packet(c, 0, 1, &old));

@@ -1,0 +1,68 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# The demo: as a whole; interrupted at several moments, from the keyboard (the whole process group) and by
+# kill; and with a replica that dies. Whatever happens, it leaves nothing behind. CHECK_LONG=1 takes the
+# demo at its full length and more moments.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
+. "$(dirname "$0")/lib.sh"
+
+export TMPDIR=$work/tmp # of the demo: whatever it leaves is found there
+mkdir "$TMPDIR"
+
+# Nobody runs the demo's replicas any more, and its directory is gone.
+nothing_left() {
+	local line
+	line=$(find "$TMPDIR" -mindepth 1 | head -n 3)
+	# The brackets keep grep's own command line out.
+	line+=$(grep -lzs "[/]${TMPDIR#/}/chaapar-demo" /proc/[0-9]*/cmdline)
+	[ -z "$line" ] || { echo "left: $line" >&2 && return 1; }
+}
+
+# Start it in a process group of its own, with signals as from a terminal.
+demo() {
+	: >"$out" # the last one's lines must not be taken for this one's
+	setsid env --default-signal=INT,TERM,HUP "$root/tools/demo" >"$out" 2>&1 &
+	pid=$!
+}
+
+short='clean  '
+long='three replicas|n1 serves|loading  |clean  |lossy  |linearizable\?'
+[ -n "${CHECK_LONG:-}" ] || export DEMO_PHASE_S=3
+seconds=$((2 * ${DEMO_PHASE_S:-10}))
+
+demo
+check "the whole demo" wait "$pid" || tail -n 20 "$out" >&2
+grep -q 'permission to make user namespaces' "$out" && skip "$(tail -n 1 "$out")"
+check "EAL's arguments" has "$out" '--vdev net_af_(xdp|packet)0,iface=data'
+check "a line a second" test "$(grep -c ' op/s .* p50 .* p99 .* retransmits ' "$out")" -ge $((seconds - 3))
+check "the verdict" has "$out" '^ *verdict: linearizable'
+check "nothing left" nothing_left
+
+# What the demo prints just before the moment at which it is interrupted.
+export DEMO_PHASE_S=3
+moments=$short
+[ -n "${CHECK_LONG:-}" ] && moments=$long
+IFS="|" read -ra moments <<<"$moments"
+for moment in "${moments[@]}"; do
+	for how in one group; do
+		demo
+		check "the demo gets to '$moment'" wait_for 60 has "$out" "$moment"
+		if [ $how = one ]; then kill -TERM "$pid"; else kill -INT -- "-$pid"; fi
+		wait "$pid"
+		code=$?
+		# At the last moment it may have been done already.
+		check "interrupted at '$moment' ($how)" test "$code" = 130 -o "$moment" = 'linearizable\?'
+		check "nothing left after '$moment' ($how)" nothing_left
+	done
+done
+
+# A replica that dies in the middle.
+demo
+check "the demo gets to work" wait_for 60 has "$out" 'clean  '
+replica=$(cut -d' ' -f1 "$TMPDIR"/chaapar-demo.*/cluster/n1.pid)
+kill -KILL "$replica"
+wait "$pid"
+check "exit code 1" test $? = 1
+check "it says which" has "$out" 'n1 .* killed'
+check "nothing left" nothing_left
