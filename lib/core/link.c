@@ -97,7 +97,7 @@ start_over(struct chp_link *l, uint64_t now_ns)
 	l->cwnd = l->config.window;
 	l->cwnd_credit = 0;
 	l->recover = 0;
-	l->rto_ns = l->config.rto_ns_min;
+	l->rto_ns = l->probe_wait_ns = l->config.rto_ns_min;
 	l->timer_ns = l->ack_at_ns = l->probe_ns = CHP_NEVER;
 	l->progress_ns = now_ns;
 	l->delivered = l->highest = 0;
@@ -306,6 +306,7 @@ chp_link_receive(struct chp_link *l, const uint8_t *data, uint32_t len, uint64_t
 	apply_ack(l, h, now_ns);
 	l->peer_grant = chp_max_u64(l->peer_grant, h->grant);
 	l->probe_ns = CHP_NEVER;
+	l->probe_wait_ns = l->rto_ns;
 	if ((h->flags & CHP_PEER_ACK_NOW) != 0)
 		ack_by(l, now_ns);
 	if (h->seq == 0) {
@@ -508,13 +509,13 @@ chp_link_transmit(struct chp_link *l, uint64_t now_ns, uint64_t epoch, uint8_t *
 			return send_packet(l, l->unsent++, now_ns, to);
 	}
 	if (l->probe_ns == CHP_NEVER && is_starved(l))
-		l->probe_ns = now_ns + l->rto_ns;
+		l->probe_ns = now_ns + l->probe_wait_ns;
 	probe = l->probe_ns <= now_ns;
 	if (!probe && l->ack_at_ns > now_ns)
 		return 0;
 	if (probe) {
-		l->rto_ns = chp_min_u64(2 * l->rto_ns, l->config.rto_ns_max);
-		l->probe_ns = now_ns + l->rto_ns;
+		l->probe_wait_ns = chp_min_u64(2 * l->probe_wait_ns, l->config.rto_ns_max);
+		l->probe_ns = now_ns + l->probe_wait_ns;
 	}
 	write_header(l, to, 0, epoch, probe ? CHP_PEER_ACK_NOW : 0);
 	l->counters.tx_acks++;

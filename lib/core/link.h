@@ -118,6 +118,7 @@ struct chp_link {
 	uint32_t ack_owed;        /* packets received since an acknowledgement was sent */
 	uint64_t ack_at_ns;       /* when an acknowledgement must go; CHP_NEVER */
 	uint64_t probe_ns;        /* when to ask for an acknowledgement of our own accord; CHP_NEVER */
+	uint64_t probe_wait_ns;   /* from the next probe to the one after: doubles until the peer is heard */
 
 	/* Credits, both directions (SAFETY 12). Cumulative, from 0 in each session. */
 	uint64_t peer_grant;      /* operations we may ever begin */

@@ -472,7 +472,8 @@ prepare_open(struct chp_shard *s, struct chp_op *op, uint64_t *id)
 	struct open_memory *memory = &s->opened[op->arg % OPENS_REMEMBERED];
 
 	op->session = 0;
-	if (op->arg != 0 && memory->nonce == op->arg) {
+	if (op->arg != 0 && memory->nonce == op->arg &&
+	    (!memory->done || chp_session_find(&s->sessions, memory->id) != NULL)) {
 		if (memory->done)
 			answer(s, op, CHP_STATUS_OK, 0, memory->id);
 		s->counters.retry_pending += !memory->done;

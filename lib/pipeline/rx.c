@@ -235,6 +235,20 @@ shard_of_request(const struct chp_pipeline *p, const uint8_t *data, uint32_t len
 			    p->cluster.shards);
 }
 
+/*
+ * A hello of a node whose cluster file differs comes to another control port if its number of shards is
+ * another one. Membership must see it all the same, to say so.
+ */
+static bool
+is_foreign_hello(const struct chp_pipeline *p, uint32_t port, const uint8_t *data, uint32_t len)
+{
+	const struct chp_prelude *prelude = (const void *)data;
+	uint8_t kind = 0;
+
+	return port <= CHP_SHARDS_MAX && chp_packet_kind_of(data, len, &kind) == CHP_PACKET_OK &&
+	       kind == CHP_PACKET_CONTROL && prelude->cluster_hash != p->cluster.hash;
+}
+
 static void
 on_datagram(struct chp_rx *s, struct rte_mbuf *m)
 {
@@ -249,6 +263,10 @@ on_datagram(struct chp_rx *s, struct rte_mbuf *m)
 	uint8_t kind = 0;
 	enum chp_packet_error e;
 
+	if (is_foreign_hello(p, port, data, len)) {
+		to_control(s, &s->urgent, m, CHP_TAG_MEMBERSHIP);
+		return;
+	}
 	if (!is_shard && !is_control && !is_any) {
 		drop(s, m, CHP_COUNT_drop_udp_port);
 		return;

@@ -119,6 +119,8 @@ struct hermes {
 	uint64_t floor;             /* counter: every forgotten version is at most this */
 	uint64_t peer_floor[CHP_NODES_MAX]; /* as announced in this view and link session */
 	uint64_t floor_known;       /* peers that have announced one */
+	uint64_t floor_due;         /* peers that must hear of ours, behind our replays */
+	uint64_t settled;           /* the floor, equal everywhere, when a key was last forgotten */
 	uint64_t voters;
 	uint32_t sweep_at;          /* slot where the search for tombstones goes on */
 	struct list ready;          /* Valid keys whose queue must be served */
@@ -461,10 +463,13 @@ send_ack(uint32_t op, uint32_t generation, uint64_t version, uint32_t to, struct
 	};
 }
 
+/* Announce the floor where it is due: behind every replay, so that nothing older follows (SAFETY 6). */
 static void
-send_floor(const struct hermes *h, uint64_t to, struct chp_out *out)
+announce_floor(struct hermes *h, struct chp_out *out)
 {
-	for (; to != 0; to &= to - 1) {
+	if (h->to_replay.head != NONE)
+		return;
+	for (uint64_t to = h->floor_due & h->peers; to != 0; to &= to - 1) {
 		struct chp_hermes_floor *m = chp_send(out, chp_first_bit(to), sizeof(*m));
 
 		*m = (struct chp_hermes_floor){
@@ -472,6 +477,7 @@ send_floor(const struct hermes *h, uint64_t to, struct chp_out *out)
 			.counter = h->floor,
 		};
 	}
+	h->floor_due = 0;
 }
 
 static void
@@ -697,6 +703,17 @@ opens_session(const struct chp_hermes_inv *inv)
 	return (inv->inv_flags & (CHP_INV_SESSION | CHP_INV_TOMBSTONE)) == CHP_INV_SESSION;
 }
 
+/*
+ * Whether a version of a key that we do not have is older than what all agreed to forget (SAFETY 6). If it names
+ * a base, its writer saw that Valid, so we had acknowledged it. If it names none but is not above the floor
+ * when we last forgot, it had arrived here by then: what comes now is a late copy, a replay or a NACK.
+ */
+static bool
+is_forgotten(const struct hermes *h, const struct chp_hermes_inv *inv)
+{
+	return inv->base != 0 || chp_version_counter(inv->version) <= h->settled;
+}
+
 /* [H4, H5] */
 static void
 on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
@@ -712,11 +729,7 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		h->env.counters->overrun++;
 		return;
 	}
-	/*
-	 * A version issued on a base that we do not have is older than what all agreed to forget: whoever wrote
-	 * it saw its base Valid, so we had acknowledged that (SAFETY 6).
-	 */
-	if (s == NULL && (inv->base == 0 || CHP_MUTATED(S6_STALE_INV)))
+	if (s == NULL && (!is_forgotten(h, inv) || CHP_MUTATED(S6_STALE_INV)))
 		s = chp_cache_insert(h->env.cache, &m->key);
 	if (s == NULL) {
 		h->env.counters->inv_stale++;
@@ -822,7 +835,8 @@ raise_floor(struct hermes *h, uint64_t counter, struct chp_out *out)
 		return;
 	h->floor = counter;
 	h->env.counters->floors++;
-	send_floor(h, h->peers, out);
+	h->floor_due = h->peers;
+	announce_floor(h, out);
 }
 
 static void
@@ -1319,6 +1333,7 @@ sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 			if (leads)
 				forget(h, now, s, out);
 		} else if (floor_stable(h) && !has_older_open(h, s)) {
+			h->settled = h->floor;
 			h->env.counters->forgotten += chp_cache_remove(h->env.cache, s);
 		}
 	}
@@ -1341,6 +1356,7 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		else
 			release_key(h, k);
 	}
+	announce_floor(h, out);
 	while (h->ready.head != NONE && out->replies_left > 0) {
 		struct key_record *k = &h->key[h->ready.head];
 
@@ -1446,7 +1462,7 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	}
 	/* Behind everything that was begun under a lower floor. */
 	h->floor_known = 0;
-	send_floor(h, h->peers, out);
+	h->floor_due = h->peers;
 	queue_replays(h);
 }
 
@@ -1475,7 +1491,7 @@ hermes_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out
 		h->env.counters->resent++;
 		send_ticket(h, t, chp_bit(peer), out);
 	}
-	send_floor(h, chp_bit(peer), out);
+	h->floor_due |= chp_bit(peer);
 	queue_replays(h);
 }
 
@@ -1528,8 +1544,8 @@ hermes_create(const struct chp_protocol_env *env)
 		return NULL;
 	h->env = *env;
 	h->n_tickets = env->credits + REPLAYS_MAX;
-	/* Not Valid: what every node may have open, and as much left over from a view before. Waiting: ops. */
-	h->n_keys = 2 * env->n_nodes * env->credits + env->ops;
+	/* A key that is not Valid has an uncommitted entry in the log; a Valid one is waited for by an operation. */
+	h->n_keys = env->log->mask + 1 + env->ops;
 	if (!allocate(h)) {
 		hermes_destroy(h);
 		return NULL;

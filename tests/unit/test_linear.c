@@ -459,6 +459,42 @@ Test(linear, test_linear_unknown_cas_applies_only_on_its_version)
 	    "2-3 cas 5 d = ?;4-5 get = b@6;6-7 get = a@7;8-9 get = d@8");
 }
 
+Test(linear, test_linear_expected_version_is_written_once)
+{
+	/* Nobody but the two cas names version 5, and two unknown puts cannot both have written it. */
+	BAD("0-1 put a = ?;0-1 put c = ?;0-1 put e = ?;2-3 cas 5 b = ?;2-3 cas 5 d = ?;"
+	    "4-5 get = b@6;6-7 get = a@7;8-9 get = d@8");
+	GOOD("0-1 put a = ?;0-1 put c = ?;0-1 put e = ?;2-3 cas 5 b = ?;2-3 cas 8 d = ?;"
+	     "4-5 get = b@6;6-7 get = a@7;8-9 get = d@9");
+}
+
+Test(linear, test_linear_sights_without_version_keep_real_time)
+{
+	BAD("0-1 put a = 5;2-99 delete = 6;10-20 get = -;30-40 add b = exists");
+	GOOD("0-1 put a = 5;2-99 delete = 6;10-20 add b = exists;30-40 get = -");
+	BAD("0-1 put 1 = 5;2-99 put x = 6;10-20 incr 1 = not_number;30-40 cas 6 b = compare_failed");
+	GOOD("0-1 put 1 = 5;2-99 put x = 6;10-20 cas 6 b = compare_failed;30-40 incr 1 = not_number");
+	GOOD("0-1 put 1 = 5;2-99 put x = 6;10-35 incr 1 = not_number;30-40 cas 6 b = compare_failed");
+	/* Through a third one in between, and on three states. */
+	BAD("0-1 put a = 5;2-99 delete = 6;2-99 add c = 7;10-20 cas 5 x = compare_failed;30-40 get = -");
+	GOOD("0-1 put a = 5;2-99 delete = 6;2-99 add c = 7;10-20 get = -;30-40 cas 5 x = compare_failed");
+}
+
+Test(linear, test_linear_unknown_mutations_may_follow_one_another_unseen)
+{
+	GOOD("0-1 put 5 = 5;2-3 put 9999999999999999999 = ?;2-3 append 9 = ?;"
+	     "4-5 incr 1 = not_number;6-7 put c = 6");
+	GOOD("0-1 put a = ?;0-1 replace b = ?;2-3 get = -;4-5 append c = 7;6-7 get = bc@7");
+	BAD("0-1 replace b = ?;2-3 get = -;4-5 append c = 7;6-7 get = bc@7");
+	GOOD("0-1 put 5 = 5;2-3 incr 2 = ?;2-3 incr 3 = ?;4-5 incr 1 = 11@6");
+	BAD("0-1 put 5 = 5;2-3 incr 2 = ?;2-3 incr 3 = ?;4-5 incr 1 = 12@6");
+	GOOD("0-1 put 5 = 5;2-3 decr 9 = ?;2-3 incr 3 = ?;4-5 incr 1 = 4@6");
+	GOOD("0-1 put a = 5;2-3 delete = ?;2-3 add b = ?;4-5 append c = 6;6-7 get = bc@6");
+	GOOD("0-1 put 5 = 5;2-3 append 1 = ?;2-3 incr 9 = ?;4-5 append x = 6;6-7 get = 60x@6");
+	GOOD("0-1 put 5 = 5;2-3 append 1 = ?;2-3 incr 9 = ?;4-5 append x = 6;6-7 get = 141x@6");
+	BAD("0-1 put 5 = 5;2-3 append 1 = ?;2-3 incr 9 = ?;4-5 append x = 6;6-7 get = 61x@6");
+}
+
 Test(linear, test_linear_unknown_effect_hidden_under_known_one)
 {
 	/*
