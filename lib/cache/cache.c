@@ -242,10 +242,16 @@ chp_cache_admits(const struct chp_cache *c, uint32_t key_len, uint32_t value_len
 	return need == 0 || in_use + need <= c->value_blocks_max;
 }
 
-bool
-chp_cache_takes(const struct chp_cache *c)
+uint32_t
+chp_cache_room(const struct chp_cache *c)
 {
-	return c->keys < c->slots && c->blocks.n_free >= CHP_RECORD_BLOCKS_MAX;
+	return chp_min_u32(c->slots - c->keys, c->blocks.n_free / CHP_RECORD_BLOCKS_MAX);
+}
+
+bool
+chp_cache_is_over(const struct chp_cache *c)
+{
+	return c->keys > c->keys_max;
 }
 
 /* Store a record in a slot that holds none. */

@@ -130,8 +130,14 @@ struct chp_slot *chp_cache_find(struct chp_cache *c, const struct chp_key *key);
 /** Whether a coordinator may admit a new key (is_new) or a new value of this key. */
 bool chp_cache_admits(const struct chp_cache *c, uint32_t key_len, uint32_t value_len, bool is_new);
 
-/** Whether one more key with the largest record fits behind the headroom: always, by admission. */
-bool chp_cache_takes(const struct chp_cache *c);
+/**
+ * New keys with the largest record that surely fit now, headroom included. What is granted to peers is bounded
+ * by it: replicas forget deleted keys at different times, so one may hold more keys than another admits.
+ */
+uint32_t chp_cache_room(const struct chp_cache *c);
+
+/** Whether more keys are held than a coordinator admits. */
+bool chp_cache_is_over(const struct chp_cache *c);
 
 /**
  * Add an absent key with version 0, no value, state 0.

@@ -102,13 +102,13 @@ granted_open(const struct chp_shard *s)
 }
 
 /*
- * Log room that is promised to nobody: what every operation open in the cluster could take when it is sent
+ * Room in log and cache that is promised to nobody: what every operation open in the cluster could take when it is sent
  * again after a view change stays free always, as does what the peers were granted (SAFETY 12).
  */
 static uint64_t
 free_records(const struct chp_shard *s)
 {
-	uint64_t room = chp_log_room_records(&s->log);
+	uint64_t room = chp_min_u32(chp_log_room_records(&s->log), chp_cache_room(s->cache));
 	uint64_t kept = (uint64_t)s->config.n_nodes * s->config.credits + granted_open(s);
 
 	return room > kept ? room - kept : 0;
@@ -337,12 +337,17 @@ open_answered(struct chp_shard *s, const struct chp_reply *r)
 	for (uint32_t i = 0; i < OPENS_REMEMBERED; i++) {
 		struct open_memory *memory = &s->opened[i];
 
-		if (memory->done || memory->nonce == 0)
+		if (memory->id != r->number)
 			continue;
-		if (r->status != CHP_STATUS_OK)
-			*memory = (struct open_memory){ 0 };
-		else if (memory->id == r->number)
+		if (r->status == CHP_STATUS_OK) {
+			struct chp_session *session = chp_session_find(&s->sessions, memory->id);
+
 			memory->done = true;
+			if (session != NULL)
+				session->used_ns = s->now->ns;
+		} else {
+			*memory = (struct open_memory){ 0 };
+		}
 	}
 }
 
@@ -446,7 +451,8 @@ check_session(struct chp_shard *s, const struct chp_op *op)
 		answer(s, op, CHP_STATUS_REDIRECT, 0, node_of_writer(s, writer));
 		return false;
 	}
-	session = chp_session_find(&s->sessions, op->session);
+	/* Only its home executes a session's requests (SAFETY 25); a home that left the view has none. */
+	session = writer == own_writer(s) ? chp_session_find(&s->sessions, op->session) : NULL;
 	if (session == NULL) {
 		s->counters.session_unknown++;
 		answer(s, op, CHP_STATUS_SESSION_UNKNOWN, 0, 0);
@@ -579,33 +585,50 @@ run_ops(struct chp_shard *s, struct chp_op *op, uint32_t n)
 	s->protocol->submit(s->instance, s->now, op, kept, &s->out);
 }
 
-/* Close one session of ours that has been idle for long: a replicated write like any close. */
+/* Whether closing a session is this replica's business: its own, and those whose home left the view. */
+static bool
+closes(const struct chp_shard *s, uint64_t id)
+{
+	const uint64_t writer = id >> SESSION_WRITER_SHIFT;
+
+	return writer == own_writer(s) || (node_of_writer(s, writer) == s->config.n_nodes &&
+					   chp_first_bit(s->view.voters) == s->config.self);
+}
+
 static void
-expire_sessions(struct chp_shard *s)
+close_session(struct chp_shard *s, uint64_t id)
 {
 	struct chp_op op = { .opcode = CHP_OPCODE_SESSION_CLOSE, .origin.frontend = FRONTEND_NONE };
 
+	s->session_key[0] = id;
+	op.key = (struct chp_key){ .bytes = (const uint8_t *)&s->session_key[0],
+				   .len = sizeof(s->session_key[0]),
+				   .session = true,
+				   .pos = -1 };
+	op.key.digest = chp_cache_digest(s->cache, op.key.bytes, op.key.len, true);
+	s->counters.sessions_expired++;
+	s->protocol->submit(s->instance, s->now, &op, 1, &s->out);
+}
+
+/* Close sessions that have been idle for long: a replicated write like any close. */
+static void
+expire_sessions(struct chp_shard *s)
+{
 	if (s->now->ns < s->expiry_ns)
 		return;
 	s->expiry_ns = s->now->ns + EXPIRY_SCAN_NS;
 	if ((s->view.voters & chp_bit(s->config.self)) == 0)
 		return;
 	for (uint32_t i = 0; i < EXPIRY_SCAN_MAX && s->out.replies_left > 0; i++) {
-		const struct chp_session *session = &s->sessions.session[s->expiry_at];
+		struct chp_session *session = &s->sessions.session[s->expiry_at];
 
 		s->expiry_at = (s->expiry_at + 1) % s->sessions.capacity;
-		if (session->id == 0 || session->open_ops > 0 ||
-		    session->id >> SESSION_WRITER_SHIFT != own_writer(s) ||
-		    s->now->ns - session->used_ns < s->config.session_idle_ns)
+		if (session->id == 0 || session->open_ops > 0 || !closes(s, session->id))
 			continue;
-		s->session_key[0] = session->id;
-		op.key = (struct chp_key){ .bytes = (const uint8_t *)&s->session_key[0],
-					   .len = sizeof(s->session_key[0]),
-					   .session = true,
-					   .pos = -1 };
-		op.key.digest = chp_cache_digest(s->cache, op.key.bytes, op.key.len, true);
-		s->counters.sessions_expired++;
-		s->protocol->submit(s->instance, s->now, &op, 1, &s->out);
+		if (session->used_ns == 0) /* opened, not used yet: its time begins now */
+			session->used_ns = s->now->ns;
+		else if (s->now->ns - session->used_ns >= s->config.session_idle_ns)
+			close_session(s, session->id);
 	}
 }
 

@@ -28,6 +28,7 @@
 #define MEMO_SLOTS_MIN 1024u
 #define MEMO_SLOTS_KEPT 8192u /* from key to key; all are cleared before each search */
 #define MEMO_HEAD 3u /* words of an entry before its set of maybes: two of hash, the next entry */
+#define MAYBES_MAX 4096u   /* that the memory holds bit by bit; beyond it only knows equal sets */
 #define MEMO_CHAIN_MAX 64u /* entries compared; stopping early only costs time */
 #define DIGITS_BYTES 24u
 
@@ -1079,10 +1080,10 @@ struct search {
 	uint32_t n_certain; /* of n_placed */
 	uint32_t depth;
 	uint32_t best;   /* most certain items that were ever placed */
-	uint64_t set_lo; /* hash of the set of certain items that are placed */
+	uint64_t set_lo; /* hash of the set of items that are placed; maybes only if n_words is 0 */
 	uint64_t set_hi;
 	uint64_t *maybes;  /* the set of maybes that are placed, a bit each */
-	size_t n_words;    /* of maybes */
+	size_t n_words;    /* of maybes; 0: there are too many */
 	uint32_t n_concat; /* maybes not placed: append and prepend */
 	uint32_t n_arith;  /* incr and decr */
 	uint32_t n_digits; /* of n_concat: what adds digits or nothing */
@@ -1340,7 +1341,7 @@ take_arrays(struct search *s)
 	struct work *w = s->w;
 	size_t n = w->n;
 
-	s->n_words = (w->n_maybe + 63u) / 64;
+	s->n_words = w->n_maybe <= MAYBES_MAX ? (w->n_maybe + 63u) / 64 : 0;
 	s->sources_max = 2 * w->n + 64;
 	s->next = work_take(w, 2 * n + 1, sizeof(*s->next));
 	s->prev = work_take(w, 2 * n + 1, sizeof(*s->prev));
@@ -1475,9 +1476,8 @@ search_end(struct search *s)
 }
 
 static void
-toggle_certain(struct search *s, uint32_t i)
+toggle_in_set(struct search *s, uint32_t i)
 {
-	s->placed[i] = !s->placed[i];
 	s->set_lo ^= mix(2 * (uint64_t)i + 1);
 	s->set_hi ^= mix(2 * (uint64_t)i + 2);
 }
@@ -1487,8 +1487,10 @@ toggle_maybe(struct search *s, uint32_t i)
 {
 	uint32_t bit = s->maybe_at[i] - 1;
 
-	s->placed[i] = !s->placed[i];
-	s->maybes[bit / 64] ^= UINT64_C(1) << bit % 64;
+	if (s->n_words > 0)
+		s->maybes[bit / 64] ^= UINT64_C(1) << bit % 64;
+	else
+		toggle_in_set(s, i);
 	count_maybe(s, i, !s->placed[i]);
 }
 
@@ -1500,12 +1502,13 @@ put_item(struct search *s, uint32_t i)
 	s->order[s->n_placed++] = i;
 	if (it->sees != NONE)
 		s->done[it->sees]++;
+	s->placed[i] = true;
 	if (it->role == ROLE_MAYBE) {
 		toggle_maybe(s, i);
 		unlink_node(s->maybe_next, s->maybe_prev, s->maybe_at[i]);
 		return;
 	}
-	toggle_certain(s, i);
+	toggle_in_set(s, i);
 	s->n_certain++;
 	if (it->sees != NONE)
 		s->left[it->sees]--;
@@ -1521,12 +1524,13 @@ take_back_item(struct search *s)
 
 	if (it->sees != NONE)
 		s->done[it->sees]--;
+	s->placed[i] = false;
 	if (it->role == ROLE_MAYBE) {
 		toggle_maybe(s, i);
 		relink_node(s->maybe_next, s->maybe_prev, s->maybe_at[i]);
 		return;
 	}
-	toggle_certain(s, i);
+	toggle_in_set(s, i);
 	s->n_certain--;
 	if (it->sees != NONE)
 		s->left[it->sees]++;
@@ -2591,7 +2595,8 @@ search_once(struct search *s, bool ordered, uint64_t states_max, struct judgemen
 	int rc;
 
 	s->ordered = ordered;
-	s->states_max = states_max;
+	/* A way that needs no search takes one try for each operation. */
+	s->states_max = states_max + s->w->n;
 	rc = search_run(s);
 	search_end(s);
 	j->states += s->states;
@@ -2643,7 +2648,7 @@ judge_by_search(struct work *w, const struct chp_linear_limits *lim, struct judg
 		say_order_hint(t, w);
 	}
 	s.ordered = true;
-	s.states_max = lim->states_max;
+	s.states_max = UINT64_MAX; /* it stops where the first did */
 	s.best = best;
 	return explain(&s, t, &j->op);
 }

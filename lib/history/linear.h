@@ -56,7 +56,7 @@ enum chp_linear_fault {
 
 /* Every 0 stands for the default. */
 struct chp_linear_limits {
-	uint64_t states_max;     /* configurations that one search of one key may try */
+	uint64_t states_max;     /* configurations that one search may try, above one an operation */
 	uint64_t bytes_max;      /* memory for configurations and values that one search may hold */
 	uint32_t violations_max; /* stop after so many keys with a violation; default 1 */
 	bool search_only;        /* leave out all that spares a search: for tests and comparisons */

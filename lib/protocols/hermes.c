@@ -724,7 +724,7 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 
 	h->env.counters->inv_received++;
 	/* Credits and headroom keep this room; a peer that does not obey them is not believed. */
-	if (chp_log_room_records(h->env.log) == 0 || !chp_cache_takes(h->env.cache) || h->free_key == NONE ||
+	if (chp_log_room_records(h->env.log) == 0 || chp_cache_room(h->env.cache) == 0 || h->free_key == NONE ||
 	    (opens_session(inv) && h->env.sessions->n == h->env.sessions->capacity)) {
 		h->env.counters->overrun++;
 		return;
@@ -1097,18 +1097,34 @@ start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	const struct client_op *op = &h->op[i];
 	struct intent w = intend(h, op, s, operand);
 
+	if (op->opcode == CHP_OPCODE_SESSION_OPEN)
+		memcpy(&w.number, key->bytes, sizeof(w.number));
 	if (w.status == CHP_STATUS_OK)
 		w.status = admit(h, s, key, &w, op, out);
 	if (w.status != CHP_STATUS_OK) {
-		reply_op(h, out, i, w.status, s == NULL ? 0 : s->version, 0);
+		reply_op(h, out, i, w.status, s == NULL ? 0 : s->version, w.number);
 		return;
 	}
 	/* What may be overtaken and tried again keeps its operand. */
 	if ((w.version_flags & CHP_INV_RMW) != 0 && operand != operand_of(h, i) && op->value_len > 0)
 		memcpy(operand_of(h, i), operand, op->value_len);
-	if (op->opcode == CHP_OPCODE_SESSION_OPEN)
-		memcpy(&w.number, key->bytes, sizeof(w.number));
 	begin(h, now, i, s, key, &w, out);
+}
+
+/* No room for another operation: busy. An open that is refused says which one it was. */
+static void
+refuse(struct hermes *h, const struct chp_op *op, struct chp_out *out)
+{
+	struct chp_reply r = { .origin = &op->origin,
+			       .session = op->session,
+			       .request = op->request,
+			       .opcode = op->opcode,
+			       .status = CHP_STATUS_BUSY };
+
+	if (op->opcode == CHP_OPCODE_SESSION_OPEN)
+		memcpy(&r.number, op->key.bytes, sizeof(r.number));
+	h->env.counters->busy++;
+	out->reply(out, &r);
 }
 
 /* The key is not Valid, or others wait for it: wait in its queue, in order of arrival. */
@@ -1119,14 +1135,7 @@ park(struct hermes *h, const struct chp_op *from, struct chp_slot *s, struct chp
 	uint32_t i = take_op(h, from);
 
 	if (i == NONE) {
-		struct chp_reply r = { .origin = &from->origin,
-				       .session = from->session,
-				       .request = from->request,
-				       .opcode = from->opcode,
-				       .status = CHP_STATUS_BUSY };
-
-		h->env.counters->busy++;
-		out->reply(out, &r);
+		refuse(h, from, out);
 		return;
 	}
 	if (from->value_len > 0)
@@ -1169,14 +1178,7 @@ submit_one(struct hermes *h, const struct chp_now *now, const struct chp_op *op,
 	}
 	i = take_op(h, op);
 	if (i == NONE) {
-		struct chp_reply r = { .origin = &op->origin,
-				       .session = op->session,
-				       .request = op->request,
-				       .opcode = op->opcode,
-				       .status = CHP_STATUS_BUSY };
-
-		h->env.counters->busy++;
-		out->reply(out, &r);
+		refuse(h, op, out);
 		return;
 	}
 	start(h, now, i, s, &op->key, op->value, out);
@@ -1320,7 +1322,7 @@ sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 {
 	const bool leads = h->voters != 0 && chp_first_bit(h->voters) == h->env.self;
 
-	if (chp_cache_tombstones(h->env.cache) < h->env.keys_max / 8 + 1)
+	if (chp_cache_tombstones(h->env.cache) < h->env.keys_max / 8 + 1 && !chp_cache_is_over(h->env.cache))
 		return;
 	chp_out_wake_at(out, now->ns + SWEEP_NS);
 	for (uint32_t i = 0; i < SWEEP_SLOTS && out->replies_left > 0; i++) {
