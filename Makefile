@@ -268,7 +268,7 @@ demo: ## three replicas, real clients, loss, and a verdict on every answer; inst
 	$(Q)tools/demo
 
 bench: deps-present $(B)/bench ## three replicas and a load generator in one process; prints JSON
-	$(Q)$(B)/bench --no-huge --no-pci --no-shconf --no-telemetry --iova-mode=va -m $(BENCH_MB) -l 0 --log-level=lib.eal:error -- \
+	$(Q)tools/bench $(BENCH_MB) \
 		--protocol $(PROTOCOL) --replicas $(REPLICAS) --keys $(KEYS) --value-bytes $(VALUE_BYTES) \
 		--duration-s $(DURATION_S) --shards $(SHARDS)
 

@@ -240,6 +240,7 @@ print(const struct options *o, const struct result *w, const struct result *r, c
 	printf("\"tsc_hz\":%" PRIu64 ",", rte_get_tsc_hz());
 	if (rtt[0] >= 0 && rtt[1] >= 0)
 		printf("\"core_rtt_ns_before\":%.0f,\"core_rtt_ns_after\":%.0f,", rtt[0], rtt[1]);
+	printf("\"hugepages\":%s,", rte_eal_has_hugepages() ? "true" : "false");
 	printf("\"machine\":\"%s\",\"commit\":\"%s\"}\n", machine, CHP_COMMIT);
 }
 

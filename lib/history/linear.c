@@ -26,7 +26,8 @@
 
 #define BLOCK_BYTES ((size_t)1 << 20)
 #define MEMO_SLOTS_MIN 1024u
-#define MEMO_SLOTS_KEPT 8192u /* from key to key; all are cleared before each search */
+#define MEMO_SLOTS_KEPT 8192u  /* from key to key; all are cleared before each search */
+#define MEMO_WORDS_KEPT 65536u /* from key to key */
 #define MEMO_HEAD 3u /* words of an entry before its set of maybes: two of hash, the next entry */
 #define MAYBES_MAX 4096u   /* that the memory holds bit by bit; beyond it only knows equal sets */
 #define MEMO_CHAIN_MAX 64u /* entries compared; stopping early only costs time */
@@ -1466,7 +1467,7 @@ search_end(struct search *s)
 	for (uint32_t d = 0; d < s->depth; d++)
 		free(s->frame[d].owned);
 	s->depth = 0;
-	if (s->w->memo_slots > MEMO_SLOTS_KEPT) {
+	if (s->w->memo_slots > MEMO_SLOTS_KEPT || s->w->memo_words > MEMO_WORDS_KEPT) {
 		free(s->w->memo);
 		free(s->w->memo_slot);
 		s->w->memo = NULL;
@@ -1604,17 +1605,17 @@ memo_grow(struct search *s, size_t stride)
 	return 0;
 }
 
-/* Bytes that the memo takes, after growing if it is full. */
+/*
+ * Bytes that the configurations of this search need, with the slack of arrays that double. What the
+ * arrays have kept from earlier searches does not count: a search has to go the same way when it is
+ * repeated.
+ */
 static uint64_t
 memo_bytes(const struct search *s)
 {
-	const struct work *w = s->w;
-	size_t stride = MEMO_HEAD + s->n_words;
-	bool slots = s->memo_keys >= w->memo_slots / 2;
-	bool words = (s->memo_n + 1) * stride > w->memo_words;
-
-	return (uint64_t)w->memo_slots * (slots ? 2 : 1) * sizeof(*w->memo_slot) +
-	       (uint64_t)w->memo_words * (words ? 2 : 1) * sizeof(*w->memo);
+	return ((uint64_t)s->memo_n * (MEMO_HEAD + s->n_words) * sizeof(*s->w->memo) +
+		(uint64_t)s->memo_keys * 2 * sizeof(*s->w->memo_slot)) *
+	       2;
 }
 
 static bool
@@ -2552,9 +2553,11 @@ explain(struct search *s, struct text *t, uint32_t *op)
 
 	s->stop_at = s->best;
 	rc = search_run(s);
-	if (rc < 0)
+	if (rc < 0) {
+		search_end(s);
 		return rc;
-	assert(rc == FOUND_STOP);
+	}
+	assert(rc == FOUND_STOP && s->depth > 0);
 	f = &s->frame[s->depth - 1];
 	culprit = find_culprit(s, f);
 	*op = w->item[culprit].op;

@@ -28,8 +28,8 @@
  * The problem is NP-complete, so a search may reach its limit: then the verdict is undecided, never
  * ok. The memory holds 128-bit hashes.
  *
- * Memory:  malloc, given back before the return: 400 bytes for each operation of the key with the most,
- *          plus bytes_max.
+ * Memory:  malloc, given back before the return: about 450 bytes for each operation of the key with
+ *          the most, plus bytes_max for its search.
  * Threads: no shared state; any number of checks at once, also of one history that nobody changes.
  */
 #ifndef CHP_HISTORY_LINEAR_H

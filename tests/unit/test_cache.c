@@ -288,6 +288,58 @@ Test(cache, headroom_is_there)
 	chp_cache_destroy(c);
 }
 
+/* What leaves the cache leaves nothing behind: neither slot nor blocks, and it can come again. */
+Test(cache, a_removed_key_is_absent_and_can_return)
+{
+	struct chp_cache *c = cache_of(4, 40, 1);
+	uint8_t value[CHP_VALUE_BYTES_MAX] = { 7 };
+	struct chp_key a = key_of(c, "a", 1), b = key_of(c, "b", 1);
+	struct chp_slot *slot = chp_cache_insert(c, &a), *other = chp_cache_insert(c, &b);
+
+	chp_cache_set(c, slot, value, sizeof(value), 0);
+	chp_cache_set(c, slot, NULL, 0, CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE | CHP_SLOT_FORGET);
+	cr_assert_eq(chp_cache_tombstones(c), 1);
+	cr_assert(chp_cache_remove(c, slot));
+	cr_assert_null(chp_cache_find(c, &a));
+	cr_assert_eq(chp_cache_find(c, &b), other);
+	cr_assert_eq(chp_cache_tombstones(c), 0);
+	cr_assert_eq(stats_of(c).keys, 1);
+	cr_assert_eq(stats_of(c).blocks, 0);
+	slot = chp_cache_insert(c, &a);
+	cr_assert_eq(slot->version, 0);
+	cr_assert_eq(slot->value_len, 0);
+	chp_cache_check(c);
+	chp_cache_destroy(c);
+}
+
+/* Replicas that have forgotten different keys hold the same state. */
+Test(cache, state_digest_does_not_see_what_may_be_forgotten)
+{
+	struct chp_cache *c = cache_of(4, 4, 1);
+	struct chp_key a = key_of(c, "a", 1);
+	uint64_t empty = chp_cache_state_digest(c);
+	struct chp_slot *slot = chp_cache_insert(c, &a);
+
+	chp_cache_set(c, slot, NULL, 0, CHP_SLOT_TOMBSTONE);
+	cr_assert_neq(chp_cache_state_digest(c), empty);
+	chp_cache_set(c, slot, NULL, 0, CHP_SLOT_TOMBSTONE | CHP_SLOT_FORGET);
+	cr_assert_eq(chp_cache_state_digest(c), empty);
+	chp_cache_destroy(c);
+}
+
+Test(cache, is_over_when_it_holds_more_than_it_admits)
+{
+	struct chp_cache *c = cache_of(2, 4, 2);
+	struct chp_key a = key_of(c, "a", 1), b = key_of(c, "b", 1), d = key_of(c, "d", 1);
+
+	chp_cache_insert(c, &a);
+	chp_cache_insert(c, &b);
+	cr_assert_not(chp_cache_is_over(c));
+	chp_cache_insert(c, &d);
+	cr_assert(chp_cache_is_over(c));
+	chp_cache_destroy(c);
+}
+
 /* The batch's look-up goes before its inserts: what an earlier message added must be found. */
 Test(cache, bulk_then_insert_then_find)
 {
@@ -349,6 +401,21 @@ Test(cache, keys_of_one_digest_are_told_apart)
 }
 
 /* A key may be the beginning of another's key and value. */
+/* The first of two keys with one digest leads to the second: it must stay, the second may go. */
+Test(cache, a_key_that_leads_to_another_is_not_removed)
+{
+	struct chp_cache *c = cache_of(4, 4, 1);
+	struct chp_key a = key_of(c, "a", 1), b = key_of(c, "b", 1);
+	struct chp_slot *first = chp_cache_insert(c, &a);
+
+	b.digest = a.digest;
+	cr_assert_not_null(chp_cache_insert(c, &b));
+	cr_assert_not(chp_cache_remove(c, first));
+	cr_assert_eq(chp_cache_find(c, &a), first);
+	cr_assert_not_null(chp_cache_find(c, &b));
+	chp_cache_destroy(c);
+}
+
 Test(cache, a_key_is_not_its_beginning)
 {
 	struct chp_cache *c = cache_of(40, 100, 1);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The history in memory, its reader and its writer. jansson serves as a second opinion on what JSON is.
+ * The history in memory, its reader and its writer. jansson serves as a second opinion on what JSON
+ * is.
  */
 #include "history/history.h"
 
@@ -32,7 +33,7 @@ below(uint64_t *state, uint32_t n)
 	return (uint32_t)(random_u64(state) % n);
 }
 
-/* --- in memory ------------------------------------------------------------------------------------- */
+/* --- in memory -------------------------------------------------------------------------------- */
 
 Test(history, test_history_fini_accepts_zeroed)
 {
@@ -222,7 +223,7 @@ Test(history, test_history_names_cover_all_values)
 	cr_assert_str_eq(chp_history_status_name(6), "?");
 }
 
-/* --- reader ---------------------------------------------------------------------------------------- */
+/* --- reader ----------------------------------------------------------------------------------- */
 
 static int
 parse(struct chp_history *h, const char *text, struct chp_history_error *err)
@@ -585,7 +586,7 @@ Test(history, test_history_parse_finds_requests_among_many)
 	free(text);
 }
 
-/* --- streams --------------------------------------------------------------------------------------- */
+/* --- streams ---------------------------------------------------------------------------------- */
 
 static int
 read_text(struct chp_history *h, char *text, size_t len, struct chp_history_error *err)
@@ -689,7 +690,7 @@ Test(history, test_history_write_reports_a_stream_that_fails)
 	fclose(f);
 }
 
-/* --- writer ---------------------------------------------------------------------------------------- */
+/* --- writer ----------------------------------------------------------------------------------- */
 
 Test(history, test_history_format_writes_the_documented_form)
 {
@@ -903,7 +904,7 @@ Test(history, test_history_written_and_read_again_is_equal)
 	chp_history_fini(&b);
 }
 
-/* --- against jansson ------------------------------------------------------------------------------- */
+/* --- against jansson -------------------------------------------------------------------------- */
 
 static void
 expect_same_string(const json_t *o, const char *name, const uint8_t *p, uint32_t len)

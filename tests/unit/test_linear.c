@@ -461,7 +461,9 @@ Test(linear, test_linear_unknown_cas_applies_only_on_its_version)
 
 Test(linear, test_linear_expected_version_is_written_once)
 {
-	/* Nobody but the two cas names version 5, and two unknown puts cannot both have written it. */
+	/*
+	 * Nobody but the two cas names version 5, and two unknown puts cannot both have written it.
+	 */
 	BAD("0-1 put a = ?;0-1 put c = ?;0-1 put e = ?;2-3 cas 5 b = ?;2-3 cas 5 d = ?;"
 	    "4-5 get = b@6;6-7 get = a@7;8-9 get = d@8");
 	GOOD("0-1 put a = ?;0-1 put c = ?;0-1 put e = ?;2-3 cas 5 b = ?;2-3 cas 8 d = ?;"
