@@ -122,7 +122,7 @@ struct chp_history_op {
 	uint64_t number;
 	const uint8_t *value; /* argument of a write or result of a get; NULL: none */
 	uint32_t value_len;
-	uint32_t key; /* index of the key */
+	uint32_t key;  /* index of the key */
 	uint32_t next; /* next operation on this key, as recorded; CHP_HISTORY_NONE: last */
 	uint32_t node;
 	uint8_t kind;    /* enum chp_history_kind */
@@ -177,8 +177,8 @@ void chp_history_reset(struct chp_history *h);
  * @return   index of the operation, for chp_history_complete; it counts from 0
  *
  * Owns:     h->op and h->key may move; indices stay
- * Errors:   -EINVAL the value is missing or not allowed, or the kind is not one; -ENOMEM; -EOVERFLOW
- *           more than CHP_HISTORY_OPS_MAX operations. The history is unchanged.
+ * Errors:   -EINVAL the value is missing or not allowed, or the kind is not one; -ENOMEM;
+ *           -EOVERFLOW more than CHP_HISTORY_OPS_MAX operations. The history is unchanged.
  */
 int64_t chp_history_invoke(struct chp_history *h, const struct chp_history_call *c);
 
@@ -232,10 +232,10 @@ int chp_history_write_call(FILE *f, const struct chp_history_call *c);
 int chp_history_write_result(FILE *f, const struct chp_history_call *c,
 			     const struct chp_history_result *r);
 
-/** Write all events in order of time; reading them gives an equal history. Errors: -EIO, -ENOMEM. */
+/** Write all events by time; reading them gives an equal history. Errors: -EIO, -ENOMEM. */
 int chp_history_write(const struct chp_history *h, FILE *f);
 
-/** Name of a kind, outcome or status as in the text form; "open", "none" and "?" are not used there. */
+/** Name of a kind, outcome or status as in the text form; "open", "none", "?" are not used there. */
 const char *chp_history_kind_name(uint32_t kind);
 const char *chp_history_outcome_name(uint32_t outcome);
 const char *chp_history_status_name(uint32_t status);

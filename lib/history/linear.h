@@ -10,11 +10,12 @@
  *   put          always                    get      the value, and its version if it names one
  *   add          the key is absent         delete, replace, append, prepend   the key exists
  *   cas          the key exists at exactly the expected version
- *   incr, decr   the key holds 1 to 20 ASCII digits below 2^64; incr wraps at 2^64, decr stops at 0;
- *                the result is decimal without leading zeros
- *   fail         never applied. It tells something only with one of these reasons: not_found (absent;
- *                not of put and add), exists (of add), compare_failed (of cas: exists at another
- *                version), not_number (of incr, decr). A version with the last three is the one seen.
+ *   incr, decr   the key holds 1 to 20 ASCII digits below 2^64; incr wraps at 2^64, decr stops at
+ *                0; the result is decimal without leading zeros
+ *   fail         never applied. It tells something only with one of these reasons: not_found
+ *                (absent; not of put and add), exists (of add), compare_failed (of cas: exists at
+ *                another version), not_number (of incr, decr). A version that comes with the last
+ *                three is the one seen.
  *
  * Versions: mutations of one key have distinct versions which grow in that same order. An operation
  * that saw a version saw what that mutation wrote. A not-found outcome names no version; one that
@@ -56,7 +57,7 @@ enum chp_linear_fault {
 
 /* Every 0 stands for the default. */
 struct chp_linear_limits {
-	uint64_t states_max;     /* configurations that one search may try, above one an operation */
+	uint64_t states_max;     /* configurations a search may try, above one an operation */
 	uint64_t bytes_max;      /* memory for configurations and values that one search may hold */
 	uint32_t violations_max; /* stop after so many keys with a violation; default 1 */
 	bool search_only;        /* leave out all that spares a search: for tests and comparisons */

@@ -70,6 +70,13 @@ struct ticket {
 	bool used, rmw, replay;
 };
 
+/* The queues that a key record can stand in. */
+enum list_id {
+	READY = 0,     /* Valid keys whose queue must be served */
+	TO_REPLAY = 1, /* keys to replay when a ticket is free */
+	LISTS
+};
+
 /* An ACK that is owed: a FORGET is agreed to only when no older operation of ours is open on the key. */
 struct owed_ack {
 	uint64_t version;
@@ -86,10 +93,10 @@ struct key_record {
 	uint32_t own;        /* our open write in its present lineage, or NONE */
 	uint32_t replay;     /* our replay of its present version, or NONE */
 	uint32_t wait_head, wait_tail;
-	uint32_t next_ready;  /* in the ready list */
-	uint32_t next_replay; /* in the replay list or the free list */
+	uint32_t next[LISTS]; /* next[TO_REPLAY] also chains the free records */
 	struct owed_ack owed;
-	bool used, is_ready, to_replay;
+	bool used;
+	bool listed[LISTS];
 };
 
 /* What key the INV with a peer's ticket was about. */
@@ -123,8 +130,7 @@ struct hermes {
 	uint64_t settled;           /* the floor, equal everywhere, when a key was last forgotten */
 	uint64_t voters;
 	uint32_t sweep_at;          /* slot where the search for tombstones goes on */
-	struct list ready;          /* Valid keys whose queue must be served */
-	struct list to_replay;      /* keys to replay when a ticket is free */
+	struct list list[LISTS];
 	uint8_t *value;             /* a value being built */
 	uint8_t *record;            /* a key and value read back from the log */
 };
@@ -154,7 +160,7 @@ take_key(struct hermes *h, struct chp_slot *s)
 	/* Keys in progress are bounded by credits, waiting ones by operations: see hermes_create. */
 	CHP_ASSERT_OP(i, !=, NONE);
 	k = &h->key[i];
-	h->free_key = k->next_replay;
+	h->free_key = k->next[TO_REPLAY];
 	*k = (struct key_record){ .slot = chp_cache_slot_index(h->env.cache, s),
 				  .generation = k->generation + 1,
 				  .log = CHP_LOG_NONE,
@@ -179,61 +185,49 @@ release_key(struct hermes *h, struct key_record *k)
 {
 	struct chp_slot *s = slot_at(h, k->slot);
 
-	if (s->state != VALID || k->wait_head != NONE || k->is_ready || k->to_replay)
+	if (s->state != VALID || k->wait_head != NONE || k->listed[READY] || k->listed[TO_REPLAY])
 		return;
 	CHP_ASSERT(k->own == NONE && k->replay == NONE && k->log == CHP_LOG_NONE);
 	h->n_owed -= k->owed.is_owed; /* validated by others all the same: nothing is waited for */
 	s->busy = CHP_SLOT_NO_BUSY;
 	k->used = false;
-	k->next_replay = h->free_key;
+	k->next[TO_REPLAY] = h->free_key;
 	h->free_key = index_of_key(h, k);
+}
+
+/* Put a key at the end of a list that it is not in. */
+static void
+push(struct hermes *h, enum list_id id, struct key_record *k)
+{
+	struct list *l = &h->list[id];
+	uint32_t i = index_of_key(h, k);
+
+	k->listed[id] = true;
+	k->next[id] = NONE;
+	if (l->head == NONE)
+		l->head = i;
+	else
+		h->key[l->tail].next[id] = i;
+	l->tail = i;
+}
+
+/* Take the first of a list that is not empty. */
+static struct key_record *
+pop(struct hermes *h, enum list_id id)
+{
+	struct key_record *k = &h->key[h->list[id].head];
+
+	h->list[id].head = k->next[id];
+	k->listed[id] = false;
+	return k;
 }
 
 /* A Valid key whose queue must be served. */
 static void
 make_ready(struct hermes *h, struct key_record *k)
 {
-	if (k->wait_head == NONE || k->is_ready)
-		return;
-	k->is_ready = true;
-	k->next_ready = NONE;
-	if (h->ready.head == NONE)
-		h->ready.head = index_of_key(h, k);
-	else
-		h->key[h->ready.tail].next_ready = index_of_key(h, k);
-	h->ready.tail = index_of_key(h, k);
-}
-
-static struct key_record *
-pop_ready(struct hermes *h)
-{
-	struct key_record *k = &h->key[h->ready.head];
-
-	h->ready.head = k->next_ready;
-	k->is_ready = false;
-	return k;
-}
-
-static void
-push_replay(struct hermes *h, struct key_record *k)
-{
-	k->to_replay = true;
-	k->next_replay = NONE;
-	if (h->to_replay.head == NONE)
-		h->to_replay.head = index_of_key(h, k);
-	else
-		h->key[h->to_replay.tail].next_replay = index_of_key(h, k);
-	h->to_replay.tail = index_of_key(h, k);
-}
-
-static struct key_record *
-pop_replay(struct hermes *h)
-{
-	struct key_record *k = &h->key[h->to_replay.head];
-
-	h->to_replay.head = k->next_replay;
-	k->to_replay = false;
-	return k;
+	if (k->wait_head != NONE && !k->listed[READY])
+		push(h, READY, k);
 }
 
 static struct ticket *
@@ -467,7 +461,7 @@ send_ack(uint32_t op, uint32_t generation, uint64_t version, uint32_t to, struct
 static void
 announce_floor(struct hermes *h, struct chp_out *out)
 {
-	if (h->to_replay.head != NONE)
+	if (h->list[TO_REPLAY].head != NONE)
 		return;
 	for (uint64_t to = h->floor_due & h->peers; to != 0; to &= to - 1) {
 		struct chp_hermes_floor *m = chp_send(out, chp_first_bit(to), sizeof(*m));
@@ -1350,8 +1344,8 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		commit_alone(h, out);
 	if (h->n_owed > 0)
 		pay_owed_acks(h, out);
-	while (h->to_replay.head != NONE && h->n_replays < REPLAYS_MAX && out->replies_left > 0) {
-		struct key_record *k = pop_replay(h);
+	while (h->list[TO_REPLAY].head != NONE && h->n_replays < REPLAYS_MAX && out->replies_left > 0) {
+		struct key_record *k = pop(h, TO_REPLAY);
 
 		if (needs_replay(h, k))
 			start_replay(h, now, k, out);
@@ -1359,17 +1353,17 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 			release_key(h, k);
 	}
 	announce_floor(h, out);
-	while (h->ready.head != NONE && out->replies_left > 0) {
-		struct key_record *k = &h->key[h->ready.head];
+	while (h->list[READY].head != NONE && out->replies_left > 0) {
+		struct key_record *k = &h->key[h->list[READY].head];
 
 		serve_queue(h, now, k, out);
 		if (slot_at(h, k->slot)->state == VALID && k->wait_head != NONE)
 			break; /* no room for replies */
-		pop_ready(h);
+		pop(h, READY);
 		release_key(h, k);
 	}
 	sweep(h, now, out);
-	return h->ready.head != NONE || (h->to_replay.head != NONE && h->n_replays < REPLAYS_MAX);
+	return h->list[READY].head != NONE || (h->list[TO_REPLAY].head != NONE && h->n_replays < REPLAYS_MAX);
 }
 
 /* Only a view change takes a member out of the set that must acknowledge (pitfall P3). */
@@ -1399,9 +1393,9 @@ queue_replays(struct hermes *h)
 	for (uint32_t i = 0; i < h->n_keys; i++) {
 		struct key_record *k = &h->key[i];
 
-		if (!k->used || k->to_replay || !needs_replay(h, k))
+		if (!k->used || k->listed[TO_REPLAY] || !needs_replay(h, k))
 			continue;
-		push_replay(h, k);
+		push(h, TO_REPLAY, k);
 	}
 }
 
@@ -1556,12 +1550,13 @@ hermes_create(const struct chp_protocol_env *env)
 		h->free_tickets[i] = h->n_tickets - 1 - i;
 	h->n_free_tickets = h->n_tickets;
 	for (uint32_t i = 0; i < h->n_keys; i++)
-		h->key[i].next_replay = i + 1 < h->n_keys ? i + 1 : NONE;
+		h->key[i].next[TO_REPLAY] = i + 1 < h->n_keys ? i + 1 : NONE;
 	for (uint32_t i = 0; i < env->ops; i++)
 		h->op[i].next = i + 1 < env->ops ? i + 1 : NONE;
 	for (uint32_t peer = 0; peer < env->n_nodes; peer++)
 		forget_peer(h, peer);
-	h->ready = h->to_replay = (struct list){ NONE, NONE };
+	for (uint32_t i = 0; i < LISTS; i++)
+		h->list[i] = (struct list){ NONE, NONE };
 	return h;
 }
 
@@ -1591,7 +1586,7 @@ check_key(const struct hermes *h, const struct key_record *k)
 
 	CHP_ASSERT_OP(s->busy, ==, index_of_key(h, k));
 	CHP_ASSERT(s->state != VALID || (k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE));
-	CHP_ASSERT(s->state != VALID || k->is_ready || k->to_replay);
+	CHP_ASSERT(s->state != VALID || k->listed[READY] || k->listed[TO_REPLAY]);
 	if (s->state != VALID)
 		CHP_ASSERT_OP(chp_log_at(h->env.log, k->log)->version, ==, s->version);
 	if (s->state == WRITE)
