@@ -1139,6 +1139,9 @@ park(struct hermes *h, const struct chp_op *from, struct chp_slot *s, struct chp
 	else
 		h->op[k->wait_tail].next = i;
 	k->wait_tail = i;
+	/* The key may be Valid and have its record for another reason: nothing else would serve the queue. */
+	if (s->state == VALID)
+		make_ready(h, k);
 	if (from->opcode == CHP_OPCODE_GET)
 		h->env.counters->reads_parked++;
 	else

@@ -192,7 +192,7 @@ hunt(const struct options *o, uint32_t m, uint64_t seeds)
 		for (uint64_t seed = 0; seed < seeds; seed++) {
 			if (write(fd[1], &seed, sizeof(seed)) != sizeof(seed))
 				_exit(3);
-			if (!run_seed(o, o->first + seed, 3 + 2 * (uint32_t)(seed % 2), false, &r))
+			if (!run_seed(o, o->first + seed, seed % 4 == 2 ? 5 : 3, false, &r))
 				_exit(1);
 		}
 		_exit(0);
