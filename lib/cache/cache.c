@@ -385,6 +385,12 @@ chp_cache_value(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to
 		memcpy(to, s->data + s->key_len, s->value_len);
 }
 
+void
+chp_cache_prefetch(const struct chp_cache *c, uint32_t index)
+{
+	chp_prefetch(&c->slot[index]);
+}
+
 struct chp_slot *
 chp_cache_slot(struct chp_cache *c, uint32_t index)
 {

@@ -166,6 +166,9 @@ uint32_t chp_cache_tombstones(const struct chp_cache *c);
 void chp_cache_key(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);
 void chp_cache_value(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);
 
+/** Bring a slot's line near, by index; the slot need not be in use. */
+void chp_cache_prefetch(const struct chp_cache *c, uint32_t index);
+
 /** Slot by index 0..chp_cache_slots()-1; NULL where none is in use. */
 struct chp_slot *chp_cache_slot(struct chp_cache *c, uint32_t index);
 uint32_t chp_cache_slots(const struct chp_cache *c);

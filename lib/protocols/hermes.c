@@ -1189,6 +1189,26 @@ hermes_submit(void *p, const struct chp_now *now, const struct chp_op *op, uint3
 		submit_one(p, now, &op[i], out);
 }
 
+/* ACK and VAL come without a look-up: their slots' lines, last used a round trip ago, are fetched together. */
+static void
+prefetch_slots(const struct hermes *h, const struct chp_peer_message *m, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		const uint32_t op = m[i].message->op;
+
+		if (op >= h->n_tickets)
+			continue;
+		if (m[i].message->type == CHP_HERMES_ACK) {
+			chp_cache_prefetch(h->env.cache, h->ticket[op].slot);
+		} else if (m[i].message->type == CHP_HERMES_VAL) {
+			uint32_t key = h->inv[m[i].from * h->n_tickets + op].key;
+
+			if (key != NONE)
+				chp_cache_prefetch(h->env.cache, h->key[key].slot);
+		}
+	}
+}
+
 static void
 hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m, uint32_t n, struct chp_out *out)
 {
@@ -1196,6 +1216,7 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 
 	(void)now;
 	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
+	prefetch_slots(h, m, n);
 	for (uint32_t i = 0; i < n; i++) {
 		switch (m[i].message->type) {
 		case CHP_HERMES_INV:
