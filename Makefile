@@ -248,7 +248,7 @@ scenarios: deps-present $(B)/sim ## run the text scenarios in tests/scenarios
 	$(Q)$(B)/sim --scenarios tests/scenarios/*.txt
 
 mutations: deps-present $(B)/mut/sim ## prove that the simulator finds every known bug that can be switched on
-	$(Q)$(B)/mut/sim --mutations --seeds 1000
+	$(Q)$(B)/mut/sim --mutations --seeds 1500
 
 FUZZ_S ?= 60
 fuzz: deps-present programs-fuzz ## fuzz every parser for FUZZ_S seconds each

@@ -57,21 +57,10 @@ enum chp_packet_error
 chp_control_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes)
 {
 	const struct chp_control_header *h = data;
-	uint8_t kind = 0;
-	enum chp_packet_error e = chp_packet_kind_of(data, len, &kind);
+	enum chp_packet_error e = chp_sealed_check(data, len, CHP_PACKET_CONTROL, sizeof(*h), hash);
 
 	if (e != CHP_PACKET_OK)
 		return e;
-	if (kind != CHP_PACKET_CONTROL)
-		return CHP_PACKET_KIND;
-	if (len < sizeof(*h))
-		return CHP_PACKET_SHORT;
-	if (len > CHP_PAYLOAD_BYTES_MAX)
-		return CHP_PACKET_LONG;
-	if (h->prelude.cluster_hash != hash)
-		return CHP_PACKET_CLUSTER;
-	if (h->crc32c != chp_peer_crc(data, len))
-		return CHP_PACKET_CRC;
 	if (h->tag_len != 0)
 		return CHP_PACKET_AUTH;
 	if (h->from >= nodes || h->to >= nodes || h->from == h->to)

@@ -54,17 +54,18 @@ check_messages(const uint8_t *at, uint32_t left)
 }
 
 enum chp_packet_error
-chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes, uint32_t shards)
+chp_sealed_check(const void *data, uint32_t len, enum chp_packet_kind kind, uint32_t header_len,
+		 uint32_t hash)
 {
-	const struct chp_peer_header *h = data;
-	uint8_t kind = 0;
-	enum chp_packet_error e = chp_packet_kind_of(data, len, &kind);
+	const struct chp_peer_header *h = data; /* no field behind the checksum is looked at */
+	uint8_t found = 0;
+	enum chp_packet_error e = chp_packet_kind_of(data, len, &found);
 
 	if (e != CHP_PACKET_OK)
 		return e;
-	if (kind != CHP_PACKET_PEER)
+	if (found != kind)
 		return CHP_PACKET_KIND;
-	if (len < sizeof(*h))
+	if (len < header_len)
 		return CHP_PACKET_SHORT;
 	if (len > CHP_PAYLOAD_BYTES_MAX)
 		return CHP_PACKET_LONG;
@@ -72,6 +73,17 @@ chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes, ui
 		return CHP_PACKET_CLUSTER;
 	if (h->crc32c != chp_peer_crc(data, len))
 		return CHP_PACKET_CRC;
+	return CHP_PACKET_OK;
+}
+
+enum chp_packet_error
+chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes, uint32_t shards)
+{
+	const struct chp_peer_header *h = data;
+	enum chp_packet_error e = chp_sealed_check(data, len, CHP_PACKET_PEER, sizeof(*h), hash);
+
+	if (e != CHP_PACKET_OK)
+		return e;
 	if (h->tag_len != 0)
 		return CHP_PACKET_AUTH;
 	if (h->from >= nodes || h->to >= nodes || h->from == h->to)

@@ -113,6 +113,15 @@ const char *chp_packet_error_name(enum chp_packet_error e);
 enum chp_packet_error chp_packet_kind_of(const void *data, uint32_t len, uint8_t *kind);
 
 /**
+ * Check what all packets between replicas have in common: kind, length, cluster, checksum.
+ *
+ * @param header_len  bytes of this kind's header, which has its checksum where chp_peer_header has it
+ * @return            CHP_PACKET_OK, or the first thing wrong up to _CRC
+ */
+enum chp_packet_error chp_sealed_check(const void *data, uint32_t len, enum chp_packet_kind kind,
+				       uint32_t header_len, uint32_t hash);
+
+/**
  * Check a CHP_PACKET_PEER completely: header, checksum, cluster, and that its messages' lengths fill it
  * exactly. What the header says of epochs, incarnations and sequence is the link's business.
  *
