@@ -48,6 +48,8 @@
 #define CHP_KEYS_MAX (1u << 29)
 /* Value blocks of one shard: indices are 32 bits, one value is "none". */
 #define CHP_BLOCKS_MAX (1u << 30)
+/* Bytes of state that a learner asks a peer for at a time: more would hold up what is behind it. */
+#define CHP_COPY_BYTES_MAX (1u << 20)
 /* Sessions of one shard, and the requests one session may have in flight. */
 #define CHP_SESSIONS_MAX (1u << 20)
 #define CHP_SESSION_WINDOW_MAX 1024u

@@ -23,6 +23,22 @@
 	X(S8_TRANS_NOT_RESENT, "a view change does not re-send writes in Trans")                  \
 	X(S12_NO_CREDITS, "operations begin without credits")                                     \
 	X(S24_NO_RECORD, "a retry finds no record of the first execution")                        \
+	X(P4_UNSUSPECTED_MAJORITY, "a view needs a majority of the unsuspected voters only")      \
+	X(P9_RMW_ACKS_KEPT, "ACKs of a read-modify-write count on after a view change")           \
+	X(P12_LEASE_FROM_RECEIPT, "a lease counts from the arrival of its grant")                 \
+	X(P13_NO_LEASE_AT_ANSWER, "a read that waited is answered without another look at the lease") \
+	X(P14_NO_WAIT_FOR_LEASES, "a view is accepted while leases of dropped members run")       \
+	X(P15_SAME_INCARNATION, "a restarted node keeps its incarnation and its vote")            \
+	X(P32_DEAD_HOLD_WRITES, "a member that left the view must still acknowledge")             \
+	X(P37_OWN_VALUE, "a proposer ignores what was accepted at a lower ballot")                \
+	X(P45_PUT_RETRIED, "a put that a dead home had sent is executed again by the next")       \
+	X(P47_COPY_NO_TOMBSTONES, "deleted keys and their versions are not copied")               \
+	X(P52_ANY_INCARNATION, "packets from before a restart are accepted")                      \
+	X(S9_LEARNER_NOT_ACKING, "a write does not wait for the learner")                         \
+	X(S16_CLOCK_BEFORE_EVENTS, "the clock is read before the last event was taken")           \
+	X(S17_GRANT_AFTER_ACCEPT, "a lease is renewed after a view without its holder was accepted") \
+	X(S25_RECORD_ON_ADOPTION, "a request is recorded only where its value was adopted")       \
+	X(S25_NO_BARRIER, "a new home executes requests before it has heard all replays")         \
 	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
 	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
 	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")

@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "base/crc32c.h"
+#include "base/mutation.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -20,10 +21,16 @@ enum report {
 	REPORT_OUR_SHORT = 1u << 6,
 	REPORT_TWO = 1u << 7,
 	REPORT_BOOTSTRAP = 1u << 8,
+	REPORT_WRITERS = 1u << 9,
 };
 
 #define NS_PER_MS UINT64_C(1000000)
-#define PROPOSER 0u
+#define NS_PER_S (1000 * NS_PER_MS)
+/* Who begins the first view. */
+#define FOUNDER 0u
+
+_Static_assert(CHP_CONTROL_ROUND_MAX == CHP_AGREEMENT_ROUND_MAX, "ballots on the wire and in the agreement");
+_Static_assert(CHP_CONTROL_TYPES <= 32, "due is a mask of types");
 
 /* ---- text ---- */
 
@@ -86,6 +93,25 @@ first_report(struct chp_membership *m, uint32_t node, enum report which)
 	return true;
 }
 
+/* Time since; peer_heard may have been told of a moment after this batch's. */
+static uint64_t
+since(uint64_t at_ns, uint64_t now_ns)
+{
+	return now_ns > at_ns ? now_ns - at_ns : 0;
+}
+
+/* "not heard for 2.1 s" */
+static void
+silence_text(uint64_t heard_ns, uint64_t now_ns, struct chp_text *t)
+{
+	uint64_t tenths = since(heard_ns, now_ns) / (100 * NS_PER_MS);
+
+	if (heard_ns == 0)
+		chp_text_add(t, "never heard");
+	else
+		chp_text_add(t, "not heard for %" PRIu64 ".%" PRIu64 " s", tenths / 10, tenths % 10);
+}
+
 /* ---- small questions ---- */
 
 static uint64_t
@@ -94,11 +120,31 @@ all_members(const struct chp_membership *m)
 	return UINT64_MAX >> (CHP_NODES_MAX - m->config.n_nodes);
 }
 
-/* Time since; peer_heard may have been told of a moment after this batch's. */
 static uint64_t
-since(uint64_t at_ns, uint64_t now_ns)
+self_bit(const struct chp_membership *m)
 {
-	return now_ns > at_ns ? now_ns - at_ns : 0;
+	return chp_bit(m->config.self);
+}
+
+/* Without a view: none. */
+static bool
+is_live(const struct chp_membership *m, uint32_t node)
+{
+	return (chp_view_live(&m->view) & chp_bit(node)) != 0;
+}
+
+static bool
+is_voter(const struct chp_membership *m)
+{
+	return (m->view.voters & self_bit(m)) != 0;
+}
+
+/* Whether a view has this very process. */
+static bool
+names_us(const struct chp_membership *m, const struct chp_view *v)
+{
+	return (chp_view_live(v) & self_bit(m)) != 0 &&
+	       v->incarnation[m->config.self] == m->incarnation;
 }
 
 static bool
@@ -107,21 +153,67 @@ is_recent(uint64_t at_ns, uint64_t now_ns)
 	return at_ns != 0 && since(at_ns, now_ns) < CHP_MEMBERSHIP_ALIVE_NS;
 }
 
+/* Who answers for it that a proposer died: everybody else waits this long before proposing. */
+static uint64_t
+turn_ns(const struct chp_membership *m)
+{
+	return m->config.lease_ns + 3 * m->heartbeat_ns;
+}
+
+/* Nobody who is in a view was heard for this long: there may be none any more. */
+static uint64_t
+view_silence_ns(const struct chp_membership *m)
+{
+	return chp_max_u64(CHP_MEMBERSHIP_ALIVE_NS, 4 * m->config.suspect_ns);
+}
+
+/* Whom HELLOs go to: everybody, of a member those outside the view. */
+static uint64_t
+hello_mask(const struct chp_membership *m)
+{
+	return all_members(m) & ~self_bit(m) & ~chp_view_live(&m->view);
+}
+
+/* Whom heartbeats go to: the view; everybody while we want to be seen alive and admitted. */
+static uint64_t
+heartbeat_mask(const struct chp_membership *m)
+{
+	if (m->state == CHP_MEMBERSHIP_JOINING)
+		return all_members(m) & ~self_bit(m);
+	return chp_view_live(&m->view) & ~self_bit(m);
+}
+
+/* The longest HELLO interval: who wants to be admitted is in more of a hurry than who is in the view. */
+static uint64_t
+hello_ns_max(const struct chp_membership *m)
+{
+	uint64_t ns = m->config.suspect_ns / 4;
+
+	if (m->state != CHP_MEMBERSHIP_JOINING)
+		return CHP_MEMBERSHIP_HELLO_NS_MAX;
+	return chp_max_u64(CHP_MEMBERSHIP_HELLO_NS_MIN, chp_min_u64(ns, CHP_MEMBERSHIP_HELLO_NS_MAX));
+}
+
 static uint64_t
 heard_full(const struct chp_membership *m, uint64_t now_ns)
 {
-	uint64_t mask = chp_bit(m->config.self);
+	uint64_t mask = self_bit(m);
 
-	for (uint32_t i = 0; i < m->config.n_nodes; i++)
-		if (is_recent(m->peer[i].heard_full_ns, now_ns))
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		const struct chp_membership_peer *p = &m->peer[i];
+
+		/* Who admits us knows whether it hears us, but not whether the others do. */
+		if (is_recent(p->heard_full_ns, now_ns) &&
+		    (m->state != CHP_MEMBERSHIP_JOINING || (p->its_heard_full & self_bit(m)) != 0))
 			mask |= chp_bit(i);
+	}
 	return mask;
 }
 
 uint64_t
 chp_membership_heard(const struct chp_membership *m, uint64_t now_ns)
 {
-	uint64_t mask = chp_bit(m->config.self);
+	uint64_t mask = self_bit(m);
 
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
 		if (is_recent(m->peer[i].heard_ns, now_ns))
@@ -129,10 +221,23 @@ chp_membership_heard(const struct chp_membership *m, uint64_t now_ns)
 	return mask;
 }
 
+uint64_t
+chp_membership_suspected(const struct chp_membership *m)
+{
+	return m->detector.suspected & chp_view_live(&m->view) & ~self_bit(m);
+}
+
+uint64_t
+chp_membership_lease_until_ns(const struct chp_membership *m)
+{
+	return is_voter(m) ? chp_lease_until(&m->lease, m->config.self, m->view.voters) : 0;
+}
+
 static bool
 views_equal(const struct chp_view *a, const struct chp_view *b, uint32_t n_nodes)
 {
 	return a->epoch == b->epoch && a->voters == b->voters && a->learners == b->learners &&
+	       a->next_writer == b->next_writer &&
 	       memcmp(a->incarnation, b->incarnation, n_nodes * sizeof(a->incarnation[0])) == 0 &&
 	       memcmp(a->writer, b->writer, n_nodes * sizeof(a->writer[0])) == 0;
 }
@@ -167,7 +272,7 @@ obstacle_of(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
 		return OBSTACLE_SHORT;
 	if (!is_recent(p->hears_us_ns, now_ns))
 		return OBSTACLE_NOT_HEARING_US;
-	if ((p->its_heard_full & chp_bit(m->config.self)) == 0)
+	if ((p->its_heard_full & self_bit(m)) == 0)
 		return OBSTACLE_HEARING_US_SHORT;
 	if (p->its_heard_full != all_members(m))
 		return OBSTACLE_NOT_HEARING_OTHERS;
@@ -175,6 +280,12 @@ obstacle_of(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
 }
 
 /* ---- sending ---- */
+
+static uint32_t
+due_bit(enum chp_control_type type)
+{
+	return 1u << type;
+}
 
 /* There is news for a peer: say HELLO soon, and often again. */
 static void
@@ -187,20 +298,21 @@ poke(struct chp_membership *m, uint64_t now_ns, uint32_t node)
 }
 
 static void
-poke_all(struct chp_membership *m, uint64_t now_ns, uint8_t due)
+poke_all(struct chp_membership *m, uint64_t now_ns, uint32_t due)
 {
-	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
-		if (i == m->config.self)
-			continue;
+	for (uint64_t rest = hello_mask(m); rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
 		poke(m, now_ns, i);
 		m->peer[i].due |= due;
 	}
 }
 
-static uint8_t
-due_bit(enum chp_control_type type)
+static void
+send_to(struct chp_membership *m, uint64_t mask, enum chp_control_type type)
 {
-	return (uint8_t)(1u << type);
+	for (uint64_t rest = mask & ~self_bit(m); rest != 0; rest &= rest - 1)
+		m->peer[chp_first_bit(rest)].due |= due_bit(type);
 }
 
 /* It is time for a peer's HELLO and for whatever else it may have missed. */
@@ -211,14 +323,29 @@ hello_peer(struct chp_membership *m, uint64_t now_ns, uint32_t node)
 	uint64_t quarter = p->hello_interval_ns / 4;
 
 	p->due |= due_bit(CHP_CONTROL_HELLO);
-	if ((p->its_heard_full & chp_bit(m->config.self)) == 0)
+	if ((p->its_heard_full & self_bit(m)) == 0)
 		p->due |= due_bit(CHP_CONTROL_HELLO_SHORT);
-	if (m->state == CHP_MEMBERSHIP_FORMING && m->accepted.epoch != 0)
-		p->due |= due_bit(CHP_CONTROL_ACCEPTED);
-	if (m->state == CHP_MEMBERSHIP_SERVING && p->epoch < m->view.epoch)
-		p->due |= due_bit(CHP_CONTROL_DECIDED);
+	if (m->state == CHP_MEMBERSHIP_FORMING && m->founding.epoch != 0)
+		p->due |= due_bit(CHP_CONTROL_FOUNDING);
 	p->hello_at_ns = now_ns + chp_random_range(&m->random, 3 * quarter, 5 * quarter);
-	p->hello_interval_ns = chp_min_u64(2 * p->hello_interval_ns, CHP_MEMBERSHIP_HELLO_NS_MAX);
+	p->hello_interval_ns = chp_min_u64(2 * p->hello_interval_ns, hello_ns_max(m));
+}
+
+/* It is time for heartbeats; who has missed the last view gets that too. */
+static void
+beat(struct chp_membership *m, uint64_t now_ns)
+{
+	uint64_t mask = heartbeat_mask(m);
+
+	send_to(m, mask, CHP_CONTROL_HEARTBEAT);
+	for (uint64_t rest = chp_view_live(&m->view) & mask; rest != 0; rest &= rest - 1) {
+		struct chp_membership_peer *p = &m->peer[chp_first_bit(rest)];
+
+		if (p->epoch < m->view.epoch)
+			p->due |= due_bit(CHP_CONTROL_DECIDED);
+	}
+	m->heartbeat_at_ns =
+		now_ns + chp_random_range(&m->random, m->heartbeat_ns - m->heartbeat_ns / 4, m->heartbeat_ns);
 }
 
 static void
@@ -260,9 +387,9 @@ write_hello(const struct chp_membership *m, uint64_t now_ns, uint32_t node,
 }
 
 static uint32_t
-write_view(const struct chp_membership *m, uint32_t node, enum chp_control_type type, uint8_t *to)
+write_view(const struct chp_membership *m, uint32_t node, enum chp_control_type type,
+	   const struct chp_view *view, uint8_t *to)
 {
-	const struct chp_view *view = type == CHP_CONTROL_DECIDED ? &m->view : &m->accepted;
 	struct chp_control_view *v = (void *)to;
 	struct chp_control_member *member = (void *)(v + 1);
 
@@ -271,6 +398,7 @@ write_view(const struct chp_membership *m, uint32_t node, enum chp_control_type 
 	v->epoch = view->epoch;
 	v->voters = view->voters;
 	v->learners = view->learners;
+	v->next_writer = view->next_writer;
 	v->n_members = (uint8_t)m->config.n_nodes;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
 		member[i] = (struct chp_control_member){
@@ -289,12 +417,133 @@ write_refused(const struct chp_membership *m, uint64_t now_ns, uint32_t node, ui
 	memset(r, 0, sizeof(*r));
 	write_header(m, node, CHP_CONTROL_REFUSED, &r->header);
 	r->header.to_incarnation = p->refuse_incarnation;
-	r->reason = CHP_REFUSED_NOT_IN_VIEW;
+	r->reason = (uint8_t)p->refuse_reason;
 	r->heard_ms = UINT32_MAX;
-	if (p->heard_ns != 0 && p->incarnation == m->view.incarnation[node])
+	if (p->refuse_reason == CHP_REFUSED_ALIVE && p->heard_ns != 0)
 		r->heard_ms = (uint32_t)chp_min_u64(since(p->heard_ns, now_ns) / NS_PER_MS,
 						    UINT32_MAX - 1);
 	return sizeof(*r);
+}
+
+/*
+ * Whether this voter may ask for leases. Not from telling on that it accepted the next view, so that no
+ * lease of this one outlives it by more than a lease's length; nor once it has accepted to be dropped.
+ */
+static bool
+may_ask(const struct chp_membership *m)
+{
+	const struct chp_agreement *a = &m->agreement;
+
+	return is_voter(m) && a->told == 0 && (a->accepted_ballot == 0 || names_us(m, &a->accepted));
+}
+
+/* The lease counts from now, which is before the packet leaves (SAFETY 17, pitfall P12). */
+static uint32_t
+write_heartbeat(const struct chp_membership *m, uint64_t now_ns, uint32_t node, uint8_t *to)
+{
+	struct chp_control_heartbeat *h = (void *)to;
+
+	memset(h, 0, sizeof(*h));
+	write_header(m, node, CHP_CONTROL_HEARTBEAT, &h->header);
+	h->sent_ns = now_ns;
+	if (may_ask(m))
+		h->lease_ns = m->config.lease_ns;
+	if (m->ready && (m->view.learners & self_bit(m)) != 0)
+		h->flags = CHP_HEARTBEAT_READY;
+	return sizeof(*h);
+}
+
+static uint32_t
+write_grant(const struct chp_membership *m, uint32_t node, uint8_t *to)
+{
+	const struct chp_membership_peer *p = &m->peer[node];
+	struct chp_control_grant *g = (void *)to;
+
+	memset(g, 0, sizeof(*g));
+	write_header(m, node, CHP_CONTROL_GRANT, &g->header);
+	g->sent_ns = p->grant_sent_ns;
+	g->lease_ns = p->grant_lease_ns;
+	return sizeof(*g);
+}
+
+static uint32_t
+write_ballot(const struct chp_membership *m, uint32_t node, enum chp_control_type type,
+	     uint64_t ballot, uint8_t *to)
+{
+	struct chp_control_ballot *b = (void *)to;
+
+	memset(b, 0, sizeof(*b));
+	write_header(m, node, type, &b->header);
+	b->epoch = m->agreement.epoch;
+	b->ballot = ballot;
+	return sizeof(*b);
+}
+
+/* What an acceptor says to a proposer, as things are now: a promise may have been overtaken meanwhile. */
+static uint32_t
+write_promise(const struct chp_membership *m, uint32_t node, uint8_t *to)
+{
+	const struct chp_agreement *a = &m->agreement;
+	struct chp_control_view *v = (void *)to;
+	uint32_t len;
+
+	if (chp_ballot_node(a->promised) != node)
+		return write_ballot(m, node, CHP_CONTROL_REJECTED, a->promised, to);
+	if (a->accepted_ballot == 0)
+		return write_ballot(m, node, CHP_CONTROL_PROMISE, a->promised, to);
+	len = write_view(m, node, CHP_CONTROL_PROMISE, &a->accepted, to);
+	v->ballot = a->promised;
+	v->accepted = a->accepted_ballot;
+	return len;
+}
+
+static uint32_t
+write_accept(const struct chp_membership *m, uint32_t node, uint8_t *to)
+{
+	const struct chp_agreement *a = &m->agreement;
+	struct chp_control_view *v = (void *)to;
+	uint32_t len = write_view(m, node, CHP_CONTROL_ACCEPT, &a->value, to);
+
+	v->ballot = a->ballot;
+	return len;
+}
+
+/* Packets say what is so now; 0 when what was to be said is no longer so. */
+static uint32_t
+write_packet(const struct chp_membership *m, uint64_t now_ns, uint32_t node,
+	     enum chp_control_type type, uint8_t *to)
+{
+	const struct chp_agreement *a = &m->agreement;
+
+	switch (type) {
+	case CHP_CONTROL_HELLO:
+	case CHP_CONTROL_HELLO_SHORT:
+		return write_hello(m, now_ns, node, type, to);
+	case CHP_CONTROL_FOUNDING:
+		return write_view(m, node, type, &m->founding, to);
+	case CHP_CONTROL_DECIDED:
+		return write_view(m, node, type, &m->view, to);
+	case CHP_CONTROL_REFUSED:
+		return write_refused(m, now_ns, node, to);
+	case CHP_CONTROL_HEARTBEAT:
+		return write_heartbeat(m, now_ns, node, to);
+	case CHP_CONTROL_GRANT:
+		return write_grant(m, node, to);
+	case CHP_CONTROL_PREPARE:
+		return a->phase != CHP_AGREEMENT_PREPARING ? 0 : write_ballot(m, node, type, a->ballot, to);
+	case CHP_CONTROL_PROMISE:
+		return write_promise(m, node, to);
+	case CHP_CONTROL_ACCEPT:
+		return a->phase != CHP_AGREEMENT_ACCEPTING ? 0 : write_accept(m, node, to);
+	case CHP_CONTROL_ACCEPTED:
+		return chp_ballot_node(a->told) != node ? 0 : write_ballot(m, node, type, a->told, to);
+	case CHP_CONTROL_REJECTED:
+		return chp_ballot_node(a->promised) == node ? 0 :
+							      write_ballot(m, node, type, a->promised, to);
+	case CHP_CONTROL_TYPES:
+		break;
+	}
+	return 0;
 }
 
 uint32_t
@@ -303,88 +552,296 @@ chp_membership_transmit(struct chp_membership *m, uint64_t now_ns, uint8_t *to, 
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		uint32_t node = (m->next_send + i) % m->config.n_nodes;
 		struct chp_membership_peer *p = &m->peer[node];
-		enum chp_control_type type;
-		uint32_t len;
 
-		if (p->due == 0)
-			continue;
-		type = (enum chp_control_type)chp_first_bit(p->due);
-		p->due &= (uint8_t)~due_bit(type);
-		if (type == CHP_CONTROL_HELLO || type == CHP_CONTROL_HELLO_SHORT)
-			len = write_hello(m, now_ns, node, type, to);
-		else if (type == CHP_CONTROL_REFUSED)
-			len = write_refused(m, now_ns, node, to);
-		else
-			len = write_view(m, node, type, to);
-		chp_control_seal(to, len);
-		m->next_send = (node + 1) % m->config.n_nodes;
-		m->counters.tx_packets++;
-		*peer = node;
-		return len;
+		while (p->due != 0) {
+			enum chp_control_type type = (enum chp_control_type)chp_first_bit(p->due);
+			uint32_t len = write_packet(m, now_ns, node, type, to);
+
+			p->due &= ~due_bit(type);
+			if (len == 0)
+				continue;
+			chp_control_seal(to, len);
+			m->next_send = (node + 1) % m->config.n_nodes;
+			m->counters.tx_packets++;
+			*peer = node;
+			return len;
+		}
 	}
 	return 0;
 }
 
-uint64_t
-chp_membership_wake_ns(const struct chp_membership *m)
-{
-	uint64_t wake_ns = CHP_NEVER;
+/* ---- what is known of a peer ---- */
 
-	if (m->state == CHP_MEMBERSHIP_REFUSED)
-		return CHP_NEVER;
+/* The process behind a node id is this one: what was known of another is worth nothing. */
+static void
+forget(struct chp_membership *m, uint32_t node, uint64_t incarnation)
+{
+	struct chp_membership_peer *p = &m->peer[node];
+
+	p->incarnation = incarnation;
+	p->heard_ns = 0;
+	p->heard_full_ns = 0;
+	p->hears_us_ns = 0;
+	p->epoch = 0;
+	p->its_heard = 0;
+	p->its_heard_full = 0;
+	p->lease_ns = 0;
+	p->shorts = 0;
+	p->our_shorts = 0;
+	p->bootstrap = false;
+	p->members_differ = false;
+	p->ready = false;
+}
+
+/* Processes with one node id take turns: once or twice it may be a late packet of one that restarted. */
+static void
+count_return(struct chp_membership *m, uint32_t node)
+{
+	if (++m->peer[node].returns >= CHP_MEMBERSHIP_RETURNS_MAX && first_report(m, node, REPORT_TWO))
+		report(m, "two processes run as %s: stop one of them", node_text(m, node).text);
+}
+
+/* The process behind a peer's node id is another one than before, or the first. */
+static void
+new_incarnation(struct chp_membership *m, uint64_t now_ns, uint32_t from, uint64_t incarnation)
+{
+	struct chp_membership_peer *p = &m->peer[from];
+
+	if (p->incarnation != 0)
+		m->counters.new_incarnations++;
+	if (p->previous == incarnation)
+		count_return(m, from);
+	p->previous = p->incarnation;
+	forget(m, from, incarnation);
+	chp_detector_distrust(&m->detector, from);
+	poke(m, now_ns, from);
+}
+
+/* Become another process as far as the others are concerned: nobody has heard anything of it. */
+static void
+renew(struct chp_membership *m, uint64_t now_ns)
+{
+	do
+		m->incarnation = chp_random_u64(&m->random);
+	while (m->incarnation == 0);
+	m->born_ns = now_ns;
+	memset(&m->founding, 0, sizeof(m->founding));
+	m->founding_by = 0;
+	m->refused_reason = (enum chp_refused_reason)0;
+	m->alive = 0;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
-		if (i == m->config.self)
-			continue;
-		if (m->peer[i].due != 0)
-			return 0;
-		wake_ns = chp_min_u64(wake_ns, m->peer[i].hello_at_ns);
+		m->peer[i].hears_us_ns = 0;
+		m->peer[i].its_heard &= ~self_bit(m);
+		m->peer[i].its_heard_full &= ~self_bit(m);
+		m->peer[i].due = 0;
 	}
-	return wake_ns;
+	poke_all(m, now_ns, due_bit(CHP_CONTROL_HELLO));
+}
+
+/* ---- entering and losing views ---- */
+
+/* A view dropped this node. One that is dropped again and again waits longer each time. */
+static void
+dropped_member(struct chp_membership *m, uint64_t now_ns, uint32_t node, uint64_t incarnation)
+{
+	struct chp_membership_peer *p = &m->peer[node];
+	uint64_t waits = 0;
+
+	if (p->dropped_ns == 0 ||
+	    since(p->dropped_ns, now_ns) >= CHP_MEMBERSHIP_FLAP_FORGET * m->config.suspect_ns)
+		p->drops = 0;
+	if (p->drops > 0)
+		waits = chp_min_u64(UINT64_C(1) << chp_min_u32(p->drops - 1, 31), CHP_MEMBERSHIP_FLAP_WAITS);
+	p->drops++;
+	p->dropped_ns = now_ns;
+	p->admit_at_ns = now_ns + waits * m->config.suspect_ns;
+	p->retired = incarnation;
+}
+
+/* What a new view makes of one peer. */
+static void
+enter_peer(struct chp_membership *m, uint64_t now_ns, uint32_t node, const struct chp_view *old)
+{
+	struct chp_membership_peer *p = &m->peer[node];
+	uint64_t was = old->incarnation[node], is = m->view.incarnation[node];
+
+	p->due = 0;
+	if (was != 0 && was != is)
+		dropped_member(m, now_ns, node, was);
+	if (is != 0) {
+		if (p->incarnation != is)
+			forget(m, node, is);
+		if (was == is)
+			return;
+		/* Its time begins now: never heard is silent from here on (pitfall P50). */
+		chp_detector_trust(&m->detector, node);
+		p->ready = false;
+		return;
+	}
+	if (was != 0 || old->epoch == 0)
+		chp_detector_distrust(&m->detector, node);
+	poke(m, now_ns, node);
+}
+
+/* "node 1 suspected; node 2 promoted" */
+static void
+why_text(struct chp_membership *m, const struct chp_view *old, struct chp_text *t)
+{
+	const struct chp_view *v = &m->view;
+	const char *separator = "";
+
+	if (old->epoch == 0) {
+		chp_text_add(t, v->epoch == 1 ? "first view" : "joined");
+		return;
+	}
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		bool was = old->incarnation[i] != 0, same = old->incarnation[i] == v->incarnation[i];
+
+		if (was && !same) {
+			chp_text_add(t, "%snode %u suspected", separator, i);
+			separator = "; ";
+		}
+		if (v->incarnation[i] != 0 && !same) {
+			chp_text_add(t, "%snode %u admitted", separator, i);
+			separator = "; ";
+			m->counters.admitted++;
+		}
+		if (same && (old->learners & v->voters & chp_bit(i)) != 0) {
+			chp_text_add(t, "%snode %u promoted", separator, i);
+			separator = "; ";
+			m->counters.promoted++;
+		}
+	}
+}
+
+/* For `status` and the log: "view 3 is in force: voters 0 2, learners 1 (node 1 admitted)". */
+static void
+remember_change(struct chp_membership *m, uint64_t now_ns, const struct chp_view *old)
+{
+	struct chp_membership_change *c = &m->change[m->n_changes++ % CHP_MEMBERSHIP_CHANGES];
+	struct chp_text why = chp_text_of(c->why, sizeof(c->why));
+	char line[CHP_MEMBERSHIP_TEXT_BYTES / 2];
+	struct chp_text t = chp_text_of(line, sizeof(line));
+
+	c->epoch = m->view.epoch;
+	c->at_ns = now_ns;
+	c->voters = m->view.voters;
+	c->learners = m->view.learners;
+	why_text(m, old, &why);
+	chp_text_add(&t, "voters");
+	for (uint64_t rest = c->voters; rest != 0; rest &= rest - 1)
+		chp_text_add(&t, " %u", chp_first_bit(rest));
+	if (c->learners != 0)
+		chp_text_add(&t, ", learners");
+	for (uint64_t rest = c->learners; rest != 0; rest &= rest - 1)
+		chp_text_add(&t, " %u", chp_first_bit(rest));
+	report(m, "view %" PRIu64 " is in force: %s (%s)", c->epoch, line, c->why);
+}
+
+/* Enter a view that is decided and has this process. */
+static void
+enter(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
+{
+	const struct chp_view old = m->view;
+	uint64_t kept_ns = (v->voters & self_bit(m)) != 0 ? chp_membership_lease_until_ns(m) : 0;
+
+	CHP_ASSERT(names_us(m, v));
+	CHP_ASSERT_OP(v->epoch, >, old.epoch);
+	m->counters.views++;
+	m->state = CHP_MEMBERSHIP_MEMBER;
+	m->view = *v;
+	m->entered_ns = now_ns;
+	m->known_epoch = v->epoch;
+	m->wanted_ns = 0;
+	m->hold_ns = 0;
+	m->accepted_at_ns = 0;
+	m->refused_reason = (enum chp_refused_reason)0;
+	memset(&m->founding, 0, sizeof(m->founding));
+	m->founding_by = 0;
+	chp_agreement_begin(&m->agreement, m->config.self, v);
+	chp_lease_enter(&m->lease, kept_ns);
+	for (uint32_t i = 0; i < m->config.n_nodes; i++)
+		if (i != m->config.self)
+			enter_peer(m, now_ns, i, &old);
+	remember_change(m, now_ns, &old);
+	beat(m, now_ns);
+}
+
+/*
+ * A view without this process is in force. Whoever was in a view, or is bound to a first one, is a new
+ * incarnation from here on, with nothing of its state (SAFETY 21).
+ */
+static void
+join(struct chp_membership *m, uint64_t now_ns, uint64_t epoch)
+{
+	bool was_member = m->view.epoch != 0;
+
+	if (was_member) {
+		m->counters.reborn++;
+		m->lives++;
+		report(m, "view %" PRIu64 " was decided without us: we drop our state and ask to be admitted",
+		       epoch);
+		memset(&m->view, 0, sizeof(m->view));
+		memset(&m->agreement, 0, sizeof(m->agreement));
+		chp_lease_init(&m->lease);
+		m->ready = false;
+		m->has_lease = false;
+		m->lost_reported = false;
+	} else if (m->state == CHP_MEMBERSHIP_FORMING) {
+		report(m, "a view without us is in force: we ask to be admitted");
+	}
+	m->state = CHP_MEMBERSHIP_JOINING;
+	m->heard_view_ns = now_ns;
+	m->known_epoch = chp_max_u64(m->known_epoch, epoch);
+	if (was_member || m->founding.epoch != 0)
+		renew(m, now_ns);
+	else
+		poke_all(m, now_ns, due_bit(CHP_CONTROL_HELLO));
+	for (uint32_t i = 0; i < m->config.n_nodes; i++)
+		m->peer[i].hello_interval_ns = CHP_MEMBERSHIP_HELLO_NS_MIN;
+	beat(m, now_ns);
+}
+
+/* Everybody who was in a view is gone: what is left can only found a new cluster. */
+static void
+form_again(struct chp_membership *m, uint64_t now_ns)
+{
+	report(m, "no member of the view is heard any more: waiting for a first view");
+	m->state = CHP_MEMBERSHIP_FORMING;
+	m->known_epoch = 0;
+	renew(m, now_ns);
 }
 
 /* ---- the first view ---- */
 
-/* Every named incarnation has accepted the view that we accepted: it is in force. */
-static void
-enter_view(struct chp_membership *m, uint64_t now_ns)
-{
-	CHP_ASSERT_OP(m->state, ==, CHP_MEMBERSHIP_FORMING);
-	CHP_ASSERT_OP(m->accepted.incarnation[m->config.self], ==, m->incarnation);
-	m->view = m->accepted;
-	m->state = CHP_MEMBERSHIP_SERVING;
-	for (uint32_t i = 0; i < m->config.n_nodes; i++)
-		m->peer[i].due &= (uint8_t)~due_bit(CHP_CONTROL_ACCEPTED);
-	poke_all(m, now_ns, due_bit(CHP_CONTROL_DECIDED));
-	report(m, "view %" PRIu64 " is in force: %" PRIu32 " members", m->view.epoch,
-	       chp_count_bits(chp_view_live(&m->view)));
-}
-
 static void
 enter_if_complete(struct chp_membership *m, uint64_t now_ns)
 {
-	if (m->state == CHP_MEMBERSHIP_FORMING && m->accepted.epoch != 0 &&
-	    m->accepted_by == m->accepted.voters)
-		enter_view(m, now_ns);
+	struct chp_view v = m->founding;
+
+	if (m->state != CHP_MEMBERSHIP_FORMING || v.epoch == 0 || m->founding_by != v.voters)
+		return;
+	enter(m, now_ns, &v);
+	send_to(m, chp_view_live(&m->view), CHP_CONTROL_DECIDED);
 }
 
-/* Bind this incarnation to a view, for ever. */
+/* Bind this incarnation to a first view, for ever. */
 static void
-accept_view(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
+accept_founding(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
 {
-	CHP_ASSERT_OP(m->accepted.epoch, ==, 0u);
+	CHP_ASSERT_OP(m->founding.epoch, ==, 0u);
 	CHP_ASSERT_OP(v->incarnation[m->config.self], ==, m->incarnation);
-	m->accepted = *v;
-	m->accepted_by = chp_bit(m->config.self);
-	m->accepted_ns = now_ns;
+	m->founding = *v;
+	m->founding_by = self_bit(m);
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		m->peer[i].named_ns = now_ns;
 		m->peer[i].other_ns = 0;
 	}
-	poke_all(m, now_ns, due_bit(CHP_CONTROL_ACCEPTED));
+	poke_all(m, now_ns, due_bit(CHP_CONTROL_FOUNDING));
 	enter_if_complete(m, now_ns);
 }
 
-/* The accepted view can't come: become a new incarnation, as a restart would, and start over. */
+/* The accepted first view can't come: become a new incarnation, as a restart would, and start over. */
 static void
 abandon(struct chp_membership *m, uint64_t now_ns, uint32_t because)
 {
@@ -392,25 +849,14 @@ abandon(struct chp_membership *m, uint64_t now_ns, uint32_t because)
 	m->counters.abandoned++;
 	report(m, "the first view could not form because %s was restarted meanwhile: trying again",
 	       node_text(m, because).text);
-	do
-		m->incarnation = chp_random_u64(&m->random);
-	while (m->incarnation == 0);
-	memset(&m->accepted, 0, sizeof(m->accepted));
-	m->accepted_by = 0;
-	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
-		m->peer[i].hears_us_ns = 0;
-		m->peer[i].its_heard &= ~chp_bit(m->config.self);
-		m->peer[i].its_heard_full &= ~chp_bit(m->config.self);
-		m->peer[i].due &= (uint8_t)~due_bit(CHP_CONTROL_ACCEPTED);
-	}
-	poke_all(m, now_ns, due_bit(CHP_CONTROL_HELLO));
+	renew(m, now_ns);
 }
 
 /* A named process has been replaced and silent for long: it will hardly accept any more. */
 static void
 abandon_if_hopeless(struct chp_membership *m, uint64_t now_ns)
 {
-	if (m->state != CHP_MEMBERSHIP_FORMING || m->accepted.epoch == 0)
+	if (m->state != CHP_MEMBERSHIP_FORMING || m->founding.epoch == 0)
 		return;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		const struct chp_membership_peer *p = &m->peer[i];
@@ -425,11 +871,15 @@ abandon_if_hopeless(struct chp_membership *m, uint64_t now_ns)
 
 /* Node 0 accepts a view of all when all are fresh and hear each other; the others follow. */
 static void
-propose_if_ready(struct chp_membership *m, uint64_t now_ns)
+found_if_ready(struct chp_membership *m, uint64_t now_ns)
 {
-	struct chp_view v = { .epoch = 1, .voters = all_members(m) };
+	struct chp_view v = {
+		.epoch = 1,
+		.voters = all_members(m),
+		.next_writer = (uint16_t)(m->config.n_nodes + 1),
+	};
 
-	if (m->config.self != PROPOSER || !m->config.bootstrap || m->accepted.epoch != 0 ||
+	if (m->config.self != FOUNDER || !m->config.bootstrap || m->founding.epoch != 0 ||
 	    m->state != CHP_MEMBERSHIP_FORMING)
 		return;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
@@ -438,7 +888,531 @@ propose_if_ready(struct chp_membership *m, uint64_t now_ns)
 		v.incarnation[i] = i == m->config.self ? m->incarnation : m->peer[i].incarnation;
 		v.writer[i] = (uint16_t)(i + 1);
 	}
-	accept_view(m, now_ns, &v);
+	accept_founding(m, now_ns, &v);
+}
+
+/* ---- views from packets ---- */
+
+/* A first view as every member would make it. */
+static bool
+is_first_view(const struct chp_membership *m, const struct chp_view *v)
+{
+	if (v->voters != all_members(m) || v->next_writer != m->config.n_nodes + 1)
+		return false;
+	for (uint32_t i = 0; i < m->config.n_nodes; i++)
+		if (v->writer[i] != i + 1)
+			return false;
+	return true;
+}
+
+/* A later view as there can be one: no writer number twice or not given out yet (SAFETY 1). */
+static bool
+is_later_view(const struct chp_membership *m, const struct chp_view *v)
+{
+	uint64_t live = chp_view_live(v);
+
+	/* A majority of two is two: no view has a single voter but that of a single member. */
+	if (m->config.n_nodes > 1 && chp_count_bits(v->voters) < 2 &&
+	    !CHP_MUTATED(P4_UNSUSPECTED_MAJORITY))
+		return false;
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		if ((live & chp_bit(i)) == 0)
+			continue;
+		if (v->writer[i] == 0 || (v->next_writer != 0 && v->writer[i] >= v->next_writer))
+			return false;
+		for (uint32_t j = 0; j < i; j++)
+			if ((live & chp_bit(j)) != 0 && v->writer[j] == v->writer[i])
+				return false;
+	}
+	return true;
+}
+
+/* The view of a packet; false, and counted, where it cannot be one. */
+static bool
+read_view(struct chp_membership *m, const struct chp_control_view *from, struct chp_view *v)
+{
+	const struct chp_control_member *member = chp_control_view_members(from);
+
+	*v = (struct chp_view){
+		.epoch = from->epoch,
+		.voters = from->voters,
+		.learners = from->learners,
+		.next_writer = from->next_writer,
+	};
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		v->incarnation[i] = member[i].incarnation;
+		v->writer[i] = member[i].incarnation == 0 ? 0 : member[i].writer;
+	}
+	if (from->epoch == 1 ? is_first_view(m, v) : is_later_view(m, v))
+		return true;
+	m->counters.bad_view++;
+	return false;
+}
+
+/* Whether a peer or we are in both views as the same process. */
+static bool
+in_both(const struct chp_view *a, const struct chp_view *b, uint32_t node)
+{
+	return a->incarnation[node] != 0 && a->incarnation[node] == b->incarnation[node];
+}
+
+/*
+ * Whether a view may follow the present one: a majority of the voters stays (SAFETY 20), who stays keeps
+ * writer number and vote, who is new learns first (SAFETY 9) and has a new writer number (SAFETY 1).
+ */
+static bool
+may_follow(const struct chp_membership *m, const struct chp_view *v)
+{
+	const struct chp_view *old = &m->view;
+	uint32_t stay = 0;
+
+	if (v->epoch != old->epoch + 1)
+		return false;
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		bool voted = (old->voters & chp_bit(i)) != 0, votes = (v->voters & chp_bit(i)) != 0;
+
+		if (v->incarnation[i] == 0)
+			continue;
+		if (!in_both(old, v, i)) {
+			if (votes || old->next_writer == 0 || v->writer[i] < old->next_writer)
+				return false;
+			continue;
+		}
+		if (v->writer[i] != old->writer[i] || (voted && !votes))
+			return false;
+		stay += voted;
+	}
+	return stay >= chp_agreement_majority(old->voters) || CHP_MUTATED(P4_UNSUSPECTED_MAJORITY);
+}
+
+/* ---- what the next view should be ---- */
+
+/* A process outside the view may be admitted: it is heard well, and it and all members hear each other. */
+static bool
+is_candidate(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
+{
+	const struct chp_membership_peer *p = &m->peer[node];
+	uint64_t needed = chp_view_live(&m->view) & ~chp_membership_suspected(m);
+
+	return p->incarnation != 0 && p->incarnation != p->retired && p->epoch == 0 &&
+	       !p->members_differ && (m->detector.suspected & chp_bit(node)) == 0 &&
+	       is_recent(p->heard_full_ns, now_ns) && (p->its_heard_full & needed) == needed &&
+	       now_ns >= p->admit_at_ns;
+}
+
+/*
+ * The view that this voter would have: false when it is the present one, or when too few voters would
+ * stay: who cannot reach a majority of the voters changes nothing (SAFETY 20, pitfall P4).
+ */
+static bool
+next_view(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+{
+	uint64_t suspected = chp_membership_suspected(m);
+
+	*v = m->view;
+	v->epoch++;
+	v->voters &= ~suspected;
+	v->learners &= ~suspected;
+	if (chp_count_bits(v->voters) < chp_agreement_majority(m->view.voters) &&
+	    !CHP_MUTATED(P4_UNSUSPECTED_MAJORITY))
+		return false;
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		uint64_t bit = chp_bit(i);
+
+		if ((v->learners & bit) != 0 && i != m->config.self && m->peer[i].ready) {
+			v->learners &= ~bit;
+			v->voters |= bit;
+		} else if (!is_live(m, i) && v->next_writer != 0 && is_candidate(m, now_ns, i)) {
+			v->learners |= bit;
+			v->incarnation[i] = m->peer[i].incarnation;
+			v->writer[i] = v->next_writer++;
+		} else if ((chp_view_live(v) & bit) == 0) {
+			v->incarnation[i] = 0;
+			v->writer[i] = 0;
+		}
+	}
+	return v->voters != m->view.voters || v->learners != m->view.learners;
+}
+
+/* ---- agreeing: the acceptor ---- */
+
+/* Another voter proposes: leave it the time that it needs. */
+static void
+hold_back(struct chp_membership *m, uint64_t now_ns)
+{
+	m->hold_ns = now_ns + turn_ns(m) + chp_random_below(&m->random, m->heartbeat_ns + 1);
+}
+
+/*
+ * When an acceptance may be told: when no process that the view drops can have a lease any more (SAFETY
+ * 17, pitfall P14). Those are leases that we gave, on our clock, and our own, if it is us who is dropped;
+ * and leases of the view before this one. Of the latter we may know nothing, as their givers need not be
+ * acceptors any more; but since a majority gave none after it had told its acceptance of the present view,
+ * they end a lease's length after that was decided, which was before we entered it.
+ */
+static uint64_t
+tell_at_ns(const struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
+{
+	uint64_t at_ns = now_ns;
+
+	if (CHP_MUTATED(P14_NO_WAIT_FOR_LEASES))
+		return now_ns;
+	if (!names_us(m, v))
+		at_ns = chp_max_u64(at_ns, m->unasked_ns + m->config.lease_ns);
+	for (uint64_t rest = m->view.voters & ~self_bit(m); rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+		uint64_t lease_ns = m->peer[i].lease_ns;
+
+		if (in_both(&m->view, v, i))
+			continue;
+		at_ns = chp_max_u64(at_ns, chp_lease_given_until(&m->lease, i, m->view.incarnation[i]));
+		if (lease_ns == 0)
+			lease_ns = CHP_LEASE_NS_MAX; /* it never told us how long its leases are */
+		if (m->view.epoch > 1)
+			at_ns = chp_max_u64(at_ns, m->entered_ns + lease_ns);
+	}
+	return at_ns;
+}
+
+static void decided(struct chp_membership *m, uint64_t now_ns);
+
+/* Tell the proposer, who may be ourselves, what we accepted, as soon as it may be told. */
+static void
+tell_accepted(struct chp_membership *m, uint64_t now_ns)
+{
+	struct chp_agreement *a = &m->agreement;
+
+	if (a->accepted_ballot == 0 || a->told == a->accepted_ballot || now_ns < m->accepted_at_ns)
+		return;
+	a->told = a->accepted_ballot;
+	if (chp_ballot_node(a->told) != m->config.self)
+		m->peer[chp_ballot_node(a->told)].due |= due_bit(CHP_CONTROL_ACCEPTED);
+	else if (chp_agreement_accepted(a, m->config.self, a->told))
+		decided(m, now_ns);
+}
+
+/* Accept a view, proposed by another or by ourselves. False: a higher ballot was promised. */
+static bool
+accept_view(struct chp_membership *m, uint64_t now_ns, uint64_t ballot, const struct chp_view *v)
+{
+	bool asked = may_ask(m), again = m->agreement.accepted_ballot == ballot;
+
+	if (!chp_agreement_accept(&m->agreement, ballot, v))
+		return false;
+	if (asked)
+		m->unasked_ns = now_ns;
+	if (!again)
+		m->accepted_at_ns = tell_at_ns(m, now_ns, v);
+	tell_accepted(m, now_ns);
+	return true;
+}
+
+/* ---- agreeing: the proposer ---- */
+
+static uint32_t
+quorum(const struct chp_membership *m)
+{
+	uint64_t voters = m->view.voters;
+
+	if (CHP_MUTATED(P4_UNSUSPECTED_MAJORITY))
+		voters &= ~chp_membership_suspected(m);
+	return chp_agreement_majority(voters);
+}
+
+/* The voters before us that may propose first. */
+static uint32_t
+rank(const struct chp_membership *m)
+{
+	return chp_count_bits(m->view.voters & ~chp_membership_suspected(m) & (self_bit(m) - 1));
+}
+
+static uint64_t
+propose_at_ns(const struct chp_membership *m)
+{
+	return chp_max_u64(m->wanted_ns + rank(m) * turn_ns(m), m->hold_ns);
+}
+
+/* Ask those who have not answered yet, again and again. */
+static void
+send_round(struct chp_membership *m, uint64_t now_ns)
+{
+	const struct chp_agreement *a = &m->agreement;
+	bool preparing = a->phase == CHP_AGREEMENT_PREPARING;
+
+	send_to(m, a->voters & ~a->answered, preparing ? CHP_CONTROL_PREPARE : CHP_CONTROL_ACCEPT);
+	m->resend_at_ns = now_ns + chp_random_range(&m->random, m->heartbeat_ns - m->heartbeat_ns / 4,
+						    m->heartbeat_ns);
+}
+
+/* A majority has promised: the value is settled for this ballot. */
+static void
+begin_accepting(struct chp_membership *m, uint64_t now_ns)
+{
+	struct chp_view v = m->agreement.value;
+
+	send_round(m, now_ns);
+	accept_view(m, now_ns, m->agreement.ballot, &v);
+}
+
+static void
+propose(struct chp_membership *m, uint64_t now_ns)
+{
+	struct chp_agreement *a = &m->agreement;
+	struct chp_view v;
+
+	/* What was accepted here or elsewhere is proposed again; a majority of promises will show it. */
+	if (!next_view(m, now_ns, &v))
+		v = a->accepted_ballot != 0 ? a->accepted : a->value;
+	m->give_up_at_ns = now_ns + turn_ns(m) + chp_random_below(&m->random, turn_ns(m) + 1);
+	m->hold_ns = m->give_up_at_ns;
+	if (!chp_agreement_propose(a, &v, quorum(m)))
+		return;
+	m->counters.proposals++;
+	if (a->phase == CHP_AGREEMENT_ACCEPTING)
+		begin_accepting(m, now_ns);
+	else
+		send_round(m, now_ns);
+}
+
+/* The view that we proposed is in force. Tell everybody, also those that it drops. */
+static void
+decided(struct chp_membership *m, uint64_t now_ns)
+{
+	struct chp_view v = m->agreement.value;
+	uint64_t tell = chp_view_live(&m->view) | chp_view_live(&v);
+
+	if (!names_us(m, &v)) {
+		join(m, now_ns, v.epoch);
+		return;
+	}
+	enter(m, now_ns, &v);
+	send_to(m, tell, CHP_CONTROL_DECIDED);
+}
+
+/* What a voter has to do now about the next view. */
+static void
+drive(struct chp_membership *m, uint64_t now_ns)
+{
+	struct chp_agreement *a = &m->agreement;
+	struct chp_view v;
+
+	if (is_voter(m))
+		tell_accepted(m, now_ns);
+	if (!is_voter(m))
+		return;
+	/* What was accepted must be brought to its end by whoever is there (pitfall P37). */
+	if (a->accepted_ballot == 0 && !next_view(m, now_ns, &v)) {
+		if (a->phase != CHP_AGREEMENT_IDLE)
+			m->hold_ns = 0; /* it was ours */
+		m->wanted_ns = 0;
+		chp_agreement_stop(a);
+		return;
+	}
+	if (m->wanted_ns == 0)
+		m->wanted_ns = now_ns;
+	if (a->phase == CHP_AGREEMENT_IDLE ? now_ns >= propose_at_ns(m) : now_ns >= m->give_up_at_ns)
+		propose(m, now_ns);
+	else if (a->phase != CHP_AGREEMENT_IDLE && now_ns >= m->resend_at_ns)
+		send_round(m, now_ns);
+}
+
+/* ---- agreeing: packets ---- */
+
+/* From a voter of our view, as the process that the view has, to us, and we are a voter too. */
+static bool
+between_voters(struct chp_membership *m, const struct chp_control_header *h)
+{
+	if (is_voter(m) && h->epoch == m->view.epoch && h->to_incarnation == m->incarnation &&
+	    (m->view.voters & chp_bit(h->from)) != 0)
+		return true;
+	m->counters.old_packets++;
+	return false;
+}
+
+static void
+on_prepare(struct chp_membership *m, uint64_t now_ns, const struct chp_control_ballot *b)
+{
+	struct chp_membership_peer *p = &m->peer[b->header.from];
+	uint64_t before = m->agreement.promised;
+
+	if (!between_voters(m, &b->header))
+		return;
+	if (!chp_agreement_promise(&m->agreement, b->ballot)) {
+		p->due |= due_bit(CHP_CONTROL_REJECTED);
+		return;
+	}
+	if (b->ballot != before)
+		hold_back(m, now_ns);
+	p->due |= due_bit(CHP_CONTROL_PROMISE);
+}
+
+static void
+on_promise(struct chp_membership *m, uint64_t now_ns, const struct chp_control_ballot *b, uint32_t len)
+{
+	const struct chp_control_view *packet = (const void *)b;
+	struct chp_view v = { .epoch = 0 };
+	uint64_t accepted = 0;
+
+	if (!between_voters(m, &b->header))
+		return;
+	if (len != sizeof(*b)) {
+		accepted = packet->accepted;
+		if (!read_view(m, packet, &v))
+			return;
+		if (!may_follow(m, &v)) {
+			m->counters.bad_view++;
+			return;
+		}
+	}
+	if (chp_agreement_promised(&m->agreement, b->header.from,
+				   len != sizeof(*b) ? packet->ballot : b->ballot, accepted, &v))
+		begin_accepting(m, now_ns);
+}
+
+static void
+on_accept(struct chp_membership *m, uint64_t now_ns, const struct chp_control_view *packet)
+{
+	struct chp_membership_peer *p = &m->peer[packet->header.from];
+	struct chp_agreement *a = &m->agreement;
+	uint64_t before = a->promised;
+	struct chp_view v;
+
+	if (!between_voters(m, &packet->header) || !read_view(m, packet, &v))
+		return;
+	if (!may_follow(m, &v)) {
+		m->counters.bad_view++;
+		return;
+	}
+	if (!accept_view(m, now_ns, packet->ballot, &v)) {
+		p->due |= due_bit(CHP_CONTROL_REJECTED);
+		return;
+	}
+	if (packet->ballot != before)
+		hold_back(m, now_ns);
+	if (a->told == packet->ballot)
+		p->due |= due_bit(CHP_CONTROL_ACCEPTED);
+}
+
+static void
+on_accepted(struct chp_membership *m, uint64_t now_ns, const struct chp_control_ballot *b)
+{
+	if (between_voters(m, &b->header) &&
+	    chp_agreement_accepted(&m->agreement, b->header.from, b->ballot))
+		decided(m, now_ns);
+}
+
+static void
+on_rejected(struct chp_membership *m, uint64_t now_ns, const struct chp_control_ballot *b)
+{
+	if (!between_voters(m, &b->header) || !chp_agreement_rejected(&m->agreement, b->ballot))
+		return;
+	m->counters.rejected++;
+	/* At random, so that two who overtake each other do not do it for ever. */
+	m->hold_ns = now_ns + chp_random_range(&m->random, m->heartbeat_ns, turn_ns(m));
+}
+
+/* ---- leases ---- */
+
+/* SAFETY 17: what an acceptor promises with a lease must not contradict what it has accepted. */
+static bool
+may_grant(const struct chp_membership *m, const struct chp_control_heartbeat *h)
+{
+	const struct chp_agreement *a = &m->agreement;
+	uint32_t from = h->header.from;
+
+	if (!is_voter(m) || (m->view.voters & chp_bit(from)) == 0 || h->header.epoch != m->view.epoch ||
+	    h->header.to_incarnation != m->incarnation || h->lease_ns > CHP_LEASE_NS_MAX)
+		return false;
+	if (CHP_MUTATED(S17_GRANT_AFTER_ACCEPT))
+		return true;
+	return a->told == 0 && (a->accepted_ballot == 0 || in_both(&m->view, &a->accepted, from));
+}
+
+static void
+on_heartbeat(struct chp_membership *m, uint64_t now_ns, const struct chp_control_heartbeat *h)
+{
+	uint32_t from = h->header.from;
+	struct chp_membership_peer *p = &m->peer[from];
+
+	if (m->state != CHP_MEMBERSHIP_MEMBER || !is_live(m, from))
+		return;
+	p->ready = (h->flags & CHP_HEARTBEAT_READY) != 0;
+	p->lease_ns = chp_max_u64(p->lease_ns, h->lease_ns);
+	if (h->lease_ns == 0 || !is_voter(m))
+		return;
+	if (!may_grant(m, h)) {
+		m->counters.leases_refused++;
+		return;
+	}
+	m->counters.leases_given++;
+	chp_lease_give(&m->lease, from, p->incarnation, now_ns + h->lease_ns);
+	p->grant_sent_ns = h->sent_ns;
+	p->grant_lease_ns = h->lease_ns;
+	p->due |= due_bit(CHP_CONTROL_GRANT);
+}
+
+static void
+on_grant(struct chp_membership *m, uint64_t now_ns, const struct chp_control_grant *g)
+{
+	uint64_t from_ns = CHP_MUTATED(P12_LEASE_FROM_RECEIPT) ? now_ns : g->sent_ns;
+
+	if (!between_voters(m, &g->header))
+		return;
+	if (g->sent_ns > now_ns || g->lease_ns > m->config.lease_ns) {
+		m->counters.conflicts++; /* nothing that we asked for */
+		return;
+	}
+	m->counters.leases_taken++;
+	chp_lease_take(&m->lease, g->header.from,
+		       from_ns + chp_lease_held_ns(g->lease_ns, m->config.clock_drift_ppm));
+}
+
+/* "no lease: node 1 (10.99.0.11) not heard for 2.1 s, node 2 (10.99.0.12) grants none" */
+static void
+no_lease_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t)
+{
+	const char *separator = "";
+
+	chp_text_add(t, "no lease: ");
+	for (uint64_t rest = m->view.voters & ~self_bit(m); rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+		const struct chp_membership_peer *p = &m->peer[i];
+
+		if (m->lease.held_until_ns[i] > now_ns)
+			continue;
+		chp_text_add(t, "%s%s ", separator, node_text(m, i).text);
+		if (since(chp_max_u64(p->heard_ns, m->entered_ns), now_ns) < m->config.suspect_ns / 2)
+			chp_text_add(t, "grants none");
+		else
+			silence_text(p->heard_ns, now_ns, t);
+		separator = ", ";
+	}
+}
+
+/* Notice when the lease begins and ends, for people. */
+static void
+watch_lease(struct chp_membership *m, uint64_t now_ns)
+{
+	bool has = chp_membership_lease_until_ns(m) > now_ns;
+	char line[CHP_MEMBERSHIP_TEXT_BYTES];
+	struct chp_text t = chp_text_of(line, sizeof(line));
+
+	if (has == m->has_lease)
+		return;
+	m->has_lease = has;
+	if (has && m->lost_reported) {
+		report(m, "lease regained");
+		m->lost_reported = false;
+	}
+	if (has || !is_voter(m))
+		return;
+	m->counters.leases_lost++;
+	if (m->lease_report_ns != 0 && since(m->lease_report_ns, now_ns) < CHP_MEMBERSHIP_LEASE_REPORT_NS)
+		return;
+	m->lease_report_ns = now_ns;
+	m->lost_reported = true;
+	no_lease_text(m, now_ns, &t);
+	report(m, "%s", line);
 }
 
 /* ---- receiving ---- */
@@ -464,31 +1438,60 @@ dropped(struct chp_membership *m, const void *data, enum chp_packet_error e, uin
 		       source.text, h->from, h->to, m->config.self, m->config.n_nodes);
 }
 
-/* The process behind a peer's node id is another one than before, or the first. */
 static void
-new_incarnation(struct chp_membership *m, uint64_t now_ns, uint32_t from, uint64_t incarnation)
+refuse(struct chp_membership *m, const struct chp_control_header *h, enum chp_refused_reason reason)
 {
-	struct chp_membership_peer *p = &m->peer[from];
+	struct chp_membership_peer *p = &m->peer[h->from];
 
-	if (p->incarnation != 0)
-		m->counters.new_incarnations++;
-	/* A late packet of a process that was restarted looks the same, once or twice. */
-	if (p->previous == incarnation && ++p->returns >= CHP_MEMBERSHIP_RETURNS_MAX &&
-	    first_report(m, from, REPORT_TWO))
-		report(m, "two processes run as %s: stop one of them", node_text(m, from).text);
-	p->previous = p->incarnation;
-	p->incarnation = incarnation;
-	p->heard_ns = 0;
-	p->heard_full_ns = 0;
-	p->hears_us_ns = 0;
-	p->epoch = 0;
-	p->its_heard = 0;
-	p->its_heard_full = 0;
-	p->shorts = 0;
-	p->our_shorts = 0;
-	p->bootstrap = false;
-	p->members_differ = false;
-	poke(m, now_ns, from);
+	m->counters.refused_sent++;
+	p->refuse_incarnation = h->from_incarnation;
+	p->refuse_reason = reason;
+	p->due |= due_bit(CHP_CONTROL_REFUSED);
+	if (reason == CHP_REFUSED_WRITERS && first_report(m, h->from, REPORT_WRITERS))
+		report(m, "%s cannot be admitted: every writer number is used up", node_text(m, h->from).text);
+}
+
+/*
+ * A packet of a process that is neither in the view nor the one that waits for its place. It counts as no
+ * sign of life of any other (pitfall P52), and gets one answer at most.
+ */
+static void
+answer_stranger(struct chp_membership *m, const struct chp_control_header *h)
+{
+	struct chp_membership_peer *p = &m->peer[h->from];
+
+	if (h->epoch > m->view.epoch) {
+		m->counters.old_packets++; /* we are behind: our heartbeats will tell them */
+	} else if (h->epoch == m->view.epoch) {
+		m->counters.conflicts++;
+	} else if (h->epoch != 0) {
+		p->due |= due_bit(CHP_CONTROL_DECIDED); /* it has been cut off */
+	} else if (h->type != CHP_CONTROL_HELLO && h->type != CHP_CONTROL_HELLO_SHORT &&
+		   h->type != CHP_CONTROL_FOUNDING) {
+		m->counters.old_packets++; /* its HELLOs are answered */
+	} else if (h->from_incarnation == p->retired) {
+		refuse(m, h, CHP_REFUSED_RETIRED);
+	} else {
+		p->other_ns = p->heard_ns; /* heard again after this, the other one lives */
+		refuse(m, h, CHP_REFUSED_ALIVE);
+	}
+}
+
+/*
+ * Whether a packet is of the process that the view has at this node id, or where it has none, of the one
+ * that waits to be admitted. Another one may wait once that is silent.
+ */
+static bool
+is_expected(const struct chp_membership *m, const struct chp_control_header *h)
+{
+	const struct chp_membership_peer *p = &m->peer[h->from];
+
+	if (is_live(m, h->from))
+		return h->from_incarnation == p->incarnation;
+	if (h->from_incarnation == p->retired)
+		return false;
+	return h->from_incarnation == p->incarnation || p->incarnation == 0 ||
+	       p->incarnation == p->retired || m->detector.score[h->from] == 0;
 }
 
 /* What every packet tells, whatever its type. */
@@ -500,18 +1503,31 @@ note_peer(struct chp_membership *m, uint64_t now_ns, const struct chp_control_he
 	if (h->from_incarnation != p->incarnation)
 		new_incarnation(m, now_ns, h->from, h->from_incarnation);
 	p->heard_ns = now_ns;
+	/* It has just followed us into the view: now it can give us a lease. */
+	if (is_live(m, h->from) && p->epoch < m->view.epoch && h->epoch == m->view.epoch)
+		p->due |= due_bit(CHP_CONTROL_HEARTBEAT);
 	p->epoch = chp_max_u64(p->epoch, h->epoch);
 	if (h->to_incarnation == m->incarnation)
 		p->hears_us_ns = now_ns;
-	if (m->state != CHP_MEMBERSHIP_FORMING || m->accepted.epoch == 0)
-		return;
-	if (h->from_incarnation == m->accepted.incarnation[h->from]) {
-		p->named_ns = now_ns;
-		/* It accepted our view, hence no other: that is the one it is in. */
-		if (h->epoch >= m->accepted.epoch && (m->accepted_by & chp_bit(h->from)) != 0)
-			m->accepted_by = m->accepted.voters;
-	} else {
-		p->other_ns = now_ns;
+	if (h->epoch != 0)
+		m->heard_view_ns = now_ns;
+	if (m->state == CHP_MEMBERSHIP_MEMBER) {
+		if (is_live(m, h->from) || p->epoch == 0)
+			chp_detector_heard(&m->detector, h->from);
+		if (h->epoch < m->view.epoch && (is_live(m, h->from) || h->epoch != 0))
+			p->due |= due_bit(CHP_CONTROL_DECIDED);
+	} else if (m->state == CHP_MEMBERSHIP_FORMING && m->founding.epoch == 0) {
+		if (h->epoch != 0)
+			join(m, now_ns, 0);
+	} else if (m->state == CHP_MEMBERSHIP_FORMING) {
+		if (h->from_incarnation == m->founding.incarnation[h->from]) {
+			p->named_ns = now_ns;
+			/* It accepted our view, hence no other: that is the one it came by. */
+			if (h->epoch >= m->founding.epoch && (m->founding_by & chp_bit(h->from)) != 0)
+				m->founding_by = m->founding.voters;
+		} else {
+			p->other_ns = now_ns;
+		}
 	}
 }
 
@@ -529,17 +1545,26 @@ report_small_packets(struct chp_membership *m, uint32_t from)
 		       node_text(m, from).text, mtu);
 }
 
+/* Why who asks to be admitted has to wait, or will never be. */
+static enum chp_refused_reason
+why_refused(const struct chp_membership *m, uint32_t node)
+{
+	if (m->peer[node].members_differ)
+		return CHP_REFUSED_MEMBERS;
+	return m->view.next_writer == 0 ? CHP_REFUSED_WRITERS : CHP_REFUSED_WAIT;
+}
+
+/* Who a HELLO comes from: its flags and its member list. */
 static void
-on_hello(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hello *h, uint32_t len)
+note_hello(struct chp_membership *m, const struct chp_control_hello *h)
 {
 	uint32_t from = h->header.from;
 	struct chp_membership_peer *p = &m->peer[from];
-	uint64_t self = chp_bit(m->config.self);
 	/* What it says of us counts only if it means this incarnation. */
 	uint64_t known = all_members(m);
 
 	if (h->header.to_incarnation != m->incarnation)
-		known &= ~self;
+		known &= ~self_bit(m);
 	p->bootstrap = (h->flags & CHP_HELLO_BOOTSTRAP) != 0;
 	p->its_heard = h->heard & known;
 	p->its_heard_full = h->heard_full & known;
@@ -550,11 +1575,20 @@ on_hello(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hel
 			report(m, "%s has other members or addresses in its cluster file than we",
 			       node_text(m, from).text);
 	}
-	if (p->bootstrap && m->state == CHP_MEMBERSHIP_FORMING && m->config.self == PROPOSER &&
+	if (p->bootstrap && m->state == CHP_MEMBERSHIP_FORMING && m->config.self == FOUNDER &&
 	    !m->config.bootstrap && first_report(m, from, REPORT_BOOTSTRAP))
 		report(m, "%s was started with --bootstrap, but it is node %u that needs it",
-		       node_text(m, from).text, PROPOSER);
+		       node_text(m, from).text, FOUNDER);
+}
 
+static void
+on_hello(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hello *h, uint32_t len)
+{
+	uint32_t from = h->header.from;
+	struct chp_membership_peer *p = &m->peer[from];
+	uint64_t both = heard_full(m, now_ns);
+
+	note_hello(m, h);
 	if (len >= m->config.payload_bytes) {
 		if (!is_recent(p->heard_full_ns, now_ns))
 			poke_all(m, now_ns, 0); /* whom we hear is news for everybody */
@@ -564,38 +1598,18 @@ on_hello(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hel
 		m->counters.short_only++;
 		p->shorts++;
 	}
-	if ((p->its_heard & ~p->its_heard_full & self) != 0)
+	if ((p->its_heard & ~p->its_heard_full & self_bit(m)) != 0)
 		p->our_shorts++;
 	else
 		p->our_shorts = 0;
 	report_small_packets(m, from);
-	if (m->state == CHP_MEMBERSHIP_SERVING && p->epoch < m->view.epoch)
-		p->due |= due_bit(CHP_CONTROL_DECIDED);
+	if (m->state == CHP_MEMBERSHIP_JOINING && heard_full(m, now_ns) != both)
+		poke_all(m, now_ns, 0); /* so is who hears us */
+	if (m->state == CHP_MEMBERSHIP_MEMBER && !is_live(m, from) && h->header.epoch == 0)
+		refuse(m, &h->header, why_refused(m, from));
 }
 
-/* The view of a packet; false where it is not a first view as every member would make it. */
-static bool
-read_view(struct chp_membership *m, const struct chp_control_view *from, struct chp_view *v)
-{
-	const struct chp_control_member *member = chp_control_view_members(from);
-	bool ok = from->epoch == 1 && from->ballot == 0 && from->voters == all_members(m);
-
-	*v = (struct chp_view){
-		.epoch = from->epoch,
-		.voters = from->voters,
-		.learners = from->learners,
-	};
-	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
-		v->incarnation[i] = member[i].incarnation;
-		v->writer[i] = member[i].writer;
-		ok = ok && member[i].writer == i + 1;
-	}
-	if (!ok)
-		m->counters.bad_view++;
-	return ok;
-}
-
-/* Whether no process that a view names is known to have been replaced: we would wait in vain. */
+/* Whether no process that a first view names is known to have been replaced: we would wait in vain. */
 static bool
 names_whom_we_know(const struct chp_membership *m, const struct chp_view *v)
 {
@@ -609,83 +1623,135 @@ names_whom_we_know(const struct chp_membership *m, const struct chp_view *v)
 }
 
 static void
-on_accepted(struct chp_membership *m, uint64_t now_ns, const struct chp_control_view *packet)
+on_founding(struct chp_membership *m, uint64_t now_ns, const struct chp_control_view *packet)
 {
 	uint32_t from = packet->header.from;
 	struct chp_view v;
 
-	if (m->state != CHP_MEMBERSHIP_FORMING) {
-		if (m->peer[from].epoch < m->view.epoch)
-			m->peer[from].due |= due_bit(CHP_CONTROL_DECIDED);
+	if (m->state != CHP_MEMBERSHIP_FORMING)
 		return;
-	}
 	/* Only what the sender itself can have accepted. */
-	if (!read_view(m, packet, &v) || v.incarnation[from] != packet->header.from_incarnation)
+	if (!read_view(m, packet, &v) || v.epoch != 1 ||
+	    v.incarnation[from] != packet->header.from_incarnation)
 		return;
-	if (m->accepted.epoch == 0) {
+	if (m->founding.epoch == 0) {
 		if (m->peer[from].members_differ || !names_whom_we_know(m, &v))
 			return;
-		accept_view(m, now_ns, &v);
+		accept_founding(m, now_ns, &v);
 	}
-	if (views_equal(&m->accepted, &v, m->config.n_nodes))
-		m->accepted_by |= chp_bit(from);
-	else if (m->accepted.incarnation[from] == packet->header.from_incarnation)
+	if (views_equal(&m->founding, &v, m->config.n_nodes))
+		m->founding_by |= chp_bit(from);
+	else if (m->founding.incarnation[from] == packet->header.from_incarnation)
 		abandon(m, now_ns, from); /* it can never accept ours */
 }
 
+/* A view that has us, of a later epoch than ours, or the first one that we accepted. */
 static void
-on_decided(struct chp_membership *m, const struct chp_control_view *packet)
+on_decided_with_us(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
 {
-	const struct chp_view *ours = m->state == CHP_MEMBERSHIP_SERVING ? &m->view : &m->accepted;
-	struct chp_view v;
-
-	if (!read_view(m, packet, &v) || v.incarnation[m->config.self] != m->incarnation)
-		return; /* for an earlier incarnation of ours: who is in the view will refuse us */
-	if (views_equal(ours, &v, m->config.n_nodes))
-		m->accepted_by = v.voters;
-	else
-		m->counters.conflicts++;
+	if (m->state == CHP_MEMBERSHIP_FORMING && v->epoch == 1) {
+		/* Nobody can be in a first view that we have not accepted. */
+		if (views_equal(&m->founding, v, m->config.n_nodes))
+			m->founding_by = v->voters;
+		else
+			m->counters.conflicts++;
+		return;
+	}
+	if (m->state == CHP_MEMBERSHIP_MEMBER && v->epoch == m->view.epoch + 1 && !may_follow(m, v)) {
+		m->counters.bad_view++;
+		return;
+	}
+	enter(m, now_ns, v);
 }
 
 static void
-on_refused(struct chp_membership *m, const struct chp_control_refused *r)
+on_decided(struct chp_membership *m, uint64_t now_ns, const struct chp_control_view *packet)
 {
-	struct chp_text t = chp_text_of(m->reason, sizeof(m->reason));
+	struct chp_view v;
 
-	if (r->header.to_incarnation != m->incarnation)
+	if (!read_view(m, packet, &v))
 		return;
-	if (m->state != CHP_MEMBERSHIP_FORMING) {
+	/* Only who is in a view tells of it. */
+	if (v.incarnation[packet->header.from] != packet->header.from_incarnation ||
+	    (m->view.epoch == v.epoch && !views_equal(&m->view, &v, m->config.n_nodes))) {
 		m->counters.conflicts++;
 		return;
 	}
+	if (v.epoch <= m->known_epoch)
+		return; /* late */
+	if (names_us(m, &v))
+		on_decided_with_us(m, now_ns, &v);
+	else
+		join(m, now_ns, v.epoch);
+}
+
+/* ---- being refused ---- */
+
+static void __attribute__((format(printf, 2, 3)))
+give_up(struct chp_membership *m, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(m->reason, sizeof(m->reason), format, args);
+	va_end(args);
 	m->state = CHP_MEMBERSHIP_REFUSED;
-	m->refused_by = r->header.from;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
 		m->peer[i].due = 0;
-	chp_text_add(&t, "%s refused us: in view %" PRIu64 " another process is node %u",
-		     node_text(m, r->header.from).text, r->header.epoch, m->config.self);
-	if (r->heard_ms < CHP_MEMBERSHIP_ALIVE_NS / NS_PER_MS)
-		chp_text_add(&t, ", heard %u ms ago: it still runs, or this is its restart",
-			     r->heard_ms);
-	else
-		chp_text_add(&t, ": this is its restart, which this version cannot take back");
 	report(m, "%s", m->reason);
 }
 
-/* A process that the view does not name: the answer to it is no. */
+/*
+ * Another process has our node id. If it is our own predecessor it was last heard before we began, but for
+ * packets that were long on their way; who is heard on and on after that is alive.
+ */
 static void
-refuse(struct chp_membership *m, const struct chp_control_header *h)
+count_alive(struct chp_membership *m, uint64_t now_ns, uint64_t before_ns)
 {
-	struct chp_membership_peer *p = &m->peer[h->from];
+	uint64_t heard_ns = m->refused_heard_ns;
+	uint64_t span_ns = chp_max_u64(2 * m->config.suspect_ns, NS_PER_S);
 
-	if (h->type == CHP_CONTROL_REFUSED || h->type == CHP_CONTROL_DECIDED) {
-		m->counters.conflicts++; /* it is in another view: no answer, so no ping-pong */
+	if (heard_ns <= m->born_ns || (m->alive > 0 && heard_ns <= before_ns))
+		return;
+	if (m->alive++ == 0)
+		m->alive_first_ns = heard_ns;
+	if (m->alive >= CHP_MEMBERSHIP_ALIVE_MAX && heard_ns >= m->alive_first_ns + span_ns)
+		give_up(m, "another process runs as node %u: %s heard it %" PRIu64 " ms ago, long after we "
+			"started; stop one of them", m->config.self, node_text(m, m->refused_by).text,
+			since(heard_ns, now_ns) / NS_PER_MS);
+}
+
+static void
+on_refused(struct chp_membership *m, uint64_t now_ns, const struct chp_control_refused *r)
+{
+	uint64_t before_ns = m->refused_heard_ns;
+
+	if (m->state == CHP_MEMBERSHIP_MEMBER || r->header.epoch == 0 ||
+	    r->header.to_incarnation != m->incarnation) {
+		m->counters.old_packets++;
 		return;
 	}
-	m->counters.refused_sent++;
-	p->refuse_incarnation = h->from_incarnation;
-	p->due |= due_bit(CHP_CONTROL_REFUSED);
+	if (m->state == CHP_MEMBERSHIP_FORMING)
+		join(m, now_ns, 0);
+	if (r->reason == CHP_REFUSED_RETIRED)
+		renew(m, now_ns);
+	m->refused_reason = (enum chp_refused_reason)r->reason;
+	m->refused_by = r->header.from;
+	m->refused_ns = now_ns;
+	m->refused_heard_ns = 0;
+	if (r->heard_ms != UINT32_MAX && r->heard_ms < now_ns / NS_PER_MS)
+		m->refused_heard_ns = now_ns - r->heard_ms * NS_PER_MS;
+	if (r->reason == CHP_REFUSED_ALIVE)
+		count_alive(m, now_ns, before_ns);
+	else if (r->reason == CHP_REFUSED_MEMBERS)
+		give_up(m, "%s refused us: our cluster file has other members or addresses than that of "
+			"the cluster", node_text(m, m->refused_by).text);
+	else if (r->reason == CHP_REFUSED_WRITERS)
+		give_up(m, "%s refused us: every writer number of this cluster is used up, only a new "
+			"cluster can have us", node_text(m, m->refused_by).text);
 }
+
+/* ---- events ---- */
 
 static void
 dispatch(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header *h,
@@ -696,16 +1762,71 @@ dispatch(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hea
 	case CHP_CONTROL_HELLO_SHORT:
 		on_hello(m, now_ns, (const void *)h, len);
 		break;
+	case CHP_CONTROL_FOUNDING:
+		on_founding(m, now_ns, (const void *)h);
+		break;
+	case CHP_CONTROL_REFUSED:
+		on_refused(m, now_ns, (const void *)h);
+		break;
+	case CHP_CONTROL_HEARTBEAT:
+		on_heartbeat(m, now_ns, (const void *)h);
+		break;
+	case CHP_CONTROL_GRANT:
+		on_grant(m, now_ns, (const void *)h);
+		break;
+	case CHP_CONTROL_PREPARE:
+		on_prepare(m, now_ns, (const void *)h);
+		break;
+	case CHP_CONTROL_PROMISE:
+		on_promise(m, now_ns, (const void *)h, len);
+		break;
+	case CHP_CONTROL_ACCEPT:
+		on_accept(m, now_ns, (const void *)h);
+		break;
 	case CHP_CONTROL_ACCEPTED:
 		on_accepted(m, now_ns, (const void *)h);
 		break;
-	case CHP_CONTROL_DECIDED:
-		on_decided(m, (const void *)h);
+	case CHP_CONTROL_REJECTED:
+		on_rejected(m, now_ns, (const void *)h);
 		break;
-	case CHP_CONTROL_REFUSED:
-		on_refused(m, (const void *)h);
+	case CHP_CONTROL_DECIDED: /* was looked at first, whoever sent it */
+	case CHP_CONTROL_TYPES:
 		break;
 	}
+}
+
+/* What follows from all that is known now. */
+static void
+settle(struct chp_membership *m, uint64_t now_ns)
+{
+	enter_if_complete(m, now_ns);
+	abandon_if_hopeless(m, now_ns);
+	found_if_ready(m, now_ns);
+	drive(m, now_ns);
+	watch_lease(m, now_ns);
+}
+
+/* A packet of a known sender at its own address. */
+static void
+take(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header *h, uint32_t len)
+{
+	struct chp_membership_peer *p = &m->peer[h->from];
+
+	/* A view may come from a process that only that view makes a member. */
+	if (h->type == CHP_CONTROL_DECIDED)
+		on_decided(m, now_ns, (const void *)h);
+	if (m->state == CHP_MEMBERSHIP_MEMBER && !is_expected(m, h)) {
+		answer_stranger(m, h);
+	} else {
+		if (m->state == CHP_MEMBERSHIP_MEMBER && p->other_ns != 0 && p->other_ns == p->heard_ns &&
+		    now_ns > p->heard_ns) {
+			p->other_ns = 0;
+			count_return(m, h->from);
+		}
+		note_peer(m, now_ns, h);
+		dispatch(m, now_ns, h, len);
+	}
+	settle(m, now_ns);
 }
 
 void
@@ -732,16 +1853,7 @@ chp_membership_receive(struct chp_membership *m, uint64_t now_ns, const void *da
 	if (m->state == CHP_MEMBERSHIP_REFUSED)
 		return;
 	m->counters.rx_packets++;
-	if (m->state == CHP_MEMBERSHIP_SERVING &&
-	    h->from_incarnation != m->view.incarnation[h->from]) {
-		refuse(m, h);
-		return;
-	}
-	note_peer(m, now_ns, h);
-	dispatch(m, now_ns, h, len);
-	enter_if_complete(m, now_ns);
-	abandon_if_hopeless(m, now_ns);
-	propose_if_ready(m, now_ns);
+	take(m, now_ns, h, len);
 }
 
 void
@@ -749,9 +1861,18 @@ chp_membership_peer_heard(struct chp_membership *m, uint64_t now_ns, uint32_t pe
 			  uint64_t incarnation)
 {
 	CHP_ASSERT_OP(peer, <, m->config.n_nodes);
-	if (m->state == CHP_MEMBERSHIP_SERVING && incarnation == m->peer[peer].incarnation &&
-	    incarnation == m->view.incarnation[peer])
+	if (is_live(m, peer) && incarnation == m->view.incarnation[peer])
 		m->peer[peer].heard_ns = now_ns;
+}
+
+void
+chp_membership_set_ready(struct chp_membership *m, uint64_t now_ns, bool ready)
+{
+	if (m->ready == ready)
+		return;
+	m->ready = ready;
+	if (m->state == CHP_MEMBERSHIP_MEMBER)
+		beat(m, now_ns);
 }
 
 /* ---- time ---- */
@@ -766,17 +1887,44 @@ chp_membership_init(struct chp_membership *m, const struct chp_membership_config
 	CHP_ASSERT_OP(config->payload_bytes, >=, CHP_PAYLOAD_BYTES_MIN);
 	CHP_ASSERT_OP(config->payload_bytes, <=, CHP_PAYLOAD_BYTES_MAX);
 	CHP_ASSERT_OP(config->incarnation, !=, 0u);
+	CHP_ASSERT_OP(config->suspect_ns, >=, CHP_DETECTOR_FULL);
+	CHP_ASSERT_OP(config->lease_ns, >=, 4u);
+	CHP_ASSERT_OP(config->lease_ns, <=, CHP_LEASE_NS_MAX);
+	CHP_ASSERT_OP(config->clock_drift_ppm, <=, CHP_CLOCK_DRIFT_PPM_MAX);
 	memset(m, 0, sizeof(*m));
 	m->config = *config;
 	m->incarnation = config->incarnation;
+	m->lives = 1;
+	m->born_ns = now_ns;
 	m->random.state = config->incarnation;
 	m->members_hash =
 		chp_crc32c(config->address, config->n_nodes * sizeof(config->address[0]), 0);
+	m->heartbeat_ns =
+		chp_min_u64(config->suspect_ns / CHP_DETECTOR_FULL, config->lease_ns / 4);
+	chp_detector_init(&m->detector, config->suspect_ns, now_ns);
+	chp_lease_init(&m->lease);
 	for (uint32_t i = 0; i < config->n_nodes; i++) {
 		m->peer[i].hello_at_ns = now_ns;
 		m->peer[i].hello_interval_ns = CHP_MEMBERSHIP_HELLO_NS_MIN;
 	}
-	propose_if_ready(m, now_ns);
+	settle(m, now_ns);
+}
+
+/* One step of the detector: whom the view should lose. */
+static void
+detect(struct chp_membership *m, uint64_t now_ns)
+{
+	uint64_t suspects = chp_detector_tick(&m->detector, now_ns) & chp_view_live(&m->view);
+
+	for (uint64_t rest = suspects & ~self_bit(m); rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+		char line[CHP_MEMBERSHIP_TEXT_BYTES / 2];
+		struct chp_text t = chp_text_of(line, sizeof(line));
+
+		m->counters.suspected++;
+		silence_text(m->peer[i].heard_ns, now_ns, &t);
+		report(m, "%s is suspected: %s", node_text(m, i).text, line);
+	}
 }
 
 void
@@ -784,10 +1932,55 @@ chp_membership_tick(struct chp_membership *m, uint64_t now_ns)
 {
 	if (m->state == CHP_MEMBERSHIP_REFUSED)
 		return;
-	abandon_if_hopeless(m, now_ns);
+	if (m->state == CHP_MEMBERSHIP_JOINING && since(m->heard_view_ns, now_ns) >= view_silence_ns(m))
+		form_again(m, now_ns);
+	if (m->state == CHP_MEMBERSHIP_MEMBER)
+		detect(m, now_ns);
+	settle(m, now_ns);
+	for (uint64_t rest = hello_mask(m); rest != 0; rest &= rest - 1)
+		if (now_ns >= m->peer[chp_first_bit(rest)].hello_at_ns)
+			hello_peer(m, now_ns, chp_first_bit(rest));
+	if (heartbeat_mask(m) != 0 && now_ns >= m->heartbeat_at_ns)
+		beat(m, now_ns);
+}
+
+/* When a voter has something to do about the next view. */
+static uint64_t
+drive_at_ns(const struct chp_membership *m)
+{
+	const struct chp_agreement *a = &m->agreement;
+	uint64_t at_ns = CHP_NEVER;
+
+	if (!is_voter(m))
+		return CHP_NEVER;
+	if (a->accepted_ballot != 0 && a->told != a->accepted_ballot)
+		at_ns = m->accepted_at_ns;
+	if (a->phase != CHP_AGREEMENT_IDLE)
+		return chp_min_u64(at_ns, chp_min_u64(m->resend_at_ns, m->give_up_at_ns));
+	return m->wanted_ns == 0 ? at_ns : chp_min_u64(at_ns, propose_at_ns(m));
+}
+
+uint64_t
+chp_membership_wake_ns(const struct chp_membership *m)
+{
+	uint64_t wake_ns = drive_at_ns(m);
+
+	if (m->state == CHP_MEMBERSHIP_REFUSED)
+		return CHP_NEVER;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
-		if (i != m->config.self && now_ns >= m->peer[i].hello_at_ns)
-			hello_peer(m, now_ns, i);
+		if (m->peer[i].due != 0)
+			return 0;
+	for (uint64_t rest = hello_mask(m); rest != 0; rest &= rest - 1)
+		wake_ns = chp_min_u64(wake_ns, m->peer[chp_first_bit(rest)].hello_at_ns);
+	if (heartbeat_mask(m) != 0)
+		wake_ns = chp_min_u64(wake_ns, m->heartbeat_at_ns);
+	if (m->state == CHP_MEMBERSHIP_JOINING)
+		wake_ns = chp_min_u64(wake_ns, m->heard_view_ns + view_silence_ns(m));
+	if (m->state == CHP_MEMBERSHIP_MEMBER && m->config.n_nodes > 1)
+		wake_ns = chp_min_u64(wake_ns, m->detector.next_ns);
+	if (m->has_lease)
+		wake_ns = chp_min_u64(wake_ns, chp_membership_lease_until_ns(m));
+	return wake_ns;
 }
 
 /* ---- for people ---- */
@@ -816,8 +2009,7 @@ obstacle_text(const struct chp_membership *m, uint64_t now_ns, uint32_t node, st
 		chp_text_add(t, "never heard");
 		break;
 	case OBSTACLE_SILENT:
-		chp_text_add(t, "not heard for %" PRIu64 " s",
-			     since(p->heard_ns, now_ns) / (1000 * NS_PER_MS));
+		chp_text_add(t, "not heard for %" PRIu64 " s", since(p->heard_ns, now_ns) / NS_PER_S);
 		break;
 	case OBSTACLE_MEMBERS:
 		chp_text_add(t, "has other members or addresses in its cluster file");
@@ -841,22 +2033,14 @@ obstacle_text(const struct chp_membership *m, uint64_t now_ns, uint32_t node, st
 	}
 }
 
-void
-chp_membership_waiting(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t)
+static void
+forming_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t)
 {
 	enum obstacle worst = OBSTACLE_NONE;
 	uint32_t node = 0;
 
-	if (m->state == CHP_MEMBERSHIP_SERVING) {
-		chp_text_add(t, "in view %" PRIu64, m->view.epoch);
-		return;
-	}
-	if (m->state == CHP_MEMBERSHIP_REFUSED) {
-		chp_text_add(t, "%s", m->reason);
-		return;
-	}
-	if (m->accepted.epoch != 0) {
-		uint64_t missing = m->accepted.voters & ~m->accepted_by;
+	if (m->founding.epoch != 0) {
+		uint64_t missing = m->founding.voters & ~m->founding_by;
 
 		chp_text_add(t, "waiting for %s to accept the first view",
 			     node_text(m, chp_first_bit(missing)).text);
@@ -876,12 +2060,60 @@ chp_membership_waiting(const struct chp_membership *m, uint64_t now_ns, struct c
 		obstacle_text(m, now_ns, node, t);
 		return;
 	}
-	if (m->config.self != PROPOSER && m->peer[PROPOSER].bootstrap)
+	if (m->config.self != FOUNDER && m->peer[FOUNDER].bootstrap)
 		chp_text_add(t, "waiting for %s to begin the first view",
-			     node_text(m, PROPOSER).text);
+			     node_text(m, FOUNDER).text);
 	else
 		chp_text_add(t, "all members are ready: start %s with --bootstrap to form a new, "
-			     "empty cluster", node_text(m, PROPOSER).text);
+			     "empty cluster", node_text(m, FOUNDER).text);
+}
+
+static void
+joining_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t)
+{
+	struct node_text by = node_text(m, m->refused_by);
+
+	chp_text_add(t, "joining: ");
+	if (m->refused_reason == CHP_REFUSED_ALIVE && m->refused_heard_ns != 0)
+		chp_text_add(t, "%s heard another process as node %u %" PRIu64 ".%" PRIu64 " s ago and "
+			     "must drop it first", by.text, m->config.self,
+			     since(m->refused_heard_ns, now_ns) / NS_PER_S,
+			     since(m->refused_heard_ns, now_ns) / (100 * NS_PER_MS) % 10);
+	else if (m->refused_reason == CHP_REFUSED_ALIVE)
+		chp_text_add(t, "%s must drop another process that was node %u first", by.text,
+			     m->config.self);
+	else if (m->refused_reason == CHP_REFUSED_WAIT)
+		chp_text_add(t, "%s will admit us when we and all members hear each other", by.text);
+	else
+		chp_text_add(t, "waiting for an answer of the members");
+	if (since(m->heard_view_ns, now_ns) >= m->config.suspect_ns) {
+		chp_text_add(t, "; members ");
+		silence_text(m->heard_view_ns, now_ns, t);
+	}
+}
+
+void
+chp_membership_waiting(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t)
+{
+	switch (m->state) {
+	case CHP_MEMBERSHIP_FORMING:
+		forming_text(m, now_ns, t);
+		break;
+	case CHP_MEMBERSHIP_JOINING:
+		joining_text(m, now_ns, t);
+		break;
+	case CHP_MEMBERSHIP_REFUSED:
+		chp_text_add(t, "%s", m->reason);
+		break;
+	case CHP_MEMBERSHIP_MEMBER:
+		if (is_voter(m) && chp_membership_lease_until_ns(m) <= now_ns)
+			no_lease_text(m, now_ns, t);
+		else
+			chp_text_add(t, "in view %" PRIu64 "%s", m->view.epoch,
+				     is_voter(m) ? "" : m->ready ? ", waiting to be made a voter" :
+								   ", copying the state");
+		break;
+	}
 }
 
 void
@@ -895,38 +2127,85 @@ chp_membership_peer_text(const struct chp_membership *m, uint64_t now_ns, uint32
 		chp_text_add(t, "this node");
 		return;
 	}
-	if (m->state != CHP_MEMBERSHIP_SERVING) {
+	if (m->state == CHP_MEMBERSHIP_FORMING) {
 		obstacle_text(m, now_ns, peer, t);
 		return;
 	}
-	if (p->heard_ns == 0) {
+	if (p->heard_ns == 0)
 		chp_text_add(t, "never heard");
+	else
+		chp_text_add(t, "heard %" PRIu64 " ms ago", since(p->heard_ns, now_ns) / NS_PER_MS);
+	if (m->state != CHP_MEMBERSHIP_MEMBER)
+		return;
+	if (!is_live(m, peer)) {
+		bool waits = p->incarnation != 0 && p->incarnation != p->retired &&
+			     is_recent(p->heard_ns, now_ns);
+
+		chp_text_add(t, waits ? ", waits to be admitted" : ", not in the view");
 		return;
 	}
-	chp_text_add(t, "heard %" PRIu64 " ms ago", since(p->heard_ns, now_ns) / NS_PER_MS);
+	if ((chp_membership_suspected(m) & chp_bit(peer)) != 0)
+		chp_text_add(t, ", suspected");
 	if (!is_recent(p->hears_us_ns, now_ns))
 		chp_text_add(t, ", does not hear us");
 	if (p->epoch < m->view.epoch)
 		chp_text_add(t, ", not in the view yet");
 }
 
+/* ---- invariants ---- */
+
+static void
+check_founding(const struct chp_membership *m)
+{
+	if (m->founding.epoch == 0) {
+		CHP_ASSERT_OP(m->founding_by, ==, 0u);
+		return;
+	}
+	CHP_ASSERT_OP(m->state, ==, CHP_MEMBERSHIP_FORMING);
+	CHP_ASSERT_OP(m->founding.epoch, ==, 1u);
+	CHP_ASSERT_OP(m->founding.incarnation[m->config.self], ==, m->incarnation);
+	CHP_ASSERT(is_first_view(m, &m->founding));
+	CHP_ASSERT((m->founding_by & self_bit(m)) != 0);
+	CHP_ASSERT((m->founding_by & ~m->founding.voters) == 0);
+}
+
+static void
+check_view(const struct chp_membership *m)
+{
+	const struct chp_agreement *a = &m->agreement;
+	const struct chp_view *v = &m->view;
+
+	CHP_ASSERT((m->state == CHP_MEMBERSHIP_MEMBER) == (v->epoch != 0));
+	if (v->epoch == 0) {
+		CHP_ASSERT_OP(chp_membership_lease_until_ns(m), ==, 0u);
+		CHP_ASSERT_OP(a->epoch, ==, 0u);
+		return;
+	}
+	CHP_ASSERT(names_us(m, v));
+	CHP_ASSERT_OP(v->epoch, ==, m->known_epoch);
+	CHP_ASSERT((v->voters & v->learners) == 0);
+	CHP_ASSERT(v->epoch == 1 ? is_first_view(m, v) : is_later_view(m, v));
+	CHP_ASSERT_OP(a->epoch, ==, v->epoch + 1);
+	CHP_ASSERT_OP(a->voters, ==, v->voters);
+	chp_agreement_check(a);
+	if (a->accepted_ballot != 0) {
+		CHP_ASSERT(may_follow(m, &a->accepted));
+		CHP_ASSERT(a->told == 0 || !may_ask(m));
+	}
+	CHP_ASSERT((a->promised == 0 && a->phase == CHP_AGREEMENT_IDLE) || is_voter(m));
+	CHP_ASSERT(!is_voter(m) || m->config.n_nodes == 1 || CHP_MUTATED(P4_UNSUSPECTED_MAJORITY) ||
+		   chp_membership_lease_until_ns(m) != CHP_NEVER);
+}
+
 void
 chp_membership_check(const struct chp_membership *m)
 {
-	const struct chp_view *v = m->state == CHP_MEMBERSHIP_SERVING ? &m->view : &m->accepted;
-
 	CHP_ASSERT_OP(m->incarnation, !=, 0u);
-	CHP_ASSERT((m->state == CHP_MEMBERSHIP_SERVING) == (m->view.epoch != 0));
-	if (m->view.epoch != 0)
-		CHP_ASSERT(views_equal(&m->view, &m->accepted, m->config.n_nodes));
-	if (v->epoch != 0) {
-		CHP_ASSERT_OP(v->incarnation[m->config.self], ==, m->incarnation);
-		CHP_ASSERT_OP(v->voters, ==, all_members(m));
-		CHP_ASSERT((m->accepted_by & chp_bit(m->config.self)) != 0);
-		CHP_ASSERT((m->accepted_by & ~v->voters) == 0);
-	} else {
-		CHP_ASSERT_OP(m->accepted_by, ==, 0u);
-	}
+	CHP_ASSERT_OP(m->lives, >=, 1u);
+	CHP_ASSERT_OP(m->lives, ==, m->counters.reborn + 1);
+	check_founding(m);
+	check_view(m);
+	chp_detector_check(&m->detector);
 	CHP_ASSERT_OP(m->peer[m->config.self].due, ==, 0u);
 	CHP_ASSERT_OP(m->peer[m->config.self].incarnation, ==, 0u);
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
@@ -934,8 +2213,11 @@ chp_membership_check(const struct chp_membership *m)
 
 		CHP_ASSERT_OP(p->hello_interval_ns, >=, CHP_MEMBERSHIP_HELLO_NS_MIN);
 		CHP_ASSERT_OP(p->hello_interval_ns, <=, CHP_MEMBERSHIP_HELLO_NS_MAX);
-		CHP_ASSERT(m->state == CHP_MEMBERSHIP_REFUSED ? p->due == 0 : true);
-		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_ACCEPTED)) == 0 ||
-			   (m->state == CHP_MEMBERSHIP_FORMING && m->accepted.epoch != 0));
+		CHP_ASSERT(m->state != CHP_MEMBERSHIP_REFUSED || p->due == 0);
+		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_FOUNDING)) == 0 || m->founding.epoch != 0);
+		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_DECIDED)) == 0 || m->view.epoch != 0);
+		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_GRANT)) == 0 || is_voter(m));
+		if (i != m->config.self && is_live(m, i))
+			CHP_ASSERT_OP(p->incarnation, ==, m->view.incarnation[i]);
 	}
 }

@@ -49,8 +49,8 @@ enum chp_status {
 	CHP_STATUS_SESSION_WINDOW = 14, /* request number too far above the lowest unanswered one */
 	CHP_STATUS_SESSIONS_FULL = 15,  /* no room for another session */
 	CHP_STATUS_UNKNOWN_OUTCOME = 16, /* may or may not have been applied; never tried again */
-	CHP_STATUS_REDIRECT = 17,       /* number: the node to ask instead */
-	CHP_STATUS_NOT_SERVING = 18,    /* this replica is not in a view, or has no lease */
+	CHP_STATUS_REDIRECT = 17,       /* number: the node to ask, which may be this one in a newer epoch */
+	CHP_STATUS_NOT_SERVING = 18,    /* not a voter of a view, or no lease: nothing is said of earlier sends */
 	CHP_STATUS_COUNT,               /* how many there are */
 };
 
@@ -69,7 +69,7 @@ struct chp_request_header {
 	uint16_t shard;             /* as the port says; CHP_SHARD_ANY on the any-shard port */
 	uint8_t tag_len;            /* 0 in version 1 */
 	uint8_t flags;              /* 0 */
-	uint32_t reserved;          /* 0 */
+	uint32_t epoch;             /* low half of the newest epoch that the client has seen in a reply; 0 = none */
 } CHP_PACKED;
 
 struct chp_request {

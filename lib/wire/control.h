@@ -13,9 +13,17 @@
 enum chp_control_type {
 	CHP_CONTROL_HELLO = 1,       /* who I am and whom I hear; padded to the full MTU */
 	CHP_CONTROL_HELLO_SHORT = 2, /* without padding: tells an MTU black hole from silence */
-	CHP_CONTROL_ACCEPTED = 3,    /* this is the one view that I will enter: accept it too */
+	CHP_CONTROL_FOUNDING = 3,    /* this is the one first view that I will enter: accept it too */
 	CHP_CONTROL_DECIDED = 4,     /* this view is in force */
-	CHP_CONTROL_REFUSED = 5,     /* a view is in force and you are not in it */
+	CHP_CONTROL_REFUSED = 5,     /* a view is in force and you are not in it: wait, or give up */
+	CHP_CONTROL_HEARTBEAT = 6,   /* I am alive; give me a lease */
+	CHP_CONTROL_GRANT = 7,       /* you have a lease from me */
+	CHP_CONTROL_PREPARE = 8,     /* Paxos for the next view, phase 1: promise me this ballot */
+	CHP_CONTROL_PROMISE = 9,     /* promised; this is what I accepted before, if anything */
+	CHP_CONTROL_ACCEPT = 10,     /* phase 2: accept this view */
+	CHP_CONTROL_ACCEPTED = 11,   /* accepted, and no lease that I gave to whom it drops still runs */
+	CHP_CONTROL_REJECTED = 12,   /* I promised a higher ballot */
+	CHP_CONTROL_TYPES,
 };
 
 /* The first 40 bytes of every control packet; up to `to` laid out as in chp_peer_header. */
@@ -48,18 +56,56 @@ struct chp_control_hello {
 	uint16_t payload_bytes;  /* UDP payload of the sender's MTU: the length of its HELLO */
 	uint32_t members_hash;   /* of the member addresses in the sender's cluster file */
 	uint64_t heard;          /* node mask: whom the sender hears */
-	uint64_t heard_full;     /* whom it hears in packets of full size */
+	uint64_t heard_full;     /* whom it hears in packets of full size; of one that waits to be
+				    admitted: those of them who hear it likewise */
 } CHP_PACKED;
 
-/* ACCEPTED and DECIDED; n_members times chp_control_member follow. */
+/* FOUNDING, DECIDED, ACCEPT, and PROMISE with something accepted; n_members times chp_control_member follow. */
 struct chp_control_view {
 	struct chp_control_header header;
 	uint64_t epoch;     /* of the view */
-	uint64_t ballot;    /* 0: the first view needs none; later ones have (round, node) */
+	uint64_t ballot;    /* ACCEPT: of the proposal; PROMISE: the one promised; others 0 */
 	uint64_t voters;    /* node masks */
 	uint64_t learners;
 	uint8_t n_members;
-	uint8_t reserved[7]; /* 0 */
+	uint8_t reserved;
+	uint16_t next_writer; /* see struct chp_view */
+	uint32_t reserved2;   /* 0 */
+	uint64_t accepted;    /* PROMISE: the ballot at which the view was accepted; others 0 */
+} CHP_PACKED;
+
+/* A ballot is round << 8 | node id: no two proposers share one, and 0 is none. */
+#define CHP_CONTROL_ROUND_MAX ((UINT64_C(1) << 48) - 1)
+
+/* PREPARE, ACCEPTED, REJECTED, and PROMISE with nothing accepted. */
+struct chp_control_ballot {
+	struct chp_control_header header;
+	uint64_t epoch;     /* of the view that is being agreed on: the sender's and one */
+	uint64_t ballot;    /* REJECTED: the one promised instead */
+} CHP_PACKED;
+
+enum chp_heartbeat_flag {
+	CHP_HEARTBEAT_READY = 1u << 0, /* a learner whose copy is complete: make it a voter */
+};
+#define CHP_HEARTBEAT_FLAGS_ALL 0x1u
+
+/*
+ * HEARTBEAT, from members to the live members of the view, and from who waits to be admitted to all.
+ * Answered at once by a GRANT when it asks a voter for a lease and may have one.
+ */
+struct chp_control_heartbeat {
+	struct chp_control_header header;
+	uint64_t sent_ns;   /* the sender's clock, never 0: what its lease counts from */
+	uint64_t lease_ns;  /* 0 = asks for none */
+	uint32_t flags;     /* enum chp_heartbeat_flag */
+	uint32_t reserved;  /* 0 */
+} CHP_PACKED;
+
+/* GRANT: until lease_ns after this arrival of sent_ns, the sender accepts no view without the receiver. */
+struct chp_control_grant {
+	struct chp_control_header header;
+	uint64_t sent_ns;   /* of the HEARTBEAT, unchanged */
+	uint64_t lease_ns;
 } CHP_PACKED;
 
 struct chp_control_member {
@@ -69,7 +115,11 @@ struct chp_control_member {
 } CHP_PACKED;
 
 enum chp_refused_reason {
-	CHP_REFUSED_NOT_IN_VIEW = 1, /* the view has another incarnation of your node id */
+	CHP_REFUSED_ALIVE = 1,   /* another process with your node id is in the view, or before you */
+	CHP_REFUSED_WAIT = 2,    /* you will be admitted, when you are heard well and hear every member */
+	CHP_REFUSED_MEMBERS = 3, /* your cluster file has other members or addresses */
+	CHP_REFUSED_WRITERS = 4, /* every writer number is used up: only a new cluster can take you */
+	CHP_REFUSED_RETIRED = 5, /* your incarnation was in a view that is over: become a new one */
 	CHP_REFUSED_REASONS,
 };
 
@@ -82,7 +132,10 @@ struct chp_control_refused {
 } CHP_PACKED;
 
 _Static_assert(sizeof(struct chp_control_hello) == 64, "wire format");
-_Static_assert(sizeof(struct chp_control_view) == 80, "wire format");
+_Static_assert(sizeof(struct chp_control_view) == 88, "wire format");
+_Static_assert(sizeof(struct chp_control_ballot) == 56, "wire format");
+_Static_assert(sizeof(struct chp_control_heartbeat) == 64, "wire format");
+_Static_assert(sizeof(struct chp_control_grant) == 56, "wire format");
 _Static_assert(sizeof(struct chp_control_member) == 16, "wire format");
 _Static_assert(sizeof(struct chp_control_refused) == 48, "wire format");
 

@@ -181,6 +181,8 @@ add_control(enum chp_control_type type, uint32_t len, uint8_t choices)
 	union {
 		struct chp_control_header header;
 		struct chp_control_hello hello;
+		struct chp_control_view view;
+		struct chp_control_heartbeat heartbeat;
 		struct chp_control_refused refused;
 		uint8_t bytes[256];
 	} p = { .header = { .type = (uint8_t)type } };
@@ -190,7 +192,11 @@ add_control(enum chp_control_type type, uint32_t len, uint8_t choices)
 		p.hello.payload_bytes = CHP_PAYLOAD_BYTES_MIN;
 		p.hello.heard = p.hello.heard_full = 7;
 	} else if (type == CHP_CONTROL_REFUSED) {
-		p.refused.reason = CHP_REFUSED_NOT_IN_VIEW;
+		p.refused.reason = CHP_REFUSED_ALIVE;
+	} else if (type == CHP_CONTROL_HEARTBEAT || type == CHP_CONTROL_GRANT) {
+		p.heartbeat.lease_ns = 300000000;
+	} else if (len >= sizeof(p.view)) {
+		p.view.voters = 3;
 	}
 	k[k_len++] = (uint8_t)len;
 	k[k_len++] = (uint8_t)(len >> 8);
@@ -199,22 +205,51 @@ add_control(enum chp_control_type type, uint32_t len, uint8_t choices)
 	k_len += len;
 }
 
+/* Choices of fuzz_control.c. */
+enum { PAD = 1 << 3, OTHER = 1 << 4, VIEW = 1 << 5, LATER = 1 << 6 };
+
+static void
+add_forming(void)
+{
+	k_len = 0;
+	for (uint8_t node = 1; node <= 2; node++) {
+		add_control(CHP_CONTROL_HELLO_SHORT, sizeof(struct chp_control_hello), node);
+		add_control(CHP_CONTROL_HELLO, sizeof(struct chp_control_hello), node | PAD);
+		add_control(CHP_CONTROL_FOUNDING, chp_control_view_bytes(3), node | VIEW);
+	}
+	add_control(CHP_CONTROL_DECIDED, chp_control_view_bytes(3), 1 | VIEW);
+}
+
 static void
 controls(void)
 {
-	const uint32_t hello = sizeof(struct chp_control_hello);
-	const uint32_t view = chp_control_view_bytes(3);
-	const uint8_t pad = 1 << 3, view_right = 1 << 5;
+	const uint32_t hello = sizeof(struct chp_control_hello), view = chp_control_view_bytes(3);
+	const uint32_t ballot = sizeof(struct chp_control_ballot);
+	const uint32_t beat = sizeof(struct chp_control_heartbeat);
 
-	k_len = 0;
-	for (uint8_t node = 1; node <= 2; node++) {
-		add_control(CHP_CONTROL_HELLO_SHORT, hello, node);
-		add_control(CHP_CONTROL_HELLO, hello, node | pad);
-		add_control(CHP_CONTROL_ACCEPTED, view, node | view_right);
-	}
-	add_control(CHP_CONTROL_DECIDED, view, 1 | view_right);
+	add_forming();
 	write_seed("fuzz_control", "forming", k, k_len);
-	add_control(CHP_CONTROL_HELLO, hello, 2 | pad | 1 << 4);
+	add_control(CHP_CONTROL_HEARTBEAT, beat, 1);
+	add_control(CHP_CONTROL_GRANT, sizeof(struct chp_control_grant), 2);
+	write_seed("fuzz_control", "leases", k, k_len);
+	/* Node 2 is suspected: ours is the proposal. */
+	for (uint32_t i = 0; i < 3; i++)
+		add_control(CHP_CONTROL_HEARTBEAT, beat, i == 0 ? 1 | LATER : 1);
+	add_control(CHP_CONTROL_HEARTBEAT, beat, 1 | LATER);
+	add_control(CHP_CONTROL_PROMISE, ballot, 1);
+	add_control(CHP_CONTROL_REJECTED, ballot, 1);
+	add_control(CHP_CONTROL_PROMISE, view, 1 | VIEW);
+	add_control(CHP_CONTROL_ACCEPTED, ballot, 1);
+	write_seed("fuzz_control", "proposing", k, k_len);
+	add_forming();
+	add_control(CHP_CONTROL_PREPARE, ballot, 1);
+	add_control(CHP_CONTROL_ACCEPT, view, 1 | VIEW);
+	add_control(CHP_CONTROL_HEARTBEAT, beat, 2);
+	add_control(CHP_CONTROL_DECIDED, view, 1 | VIEW);
+	add_control(CHP_CONTROL_HELLO, hello, 2 | PAD | OTHER);
+	write_seed("fuzz_control", "accepting", k, k_len);
+	add_forming();
+	add_control(CHP_CONTROL_HELLO, hello, 2 | PAD | OTHER);
 	write_seed("fuzz_control", "restarted", k, k_len);
 	k_len = 0;
 	add_control(CHP_CONTROL_REFUSED, sizeof(struct chp_control_refused), 1);

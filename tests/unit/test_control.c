@@ -14,6 +14,9 @@ union packet {
 	struct chp_control_header header;
 	struct chp_control_hello hello;
 	struct chp_control_view view;
+	struct chp_control_ballot ballot;
+	struct chp_control_heartbeat heartbeat;
+	struct chp_control_grant grant;
 	struct chp_control_refused refused;
 	uint8_t bytes[CHP_PAYLOAD_BYTES_MAX + 8];
 };
@@ -28,11 +31,36 @@ check_sealed(void)
 	return chp_control_check(&k, k_len, HASH, NODES);
 }
 
+#define BALLOT(round, node) ((uint64_t)(round) << 8 | (node))
+
 static void
-make(enum chp_control_type type)
+make_view(void)
 {
 	struct chp_control_member *member = (void *)(&k.view + 1);
 
+	k.view.epoch = 5;
+	k.view.voters = 7;
+	k.view.n_members = NODES;
+	k.view.next_writer = NODES + 1;
+	for (uint32_t i = 0; i < NODES; i++)
+		member[i] = (struct chp_control_member){
+			.incarnation = 100 + i,
+			.writer = (uint16_t)(i + 1),
+		};
+	k_len = chp_control_view_bytes(NODES);
+}
+
+static void
+make_ballot(uint64_t ballot)
+{
+	k.ballot.epoch = 5;
+	k.ballot.ballot = ballot;
+	k_len = sizeof(k.ballot);
+}
+
+static void
+make(enum chp_control_type type)
+{
 	memset(&k, 0, sizeof(k));
 	k.header = (struct chp_control_header){
 		.prelude = {
@@ -46,6 +74,7 @@ make(enum chp_control_type type)
 		.type = (uint8_t)type,
 		.from_incarnation = 100,
 		.to_incarnation = 102,
+		.epoch = 4,
 	};
 	switch (type) {
 	case CHP_CONTROL_HELLO:
@@ -54,28 +83,54 @@ make(enum chp_control_type type)
 		k.hello.payload_bytes = PAYLOAD;
 		k_len = type == CHP_CONTROL_HELLO ? PAYLOAD : (uint32_t)sizeof(k.hello);
 		break;
-	case CHP_CONTROL_ACCEPTED:
+	case CHP_CONTROL_FOUNDING:
 	case CHP_CONTROL_DECIDED:
-		k.view.epoch = 1;
-		k.view.voters = 7;
-		k.view.n_members = NODES;
-		for (uint32_t i = 0; i < NODES; i++)
-			member[i] = (struct chp_control_member){
-				.incarnation = 100 + i,
-				.writer = (uint16_t)(i + 1),
-			};
-		k_len = chp_control_view_bytes(NODES);
+		make_view();
+		break;
+	case CHP_CONTROL_ACCEPT:
+		make_view();
+		k.view.ballot = BALLOT(1, 0);
+		break;
+	case CHP_CONTROL_PREPARE:
+		make_ballot(BALLOT(1, 0));
+		break;
+	case CHP_CONTROL_PROMISE:
+	case CHP_CONTROL_ACCEPTED:
+	case CHP_CONTROL_REJECTED:
+		make_ballot(BALLOT(1, 2));
+		break;
+	case CHP_CONTROL_HEARTBEAT:
+		k.heartbeat.sent_ns = 1;
+		k_len = sizeof(k.heartbeat);
+		break;
+	case CHP_CONTROL_GRANT:
+		k.grant.sent_ns = 1;
+		k.grant.lease_ns = 1;
+		k_len = sizeof(k.grant);
 		break;
 	case CHP_CONTROL_REFUSED:
-		k.refused.reason = CHP_REFUSED_NOT_IN_VIEW;
+		k.refused.reason = CHP_REFUSED_ALIVE;
 		k_len = sizeof(k.refused);
+		break;
+	case CHP_CONTROL_TYPES:
 		break;
 	}
 }
 
+/* A PROMISE of who had accepted something. */
+static void
+make_promise(void)
+{
+	make(CHP_CONTROL_PROMISE);
+	make_view();
+	k.view.ballot = BALLOT(3, 2);
+	k.view.accepted = BALLOT(2, 1);
+}
+
 static const enum chp_control_type types[] = {
-	CHP_CONTROL_HELLO,   CHP_CONTROL_HELLO_SHORT, CHP_CONTROL_ACCEPTED,
-	CHP_CONTROL_DECIDED, CHP_CONTROL_REFUSED,
+	CHP_CONTROL_HELLO,   CHP_CONTROL_HELLO_SHORT, CHP_CONTROL_FOUNDING, CHP_CONTROL_DECIDED,
+	CHP_CONTROL_REFUSED, CHP_CONTROL_HEARTBEAT,   CHP_CONTROL_GRANT,    CHP_CONTROL_PREPARE,
+	CHP_CONTROL_PROMISE, CHP_CONTROL_ACCEPT,      CHP_CONTROL_ACCEPTED, CHP_CONTROL_REJECTED,
 };
 
 Test(control, every_type_is_accepted)
@@ -84,6 +139,9 @@ Test(control, every_type_is_accepted)
 		make(types[i]);
 		cr_assert_eq(check_sealed(), CHP_PACKET_OK, "type %u", types[i]);
 	}
+	make_promise();
+	cr_assert_eq(check_sealed(), CHP_PACKET_OK);
+	cr_assert_eq(CHP_ARRAY_LEN(types), CHP_CONTROL_TYPES - 1, "all are tested");
 }
 
 /* Spoil one thing at a time, in the order in which they are looked at. */
@@ -122,7 +180,7 @@ Test(control, header_errors_are_named)
 
 Test(control, every_changed_byte_is_noticed)
 {
-	make(CHP_CONTROL_ACCEPTED);
+	make_promise();
 	cr_assert_eq(check_sealed(), CHP_PACKET_OK);
 	for (uint32_t i = 0; i < k_len * 8; i++) {
 		k.bytes[i / 8] ^= (uint8_t)(1u << i % 8);
@@ -159,7 +217,7 @@ Test(control, every_other_length_is_refused)
 Test(control, unknown_types_are_refused)
 {
 	for (uint32_t type = 0; type < 256; type++) {
-		if (type >= CHP_CONTROL_HELLO && type <= CHP_CONTROL_REFUSED)
+		if (type >= CHP_CONTROL_HELLO && type < CHP_CONTROL_TYPES)
 			continue;
 		make(CHP_CONTROL_REFUSED);
 		k.header.type = (uint8_t)type;
@@ -192,11 +250,13 @@ Test(control, view_fields_are_checked)
 {
 	struct chp_control_member *member = (void *)(&k.view + 1);
 
-	REFUSED_WHEN(CHP_CONTROL_ACCEPTED, k.view.epoch = 0);
-	REFUSED_WHEN(CHP_CONTROL_ACCEPTED, k.view.voters = 0);
-	REFUSED_WHEN(CHP_CONTROL_ACCEPTED, k.view.voters = 15);
-	REFUSED_WHEN(CHP_CONTROL_ACCEPTED, k.view.voters |= UINT64_C(1) << 63);
-	REFUSED_WHEN(CHP_CONTROL_ACCEPTED, k.view.learners = 1);
+	REFUSED_WHEN(CHP_CONTROL_FOUNDING, k.view.epoch = 0);
+	REFUSED_WHEN(CHP_CONTROL_FOUNDING, k.view.voters = 0);
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.voters = 15);
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.voters |= UINT64_C(1) << 63);
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.learners = 1);
+	REFUSED_WHEN(CHP_CONTROL_DECIDED, k.view.ballot = BALLOT(1, 0));
+	REFUSED_WHEN(CHP_CONTROL_FOUNDING, k.view.accepted = BALLOT(1, 0));
 	REFUSED_WHEN(CHP_CONTROL_DECIDED, k.view.n_members = NODES - 1);
 	REFUSED_WHEN(CHP_CONTROL_DECIDED, k.view.n_members = NODES + 1);
 	REFUSED_WHEN(CHP_CONTROL_DECIDED, member[1].incarnation = 0);
@@ -207,6 +267,53 @@ Test(control, view_fields_are_checked)
 	cr_assert_eq(check_sealed(), CHP_PACKET_OK);
 	k.view.learners = 0;
 	member[1].incarnation = 0;
+	cr_assert_eq(check_sealed(), CHP_PACKET_OK);
+}
+
+/* Ballots have a member as proposer and a round; what is agreed on follows the sender's view. */
+Test(control, agreement_fields_are_checked)
+{
+	static const enum chp_control_type ballots[] = { CHP_CONTROL_PREPARE, CHP_CONTROL_PROMISE,
+							 CHP_CONTROL_ACCEPTED, CHP_CONTROL_REJECTED };
+
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(ballots); i++) {
+		REFUSED_WHEN(ballots[i], k.ballot.epoch = 4);
+		REFUSED_WHEN(ballots[i], k.ballot.epoch = 6);
+		REFUSED_WHEN(ballots[i], k.header.epoch = 0; k.ballot.epoch = 1);
+		REFUSED_WHEN(ballots[i], k.header.epoch = UINT64_MAX; k.ballot.epoch = 0);
+		REFUSED_WHEN(ballots[i], k.ballot.ballot = 0);
+		REFUSED_WHEN(ballots[i], k.ballot.ballot = BALLOT(0, 0));
+		REFUSED_WHEN(ballots[i], k.ballot.ballot = BALLOT(1, NODES));
+		REFUSED_WHEN(ballots[i], k.ballot.ballot = BALLOT(CHP_CONTROL_ROUND_MAX + 1, 0));
+		make(ballots[i]);
+		k.ballot.ballot = BALLOT(CHP_CONTROL_ROUND_MAX, 0);
+		cr_assert_eq(check_sealed(), CHP_PACKET_OK);
+	}
+	REFUSED_WHEN(CHP_CONTROL_PREPARE, k.ballot.ballot = BALLOT(1, 1));
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.ballot = BALLOT(1, 1));
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.ballot = 0);
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.accepted = BALLOT(1, 0));
+	REFUSED_WHEN(CHP_CONTROL_ACCEPT, k.view.epoch = 6);
+	make_promise();
+	k.view.accepted = 0;
+	cr_assert_eq(check_sealed(), CHP_PACKET_MESSAGE, "a view that was accepted at no ballot");
+	make_promise();
+	k.view.accepted = BALLOT(4, 1);
+	cr_assert_eq(check_sealed(), CHP_PACKET_MESSAGE, "accepted above the promise");
+	make_promise();
+	k.view.accepted = k.view.ballot;
+	cr_assert_eq(check_sealed(), CHP_PACKET_OK);
+}
+
+Test(control, heartbeats_and_grants_are_checked)
+{
+	REFUSED_WHEN(CHP_CONTROL_HEARTBEAT, k.heartbeat.sent_ns = 0);
+	REFUSED_WHEN(CHP_CONTROL_HEARTBEAT, k.heartbeat.flags = CHP_HEARTBEAT_FLAGS_ALL + 1);
+	REFUSED_WHEN(CHP_CONTROL_GRANT, k.grant.sent_ns = 0);
+	REFUSED_WHEN(CHP_CONTROL_GRANT, k.grant.lease_ns = 0);
+	make(CHP_CONTROL_HEARTBEAT);
+	k.heartbeat.flags = CHP_HEARTBEAT_READY;
+	k.heartbeat.lease_ns = UINT64_MAX; /* the membership's to refuse */
 	cr_assert_eq(check_sealed(), CHP_PACKET_OK);
 }
 

@@ -549,6 +549,9 @@ Test(wire, example_hello)
 		.incarnation = NODE_0,
 		.bootstrap = true,
 		.address = { 0x0a63000a, 0x0a63000b, 0x0a63000c },
+		.suspect_ns = 1000000000,
+		.lease_ns = 300000000,
+		.clock_drift_ppm = 500,
 	};
 	struct chp_membership m;
 	uint32_t to;
