@@ -284,8 +284,9 @@ chp_link_receive(struct chp_link *l, const uint8_t *data, uint32_t len, uint64_t
 {
 	const struct chp_peer_header *h = (const void *)data;
 
-	if (l->peer_incarnation == 0 || h->from_incarnation != l->peer_incarnation ||
-	    h->to_incarnation != l->self_incarnation) {
+	if (l->peer_incarnation == 0 || ((h->from_incarnation != l->peer_incarnation ||
+					  h->to_incarnation != l->self_incarnation) &&
+					 !CHP_MUTATED(P52_ANY_INCARNATION))) {
 		l->counters.wrong_incarnation++;
 		return CHP_LINK_NOTHING;
 	}
@@ -390,6 +391,17 @@ uint32_t
 chp_link_room(const struct chp_link *l)
 {
 	return l->n_buffers;
+}
+
+uint32_t
+chp_link_bulk_bytes(const struct chp_link *l)
+{
+	const uint32_t most = l->config.window > 1 ? l->config.window / 2 : 1;
+	const uint64_t used = l->next - 1 - l->acked;
+
+	if (l->state != CHP_LINK_UP || l->peer_incarnation == 0 || used >= most)
+		return 0;
+	return (most - (uint32_t)used) * (l->config.payload_bytes_max - HEADER_BYTES);
 }
 
 static uint64_t

@@ -179,6 +179,12 @@ void chp_link_close(struct chp_link *l, const uint8_t *at);
 uint32_t chp_link_room(const struct chp_link *l);
 
 /**
+ * Bytes of bulk messages that may be added now: they fill at most half a window of packets, in flight or waiting,
+ * so that what else is sent waits for little.
+ */
+uint32_t chp_link_bulk_bytes(const struct chp_link *l);
+
+/**
  * Write the next packet that must go out now: retransmissions first, then new packets within the window,
  * then an acknowledgement of its own when one is owed and due. The caller seals it (chp_peer_seal).
  *

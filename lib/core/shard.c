@@ -43,6 +43,7 @@ struct chp_shard {
 	struct chp_view view;
 	struct chp_shard_counters counters;
 	struct chp_protocol_counters protocol_counters;
+	struct chp_copy_counters copy_counters;
 	struct batch batch;
 
 	/* Of the run in progress. */
@@ -50,6 +51,12 @@ struct chp_shard {
 	const struct chp_now *now;
 	uint32_t replies_for_ops; /* kept back from messages */
 	uint64_t session_key[CHP_BATCH_MAX];
+
+	/*
+	 * Since what epoch this node has surely been the home of the sessions that a node's earlier incarnations
+	 * opened, as long as it is: never too low.
+	 */
+	uint64_t home_since[CHP_NODES_MAX];
 
 	struct open_memory opened[OPENS_REMEMBERED]; /* by nonce */
 	uint64_t sessions_opened; /* the last session number's lower part */
@@ -117,11 +124,15 @@ free_records(const struct chp_shard *s)
 static void
 load_credits(struct chp_shard *s)
 {
+	s->out.ungranted = 0;
 	for (uint64_t p = live_peers(s); p != 0; p &= p - 1) {
 		uint32_t peer = chp_first_bit(p);
 		const struct chp_link *l = &s->link[peer];
 
 		s->out.lane[peer].credits = (uint32_t)(l->peer_grant - l->begun);
+		if (l->peer_grant == 0)
+			s->out.ungranted |= chp_bit(peer);
+		s->out.lane[peer].bulk_bytes = chp_link_bulk_bytes(l);
 	}
 	s->out.lane[s->config.self].credits = (uint32_t)chp_min_u64(free_records(s), UINT32_MAX);
 }
@@ -351,6 +362,28 @@ open_answered(struct chp_shard *s, const struct chp_reply *r)
 	}
 }
 
+/* Nothing was begun: the same request may come again, here or at another home. */
+static bool
+is_final(uint8_t status)
+{
+	return status != CHP_STATUS_OVERLOAD && status != CHP_STATUS_REDIRECT && status != CHP_STATUS_NOT_SERVING;
+}
+
+static void
+settle_record(struct chp_record *record, const struct chp_reply *r)
+{
+	if (is_final(r->status)) {
+		record->state = CHP_RECORD_DONE;
+		record->status = r->status;
+		record->version = r->version;
+		record->number = r->number;
+	} else {
+		/* What was known of it stays known; and a peer's try of it may have come by meanwhile. */
+		record->state = record->is_asked || record->version != 0 ? CHP_RECORD_SEEN : CHP_RECORD_EMPTY;
+	}
+	record->is_asked = 0;
+}
+
 /* The protocol's answer: remembered with the session, whatever it is, then given (SAFETY 24). */
 static uint8_t *
 take_reply(struct chp_out *out, const struct chp_reply *r)
@@ -368,12 +401,8 @@ take_reply(struct chp_out *out, const struct chp_reply *r)
 			CHP_ASSERT_OP(session->open_ops, >, 0u);
 			session->open_ops--;
 			session->used_ns = s->now->ns;
-			if (record->request == r->request) {
-				record->state = CHP_RECORD_DONE;
-				record->status = r->status;
-				record->version = r->version;
-				record->number = r->number;
-			}
+			if (record->request == r->request)
+				settle_record(record, r);
 		}
 	}
 	return give_reply(s, r);
@@ -393,43 +422,50 @@ answer(struct chp_shard *s, const struct chp_op *op, uint8_t status, uint64_t ve
 	give_reply(s, &r);
 }
 
-/* The node whose incarnation has this writer number; n_nodes if it is not in the view. */
-static uint32_t
-node_of_writer(const struct chp_shard *s, uint64_t writer)
-{
-	for (uint32_t n = 0; n < s->config.n_nodes; n++)
-		if ((s->view.voters & chp_bit(n)) != 0 && s->view.writer[n] == writer)
-			return n;
-	return s->config.n_nodes;
-}
-
-/* Session numbers carry the writer number of the incarnation that opened them: their home. */
-#define SESSION_WRITER_SHIFT 48u
-
 static uint64_t
 own_writer(const struct chp_shard *s)
 {
 	return s->view.writer[s->config.self];
 }
 
-/* The record of a request says what to do with it. True: it is new and must be executed. */
+/* Whether this incarnation opened a session: then nobody else ever executed anything of it. */
 static bool
-check_record(struct chp_shard *s, const struct chp_op *op, struct chp_session *session)
+opened_here(const struct chp_shard *s, uint64_t id)
 {
-	struct chp_record *record = chp_session_record(&s->sessions, session, op->request);
+	return id >> CHP_SESSION_WRITER_SHIFT == own_writer(s);
+}
 
-	if (record->request == op->request && record->state != CHP_RECORD_EMPTY &&
-	    !CHP_MUTATED(S24_NO_RECORD)) {
-		if (record->state == CHP_RECORD_DONE) {
-			s->counters.retry_replayed++;
-			answer(s, op, record->status, record->version, record->number);
-		} else if (record->state == CHP_RECORD_PENDING) {
-			s->counters.retry_pending++;
-		} else {
-			answer(s, op, CHP_STATUS_UNKNOWN_OUTCOME, 0, 0);
-		}
+/* A retry of what a record here knows. True: the protocol must tell how it ended. */
+static bool
+check_old_record(struct chp_shard *s, struct chp_op *op, struct chp_session *session, struct chp_record *record)
+{
+	if (record->state == CHP_RECORD_DONE) {
+		s->counters.retry_replayed++;
+		answer(s, op, record->status, record->version, record->number);
 		return false;
 	}
+	if (record->state == CHP_RECORD_PENDING || record->is_asked) {
+		s->counters.retry_pending++;
+		return false;
+	}
+	record->is_asked = 1;
+	op->is_asked = true;
+	session->open_ops++;
+	session->used_ns = s->now->ns;
+	return true;
+}
+
+/* The record of a request says what to do with it. True: it goes to the protocol. */
+static bool
+check_record(struct chp_shard *s, struct chp_op *op, struct chp_session *session)
+{
+	struct chp_record *record = chp_session_record(&s->sessions, session, op->request);
+	const bool is_old = record->request == op->request && record->state != CHP_RECORD_EMPTY &&
+			    !CHP_MUTATED(S24_NO_RECORD) &&
+			    !(CHP_MUTATED(P45_PUT_RETRIED) && record->state == CHP_RECORD_SEEN && !record->rmw);
+
+	if (is_old)
+		return check_old_record(s, op, session, record);
 	if (record->request > op->request) {
 		s->counters.retry_stale++;
 		return false;
@@ -440,19 +476,44 @@ check_record(struct chp_shard *s, const struct chp_op *op, struct chp_session *s
 	return true;
 }
 
-/* [SAFETY 24] Whether a write of a session may be executed here; if not, it is answered or dropped. */
+/*
+ * [SAFETY 25] Whether this home of a session that another opened may look at its requests: it has heard of all that was
+ * under way when the view began, and the client knows that it is the home, so that it takes no answer from an earlier one.
+ */
 static bool
-check_session(struct chp_shard *s, const struct chp_op *op)
+check_adopted(struct chp_shard *s, const struct chp_op *op)
 {
-	const uint64_t writer = op->session >> SESSION_WRITER_SHIFT;
-	struct chp_session *session;
+	const uint32_t opener = (uint32_t)(op->session >> CHP_SESSION_NODE_SHIFT) & (CHP_NODES_MAX - 1);
 
-	if (writer != own_writer(s) && node_of_writer(s, writer) < s->config.n_nodes) {
-		answer(s, op, CHP_STATUS_REDIRECT, 0, node_of_writer(s, writer));
+	if (!s->protocol->has_replays(s->instance) && !CHP_MUTATED(S25_NO_BARRIER)) {
+		s->counters.home_not_ready++;
+		answer(s, op, CHP_STATUS_OVERLOAD, 0, 0);
 		return false;
 	}
-	/* Only its home executes a session's requests (SAFETY 25); a home that left the view has none. */
-	session = writer == own_writer(s) ? chp_session_find(&s->sessions, op->session) : NULL;
+	/* Epochs compare as serial numbers: a packet has their low halves. */
+	if ((int32_t)(op->epoch - (uint32_t)s->home_since[opener]) < 0) {
+		s->counters.redirected++;
+		answer(s, op, CHP_STATUS_REDIRECT, 0, s->config.self);
+		return false;
+	}
+	return true;
+}
+
+/* [SAFETY 24] Whether a write of a session may be executed here; if not, it is answered or dropped. */
+static bool
+check_session(struct chp_shard *s, struct chp_op *op)
+{
+	const uint32_t home = chp_view_home(&s->view, op->session);
+	struct chp_session *session;
+
+	if (home != s->config.self) {
+		s->counters.redirected++;
+		answer(s, op, CHP_STATUS_REDIRECT, 0, home);
+		return false;
+	}
+	if (!opened_here(s, op->session) && !check_adopted(s, op))
+		return false;
+	session = chp_session_find(&s->sessions, op->session);
 	if (session == NULL) {
 		s->counters.session_unknown++;
 		answer(s, op, CHP_STATUS_SESSION_UNKNOWN, 0, 0);
@@ -490,7 +551,9 @@ prepare_open(struct chp_shard *s, struct chp_op *op, uint64_t *id)
 		answer(s, op, CHP_STATUS_SESSIONS_FULL, 0, 0);
 		return false;
 	}
-	*id = own_writer(s) << SESSION_WRITER_SHIFT | ++s->sessions_opened;
+	*id = own_writer(s) << CHP_SESSION_WRITER_SHIFT |
+	      (uint64_t)s->config.self << CHP_SESSION_NODE_SHIFT | ++s->sessions_opened;
+	CHP_ASSERT_OP(s->sessions_opened, <, UINT64_C(1) << CHP_SESSION_NODE_SHIFT);
 	*memory = (struct open_memory){ .nonce = op->arg, .id = *id };
 	return true;
 }
@@ -549,11 +612,13 @@ prepare_op(struct chp_shard *s, struct chp_op *op, uint64_t *session_key)
 		answer(s, op, CHP_STATUS_OK, 0, 0);
 		return false;
 	}
-	if ((s->view.voters & chp_bit(s->config.self)) == 0) {
+	/* Its own answer follows from its own copy only under a lease: a failed comparison is a read, too. */
+	if ((s->view.voters & chp_bit(s->config.self)) == 0 || s->now->ns >= s->now->lease_until_ns) {
 		s->counters.not_serving++;
 		answer(s, op, CHP_STATUS_NOT_SERVING, 0, 0);
 		return false;
 	}
+	op->is_asked = false;
 	if (op->opcode == CHP_OPCODE_SESSION_OPEN || op->opcode == CHP_OPCODE_SESSION_CLOSE)
 		return prepare_session_op(s, op, session_key);
 	if (op->opcode < CHP_OPCODE_GET || op->opcode > CHP_OPCODE_DECR) {
@@ -585,16 +650,6 @@ run_ops(struct chp_shard *s, struct chp_op *op, uint32_t n)
 	s->protocol->submit(s->instance, s->now, op, kept, &s->out);
 }
 
-/* Whether closing a session is this replica's business: its own, and those whose home left the view. */
-static bool
-closes(const struct chp_shard *s, uint64_t id)
-{
-	const uint64_t writer = id >> SESSION_WRITER_SHIFT;
-
-	return writer == own_writer(s) || (node_of_writer(s, writer) == s->config.n_nodes &&
-					   chp_first_bit(s->view.voters) == s->config.self);
-}
-
 static void
 close_session(struct chp_shard *s, uint64_t id)
 {
@@ -617,13 +672,14 @@ expire_sessions(struct chp_shard *s)
 	if (s->now->ns < s->expiry_ns)
 		return;
 	s->expiry_ns = s->now->ns + EXPIRY_SCAN_NS;
-	if ((s->view.voters & chp_bit(s->config.self)) == 0)
+	if ((s->view.voters & chp_bit(s->config.self)) == 0 || s->now->ns >= s->now->lease_until_ns)
 		return;
 	for (uint32_t i = 0; i < EXPIRY_SCAN_MAX && s->out.replies_left > 0; i++) {
 		struct chp_session *session = &s->sessions.session[s->expiry_at];
 
 		s->expiry_at = (s->expiry_at + 1) % s->sessions.capacity;
-		if (session->id == 0 || session->open_ops > 0 || !closes(s, session->id))
+		if (session->id == 0 || session->open_ops > 0 ||
+		    chp_view_home(&s->view, session->id) != s->config.self)
 			continue;
 		if (session->used_ns == 0) /* opened, not used yet: its time begins now */
 			session->used_ns = s->now->ns;
@@ -634,12 +690,35 @@ expire_sessions(struct chp_shard *s)
 
 /* ------------------------------------------------------------------ the run */
 
+/*
+ * Since when this node is the home of sessions whose opener is gone: since the voter behind the opener's node id or the opener
+ * itself last changed. Epochs that this node did not see count as the one that it enters.
+ */
+static void
+find_homes(struct chp_shard *s, const struct chp_view *v)
+{
+	for (uint32_t node = 0; node < s->config.n_nodes; node++) {
+		const uint64_t gone = (uint64_t)node << CHP_SESSION_NODE_SHIFT; /* writer 0: nobody's */
+		const bool was = (s->view.voters & chp_bit(node)) != 0, is = (v->voters & chp_bit(node)) != 0;
+
+		if (s->view.epoch == 0 || chp_view_home(&s->view, gone) != chp_view_home(v, gone) || was != is ||
+		    (is && s->view.writer[node] != v->writer[node]))
+			s->home_since[node] = v->epoch;
+	}
+	/* Whoever's sessions come here begins to be idle now. */
+	for (uint32_t i = 0; i < s->sessions.capacity; i++)
+		if (s->sessions.session[i].id != 0 &&
+		    chp_view_home(&s->view, s->sessions.session[i].id) != s->config.self)
+			s->sessions.session[i].used_ns = 0;
+}
+
 static void
 enter_view(struct chp_shard *s, const struct chp_view *v)
 {
 	const uint32_t self = s->config.self;
 
 	CHP_ASSERT_OP(v->epoch, >, s->view.epoch);
+	CHP_ASSERT((chp_view_live(v) & chp_bit(self)) != 0);
 	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
 		uint64_t incarnation = (chp_view_live(v) & chp_bit(n)) != 0 ? v->incarnation[n] : 0;
 		struct chp_link *l = &s->link[n];
@@ -647,9 +726,12 @@ enter_view(struct chp_shard *s, const struct chp_view *v)
 		if (n == self)
 			continue;
 		close_lane(s, n);
-		if (l->peer_incarnation != incarnation || l->self_incarnation != v->incarnation[self])
+		if (l->peer_incarnation != incarnation || l->self_incarnation != v->incarnation[self]) {
 			chp_link_peer(l, v->incarnation[self], incarnation, s->now->ns);
+			s->out.lane[n].credits = 0;
+		}
 	}
+	find_homes(s, v);
 	s->view = *v;
 	s->protocol->view(s->instance, s->now, v, &s->out);
 }
@@ -845,6 +927,7 @@ create_parts(struct chp_shard *s)
 		.log = &s->log,
 		.sessions = &s->sessions,
 		.counters = &s->protocol_counters,
+		.copy_counters = &s->copy_counters,
 		.memory = c->memory,
 		.self = c->self,
 		.n_nodes = c->n_nodes,
@@ -852,6 +935,7 @@ create_parts(struct chp_shard *s)
 		.credits = c->credits,
 		.keys_max = c->keys_max,
 		.value_bytes_max = c->value_bytes_max,
+		.copy_bytes = c->copy_bytes,
 	};
 	int err = 0;
 
@@ -924,6 +1008,7 @@ chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out)
 	memset(out, 0, sizeof(*out));
 	out->shard = s->counters;
 	out->protocol = s->protocol_counters;
+	out->copy = s->copy_counters;
 	chp_cache_stats(s->cache, &out->cache);
 	out->epoch = s->view.epoch;
 	out->open_ops = s->protocol->open_ops(s->instance);
@@ -944,6 +1029,18 @@ chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out)
 		out->link_state[n].rtt_ns = l->srtt_ns;
 		out->link_state[n].up = l->peer_incarnation != 0 && l->state == CHP_LINK_UP;
 	}
+}
+
+bool
+chp_shard_copy_done(const struct chp_shard *s)
+{
+	return s->protocol->copy_done(s->instance);
+}
+
+void
+chp_shard_copy_progress(const struct chp_shard *s, struct chp_copy_progress *out)
+{
+	s->protocol->copy_progress(s->instance, out);
 }
 
 uint64_t

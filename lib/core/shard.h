@@ -20,6 +20,7 @@
 
 #include "base/memory.h"
 #include "core/link.h"
+#include "protocols/copy.h"
 #include "protocols/protocol.h"
 
 #include <stdint.h>
@@ -43,6 +44,7 @@ struct chp_shard_config {
 	uint32_t link_window;
 	uint32_t log_entries, log_blocks;
 	uint32_t ops;               /* client operations that may wait or run */
+	uint32_t copy_bytes;        /* of one chunk of the state copy that a learner asks for */
 	uint64_t rto_ns_min, rto_ns_max, ack_delay_ns, link_down_ns;
 };
 
@@ -91,6 +93,8 @@ struct chp_effects {
 	X(sessions_expired, "idle sessions closed")                                              \
 	X(wrong_shard, "requests for keys of another shard")                                     \
 	X(not_serving, "requests refused while there is no view or lease")                       \
+	X(redirected, "requests of sessions whose home is elsewhere, or that name an old epoch")  \
+	X(home_not_ready, "requests put off until all replays of the view are here")             \
 	X(misdirected, "packets from peers that name another node or shard")                     \
 	X(log_compacted, "log entries dropped after commit and durability")
 
@@ -104,6 +108,7 @@ struct chp_shard_counters {
 struct chp_shard_stats {
 	struct chp_shard_counters shard;
 	struct chp_protocol_counters protocol;
+	struct chp_copy_counters copy;
 	struct chp_cache_stats cache;
 	uint64_t epoch;
 	uint64_t open_ops;
@@ -139,6 +144,15 @@ uint32_t chp_shard_buffers_min(const struct chp_shard *s);
  */
 void chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_events *in,
 		   struct chp_effects *out);
+
+/**
+ * Whether this learner has everything that its cluster's voters have: it may become a voter (SAFETY 9). Stays
+ * true for as long as the shard lives; true for who was a voter from the first view on.
+ */
+bool chp_shard_copy_done(const struct chp_shard *s);
+
+/** How far a learner's copy is. */
+void chp_shard_copy_progress(const struct chp_shard *s, struct chp_copy_progress *out);
 
 /** Reset the link to a peer in the next run, as if it had been silent for link_down_ns. */
 void chp_shard_reset_link(struct chp_shard *s, uint32_t peer);

@@ -144,6 +144,7 @@ fill_op(struct chp_op *op, const struct chp_request_header *h, const struct chp_
 	op->session = h->session;
 	op->lowest = h->lowest;
 	op->request = r->request;
+	op->epoch = h->epoch;
 	memcpy(op->origin.address, address, sizeof(op->origin.address));
 	op->origin.frontend = 0;
 }
@@ -181,4 +182,42 @@ chp_native_parse(struct chp_native *f, const uint8_t *data, uint32_t len, uint32
 		answer(f, address, h->session, r, (enum chp_status)status);
 	}
 	return n;
+}
+
+/* Take back the reads of one datagram; what follows a value that is gone moves up. */
+static uint32_t
+revoke_in(struct chp_native_datagram *d)
+{
+	uint32_t to = sizeof(struct chp_reply_header), revoked = 0;
+
+	for (uint32_t from = to; from < d->len;) {
+		struct chp_reply_message *m = (void *)(d->data + from);
+		uint32_t len = m->len;
+
+		from += len;
+		if (m->opcode == CHP_OPCODE_GET &&
+		    (m->status == CHP_STATUS_OK || m->status == CHP_STATUS_NOT_FOUND)) {
+			m->status = CHP_STATUS_NOT_SERVING;
+			m->version = m->number = 0;
+			m->value_total = 0;
+			len = sizeof(*m);
+			m->len = sizeof(*m);
+			revoked++;
+		}
+		memmove(d->data + to, m, len);
+		to += len;
+	}
+	d->len = to;
+	return revoked;
+}
+
+uint32_t
+chp_native_revoke_reads(struct chp_native *f)
+{
+	uint32_t revoked = 0;
+
+	for (uint32_t i = 0; i < f->n_used; i++)
+		revoked += revoke_in(&f->datagram[i]);
+	f->counters.revoked += revoked;
+	return revoked;
 }

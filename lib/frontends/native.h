@@ -29,6 +29,7 @@ struct chp_native_datagram {
 	X(datagrams, "request datagrams taken")                            \
 	X(requests, "requests in them")                                    \
 	X(refused, "requests answered with an error before the shard")     \
+	X(revoked, "reads taken back because the lease had run out")       \
 	X(malformed, "datagrams whose requests do not fit their lengths")
 
 struct chp_native_counters {
@@ -76,5 +77,13 @@ uint32_t chp_native_parse(struct chp_native *f, const uint8_t *data, uint32_t le
 
 /** The reply sink of chp_shard_run; `frontend` is a struct chp_native. */
 uint8_t *chp_native_reply(void *frontend, const struct chp_reply *r);
+
+/**
+ * The lease ran out while the batch ran: its reads, already written, become NOT_SERVING without a value
+ * (SAFETY 16). Call after chp_shard_run, before the datagrams are sent.
+ *
+ * @return  reads taken back
+ */
+uint32_t chp_native_revoke_reads(struct chp_native *f);
 
 #endif /* CHP_FRONTENDS_NATIVE_H */

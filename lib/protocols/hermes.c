@@ -22,6 +22,7 @@
  * that is not Valid is its current version; a ticket in use has a slot, and a log entry if it is our own.
  */
 #include "base/mutation.h"
+#include "protocols/copy.h"
 #include "protocols/protocol.h"
 #include "wire/hermes.h"
 
@@ -54,6 +55,7 @@ struct client_op {
 	uint32_t value_len;
 	uint8_t opcode;
 	uint8_t tries;
+	bool is_asked; /* see struct chp_op */
 };
 
 /* A write in progress that we coordinate: our own, or a replay of another's. Its index is its ticket. */
@@ -111,8 +113,10 @@ struct list {
 
 struct hermes {
 	struct chp_protocol_env env;
+	struct chp_view view;
 	uint64_t live;              /* of the view, ourselves included */
 	uint64_t peers;             /* of those, the others: whose ACK a write needs */
+	uint64_t ever_live;         /* members of this and earlier views, for a mutation */
 	uint16_t writer;
 	struct client_op *op;
 	uint8_t *operand;           /* op i: value_bytes_max bytes, filled while it waits or may be retried */
@@ -128,7 +132,8 @@ struct hermes {
 	uint64_t floor_known;       /* peers that have announced one */
 	uint64_t floor_due;         /* peers that must hear of ours, behind our replays */
 	uint64_t settled;           /* the floor, equal everywhere, when a key was last forgotten */
-	uint64_t voters;
+	struct chp_copy copy;
+	bool is_complete;           /* this replica has every key: it was so from the first view on, or copied them */
 	uint32_t sweep_at;          /* slot where the search for tombstones goes on */
 	struct list list[LISTS];
 	uint8_t *value;             /* a value being built */
@@ -288,7 +293,8 @@ take_op(struct hermes *h, const struct chp_op *from)
 				  .arg = from->arg,
 				  .next = NONE,
 				  .value_len = from->value_len,
-				  .opcode = from->opcode };
+				  .opcode = from->opcode,
+				  .is_asked = from->is_asked };
 	h->n_open_ops++;
 	return i;
 }
@@ -332,7 +338,7 @@ read(struct hermes *h, const struct chp_now *now, const struct chp_slot *s, stru
 {
 	uint8_t *to;
 
-	if (now->ns >= now->lease_until_ns) {
+	if (now->ns >= now->lease_until_ns && !CHP_MUTATED(P13_NO_LEASE_AT_ANSWER)) {
 		r->status = CHP_STATUS_NOT_SERVING;
 		out->reply(out, r);
 		return;
@@ -548,6 +554,16 @@ retry(struct hermes *h, struct key_record *k, struct ticket *t)
 	release_ticket(h, t);
 }
 
+/* What became of the key's present version, a read-modify-write, for whoever asks for its request (SAFETY 7). */
+static void
+settle(struct hermes *h, const struct key_record *k, enum chp_record_fate fate)
+{
+	const struct chp_log_entry *e = chp_log_at(h->env.log, k->log);
+
+	if (e->session != 0)
+		chp_session_settle(h->env.sessions, e->session, e->request, e->version, fate);
+}
+
 /*
  * The key is Valid at its present version. Every path to Valid comes through here (pitfall P57): it
  * commits the log, settles our own overtaken write and lets the queue go on.
@@ -558,6 +574,8 @@ become_valid(struct hermes *h, struct key_record *k, struct chp_out *out)
 	struct chp_slot *s = slot_at(h, k->slot);
 
 	s->state = VALID;
+	if ((s->flags & CHP_SLOT_RMW) != 0)
+		settle(h, k, CHP_FATE_COMMITTED);
 	chp_log_commit(h->env.log, k->log);
 	k->log = CHP_LOG_NONE;
 	if (k->replay != NONE)
@@ -605,8 +623,23 @@ commit(struct hermes *h, struct ticket *t, struct chp_out *out)
 static void
 commit_if_acked(struct hermes *h, struct ticket *t, struct chp_out *out)
 {
-	if ((h->peers & ~t->acked) == 0)
+	uint64_t needed = h->peers; /* learners, too, from the view that admits them on (SAFETY 9) */
+
+	if (CHP_MUTATED(S9_LEARNER_NOT_ACKING))
+		needed &= h->view.voters;
+	if (CHP_MUTATED(P32_DEAD_HOLD_WRITES))
+		needed |= h->ever_live & ~chp_bit(h->env.self);
+	if ((needed & ~t->acked) == 0)
 		commit(h, t, out);
+}
+
+/* What an INV that overtakes a read-modify-write says of it: was it Valid where the INV was issued? */
+static enum chp_record_fate
+fate_of(uint64_t version, const struct chp_hermes_inv *inv)
+{
+	if ((inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0 || inv->base > version)
+		return CHP_FATE_UNKNOWN;
+	return inv->base == version ? CHP_FATE_COMMITTED : CHP_FATE_ABORTED;
 }
 
 /* [SAFETY 7] A newer version overtakes our open RMW: what its base says of the RMW. */
@@ -615,16 +648,20 @@ judge_rmw(struct hermes *h, struct ticket *t, const struct chp_hermes_inv *inv, 
 {
 	if (t->fate != FATE_OPEN)
 		return;
-	if (CHP_MUTATED(S7_ABORT_WITHOUT_BASE))
+	if (CHP_MUTATED(S7_ABORT_WITHOUT_BASE)) {
 		t->fate = FATE_ABORTED;
-	else if ((inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0)
-		t->fate = FATE_UNKNOWN;
-	else if (inv->base == t->version)
-		finish(h, t, out); /* somebody saw it Valid: committed */
-	else if (inv->base < t->version)
+		return;
+	}
+	switch (fate_of(t->version, inv)) {
+	case CHP_FATE_COMMITTED:
+		finish(h, t, out); /* somebody saw it Valid */
+		break;
+	case CHP_FATE_ABORTED:
 		t->fate = FATE_ABORTED;
-	else
+		break;
+	default:
 		t->fate = FATE_UNKNOWN;
+	}
 }
 
 static void
@@ -648,6 +685,8 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 							     : h->ticket[k->own].rmw);
 	if (rmw)
 		judge_rmw(h, &h->ticket[k->own], inv, out);
+	if (s->state != VALID && (s->flags & CHP_SLOT_RMW) != 0)
+		settle(h, k, fate_of(s->version, inv));
 	install(h, s, k, &e, chp_hermes_inv_key(inv), chp_hermes_inv_value(inv), false);
 	s->state = k->own != NONE && !rmw ? TRANS : INVALID;
 }
@@ -700,12 +739,13 @@ opens_session(const struct chp_hermes_inv *inv)
 /*
  * Whether a version of a key that we do not have is older than what all agreed to forget (SAFETY 6). If it names
  * a base, its writer saw that Valid, so we had acknowledged it. If it names none but is not above the floor
- * when we last forgot, it had arrived here by then: what comes now is a late copy, a replay or a NACK.
+ * when we last forgot, it had arrived here by then: what comes now is a late copy, a replay or a NACK. A learner, which
+ * lacks keys for another reason, adopts: while there is one nothing is forgotten.
  */
 static bool
 is_forgotten(const struct hermes *h, const struct chp_hermes_inv *inv)
 {
-	return inv->base != 0 || chp_version_counter(inv->version) <= h->settled;
+	return h->is_complete && (inv->base != 0 || chp_version_counter(inv->version) <= h->settled);
 }
 
 /* [H4, H5] */
@@ -746,7 +786,9 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		memory->generation = k == NULL ? 0 : k->generation;
 	}
 	/* Whether the value was adopted or not (SAFETY 25). */
-	chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number);
+	if (!CHP_MUTATED(S25_RECORD_ON_ADOPTION) || (s != NULL && s->version == inv->version))
+		chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number,
+				(inv->inv_flags & CHP_INV_RMW) != 0, !h->is_complete);
 	if (s == NULL || !owe_ack(h, s, inv, m->from))
 		send_ack(inv->message.op, inv->generation, inv->version, m->from, out);
 }
@@ -863,6 +905,75 @@ static bool
 is_absent(const struct chp_slot *s)
 {
 	return s == NULL || (s->flags & CHP_SLOT_FORGET) != 0;
+}
+
+/* ------------------------------------------------------------------ the copy for a learner (SAFETY 9) */
+
+/*
+ * Whether a key can be sent to a learner. While a write is on its way the learner might be left with neither it nor what
+ * it replaces; once its base is newer than what the slot had when we first looked, all live members, the learner among
+ * them, have acknowledged that base in this view.
+ */
+static enum chp_copy_verdict
+look_for_copy(void *p, const struct chp_slot *s, uint64_t seen)
+{
+	(void)p;
+	if (s->state == VALID)
+		return CHP_COPY_SEND;
+	if (seen != 0 && (s->flags & CHP_SLOT_BASE_UNKNOWN) == 0 && base_of(s) > seen)
+		return CHP_COPY_SKIP;
+	return CHP_COPY_WAIT;
+}
+
+static uint64_t
+base_of_item(const struct chp_copy_item *item)
+{
+	uint64_t step = (item->item_flags & CHP_COPY_RMW) != 0 ? 1 : 2;
+
+	if ((item->item_flags & (CHP_COPY_BASE_ABSENT | CHP_COPY_BASE_UNKNOWN)) != 0)
+		return 0;
+	return chp_version_make(chp_version_counter(item->version) - step, item->base_writer);
+}
+
+/* A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. */
+static bool
+apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
+{
+	struct hermes *h = p;
+	const struct chp_copy_item *item = (const void *)m->message;
+	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
+	struct chp_log_entry e = { .version = item->version,
+				   .base = base_of_item(item),
+				   .value_len = item->value_total,
+				   .key_len = item->key_len,
+				   .version_flags = item->item_flags & CHP_COPY_VERSION_FLAGS };
+	struct key_record *k;
+
+	if (s != NULL && s->version >= item->version)
+		return true;
+	if (h->is_complete || chp_log_room_records(h->env.log) == 0 || h->free_key == NONE ||
+	    (s == NULL && chp_cache_room(h->env.cache) == 0) ||
+	    ((e.version_flags & (CHP_INV_SESSION | CHP_INV_TOMBSTONE)) == CHP_INV_SESSION &&
+	     h->env.sessions->n == h->env.sessions->capacity))
+		return false;
+	if (s == NULL)
+		s = chp_cache_insert(h->env.cache, &m->key);
+	k = take_key(h, s);
+	if (k->replay != NONE)
+		release_ticket(h, &h->ticket[k->replay]);
+	install(h, s, k, &e, chp_copy_item_key(item), chp_copy_item_value(item), false);
+	become_valid(h, k, out);
+	return true;
+}
+
+/* A learner that has copied everything, and has heard all that was under way when its view began, is complete. */
+static void
+complete_copy(struct hermes *h)
+{
+	if (h->is_complete || !chp_copy_is_done(&h->copy) || (h->peers & ~h->floor_known) != 0)
+		return;
+	h->is_complete = true;
+	chp_sessions_drop_guesses(h->env.sessions);
 }
 
 /* ------------------------------------------------------------------ client operations */
@@ -1008,16 +1119,20 @@ intend(struct hermes *h, const struct client_op *op, const struct chp_slot *s, c
 	return w;
 }
 
-/* Busy and full are decided here, before the first INV: certainly not applied (SAFETY 12). */
+/* Busy and full are decided here, before the first INV: certainly not applied (SAFETY 12); so is "again later". */
 static uint8_t
 admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, const struct intent *w,
       const struct client_op *op, const struct chp_out *out)
 {
 	const bool add = is_absent(s) && (w->version_flags & CHP_INV_RMW) != 0;
 
+	/* A round trip after a view change or link reset: nothing is wrong with the request. */
+	if ((add && !floor_stable(h)) || (out->ungranted & h->live) != 0) {
+		h->env.counters->unstable++;
+		return CHP_STATUS_OVERLOAD;
+	}
 	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits ||
 	    (h->free_key == NONE && (s == NULL || s->busy == CHP_SLOT_NO_BUSY)) ||
-	    (add && !floor_stable(h)) ||
 	    (chp_out_credits(out, h->live) == 0 && !CHP_MUTATED(S12_NO_CREDITS))) {
 		h->env.counters->busy++;
 		return CHP_STATUS_BUSY;
@@ -1083,14 +1198,76 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	commit_if_acked(h, t, out); /* a cluster of one */
 }
 
+/* The record of a client operation's request, if it has one. */
+static struct chp_record *
+record_of_op(struct hermes *h, const struct client_op *op)
+{
+	const struct chp_session *session = chp_session_find(h->env.sessions, op->session);
+	struct chp_record *r = session == NULL ? NULL : chp_session_record(h->env.sessions, session, op->request);
+
+	return r != NULL && r->request == op->request ? r : NULL;
+}
+
+/*
+ * [SAFETY 25] The key is Valid: what became of a request that an earlier home had sent? A plain write was, or will be for
+ * ever, right before what overtook it. True: answered. False: it was aborted everywhere and is executed like a new one.
+ */
+static bool
+answer_asked(struct hermes *h, uint32_t i, const struct chp_slot *s, struct chp_out *out)
+{
+	struct chp_record *r = record_of_op(h, &h->op[i]);
+
+	h->env.counters->asked++;
+	if (r != NULL && r->state == CHP_RECORD_SEEN && r->rmw && r->fate == CHP_FATE_ABORTED) {
+		r->state = CHP_RECORD_PENDING;
+		r->is_asked = 0;
+		r->version = 0;
+		h->op[i].is_asked = false;
+		return false;
+	}
+	if (r != NULL && r->state == CHP_RECORD_SEEN &&
+	    (r->rmw ? r->fate == CHP_FATE_COMMITTED : s == NULL || s->version >= r->version)) {
+		reply_op(h, out, i, CHP_STATUS_OK, r->version, r->number);
+		return true;
+	}
+	h->env.counters->unknown++;
+	reply_op(h, out, i, CHP_STATUS_UNKNOWN_OUTCOME, 0, 0);
+	return true;
+}
+
+/*
+ * Whether an operation that waited may still be executed here. Without a lease even a failed comparison would be a read
+ * of what may be old; and what a session sent is its present home's to execute.
+ */
+static bool
+may_start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_out *out)
+{
+	const struct client_op *op = &h->op[i];
+	const uint32_t home = op->session == 0 ? h->env.self : chp_view_home(&h->view, op->session);
+
+	if (home != h->env.self) {
+		h->env.counters->moved++;
+		reply_op(h, out, i, CHP_STATUS_REDIRECT, 0, home);
+		return false;
+	}
+	if (now->ns >= now->lease_until_ns && !CHP_MUTATED(P13_NO_LEASE_AT_ANSWER)) {
+		reply_op(h, out, i, CHP_STATUS_NOT_SERVING, 0, 0);
+		return false;
+	}
+	return true;
+}
+
 /* Do a write on a key that is Valid or absent: answer it at once or begin it. */
 static void
 start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *s, const struct chp_key *key,
       const uint8_t *operand, struct chp_out *out)
 {
 	const struct client_op *op = &h->op[i];
-	struct intent w = intend(h, op, s, operand);
+	struct intent w;
 
+	if (op->is_asked && answer_asked(h, i, s, out))
+		return;
+	w = intend(h, op, s, operand);
 	if (op->opcode == CHP_OPCODE_SESSION_OPEN)
 		memcpy(&w.number, key->bytes, sizeof(w.number));
 	if (w.status == CHP_STATUS_OK)
@@ -1105,7 +1282,10 @@ start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	begin(h, now, i, s, key, &w, out);
 }
 
-/* No room for another operation: busy. An open that is refused says which one it was. */
+/*
+ * No room for another operation: busy. An open that is refused says which one it was. A request that was executed
+ * already is not busy: only its answer is.
+ */
 static void
 refuse(struct hermes *h, const struct chp_op *op, struct chp_out *out)
 {
@@ -1113,7 +1293,7 @@ refuse(struct hermes *h, const struct chp_op *op, struct chp_out *out)
 			       .session = op->session,
 			       .request = op->request,
 			       .opcode = op->opcode,
-			       .status = CHP_STATUS_BUSY };
+			       .status = op->is_asked ? CHP_STATUS_OVERLOAD : CHP_STATUS_BUSY };
 
 	if (op->opcode == CHP_OPCODE_SESSION_OPEN)
 		memcpy(&r.number, op->key.bytes, sizeof(r.number));
@@ -1214,10 +1394,13 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 {
 	struct hermes *h = p;
 
-	(void)now;
 	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
 	prefetch_slots(h, m, n);
 	for (uint32_t i = 0; i < n; i++) {
+		if (chp_copy_is(m[i].message)) {
+			chp_copy_receive(&h->copy, now, &m[i], out);
+			continue;
+		}
 		switch (m[i].message->type) {
 		case CHP_HERMES_INV:
 			on_inv(h, &m[i], out);
@@ -1258,7 +1441,7 @@ serve_queue(struct hermes *h, const struct chp_now *now, struct key_record *k, s
 
 			read(h, now, s, &r, out);
 			release_op(h, i);
-		} else {
+		} else if (may_start(h, now, i, out)) {
 			start(h, now, i, s, &key, operand_of(h, i), out);
 		}
 	}
@@ -1334,13 +1517,15 @@ forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct c
 #define SWEEP_SLOTS 64u
 #define SWEEP_NS UINT64_C(100000)
 
-/* When an eighth of the cache holds deleted keys: one replica has them forgotten, each removes what was. */
+/*
+ * When an eighth of the cache holds deleted keys: one replica has them forgotten, each removes what was. Not while there is a
+ * learner: what it is sent of a key may be older than the key's end, which it must still know.
+ */
 static void
 sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 {
-	const bool leads = h->voters != 0 && chp_first_bit(h->voters) == h->env.self;
-
-	if (chp_cache_tombstones(h->env.cache) < h->env.keys_max / 8 + 1 && !chp_cache_is_over(h->env.cache))
+	if (h->view.learners != 0 || h->view.epoch == 0 ||
+	    (chp_cache_tombstones(h->env.cache) < h->env.keys_max / 8 + 1 && !chp_cache_is_over(h->env.cache)))
 		return;
 	chp_out_wake_at(out, now->ns + SWEEP_NS);
 	for (uint32_t i = 0; i < SWEEP_SLOTS && out->replies_left > 0; i++) {
@@ -1350,7 +1535,7 @@ sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 		if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) == 0 || s->busy != CHP_SLOT_NO_BUSY)
 			continue;
 		if ((s->flags & CHP_SLOT_FORGET) == 0) {
-			if (leads)
+			if (chp_first_bit(h->view.voters) == h->env.self)
 				forget(h, now, s, out);
 		} else if (floor_stable(h) && !has_older_open(h, s)) {
 			h->settled = h->floor;
@@ -1377,6 +1562,9 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 			release_key(h, k);
 	}
 	announce_floor(h, out);
+	chp_copy_serve(&h->copy, now, out);
+	chp_copy_ask(&h->copy, now, out);
+	complete_copy(h);
 	while (h->list[READY].head != NONE && out->replies_left > 0) {
 		struct key_record *k = &h->key[h->list[READY].head];
 
@@ -1462,8 +1650,10 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	struct hermes *h = p;
 
 	(void)now;
+	h->is_complete = h->is_complete || (v->voters & chp_bit(h->env.self)) != 0;
+	h->view = *v;
 	h->live = chp_view_live(v);
-	h->voters = v->voters;
+	h->ever_live |= h->live;
 	h->peers = h->live & ~chp_bit(h->env.self);
 	h->writer = v->writer[h->env.self];
 	for (uint32_t peer = 0; peer < h->env.n_nodes; peer++)
@@ -1476,22 +1666,29 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 			continue;
 		if (CHP_MUTATED(S8_TRANS_NOT_RESENT) && slot_at(h, t->slot)->version != t->version)
 			continue;
-		t->acked = 0; /* of an RMW they must not count any more (pitfall P9) */
+		if (!CHP_MUTATED(P9_RMW_ACKS_KEPT) || !t->rmw)
+			t->acked = 0; /* of an RMW they must not count any more (pitfall P9) */
 		h->env.counters->resent++;
 		send_ticket(h, t, h->peers, out);
+		if (CHP_MUTATED(P9_RMW_ACKS_KEPT) && t->rmw)
+			commit_if_acked(h, t, out);
 	}
 	/* Behind everything that was begun under a lower floor. */
 	h->floor_known = 0;
 	h->floor_due = h->peers;
 	queue_replays(h);
+	chp_copy_view(&h->copy, v);
 }
 
 static void
 hermes_link_down(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out)
 {
+	struct hermes *h = p;
+
 	(void)now;
 	(void)out;
-	forget_peer(p, peer);
+	forget_peer(h, peer);
+	chp_copy_link_down(&h->copy, peer);
 }
 
 /* What was under way to the peer and from it is lost: INVs are sent again, lost VALs replaced by replays. */
@@ -1513,6 +1710,7 @@ hermes_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out
 	}
 	h->floor_due |= chp_bit(peer);
 	queue_replays(h);
+	chp_copy_link_up(&h->copy, peer);
 }
 
 /* ------------------------------------------------------------------ life, checks */
@@ -1581,6 +1779,17 @@ hermes_create(const struct chp_protocol_env *env)
 		forget_peer(h, peer);
 	for (uint32_t i = 0; i < LISTS; i++)
 		h->list[i] = (struct list){ NONE, NONE };
+	chp_copy_init(&h->copy, &(struct chp_copy_config){
+					.cache = env->cache,
+					.sessions = env->sessions,
+					.counters = env->copy_counters,
+					.protocol = h,
+					.look = look_for_copy,
+					.apply = apply_item,
+					.self = env->self,
+					.n_nodes = env->n_nodes,
+					.chunk_bytes = env->copy_bytes,
+				});
 	return h;
 }
 
@@ -1589,12 +1798,44 @@ hermes_key_of(const struct chp_message *m, struct chp_key *key)
 {
 	const struct chp_hermes_inv *inv = (const void *)m;
 
+	if (chp_copy_is(m))
+		return chp_copy_key_of(m, key);
 	if (m->type != CHP_HERMES_INV)
 		return false;
 	key->bytes = chp_hermes_inv_key(inv);
 	key->len = inv->key_len;
 	key->session = (inv->inv_flags & CHP_INV_SESSION) != 0;
 	return true;
+}
+
+static bool
+hermes_accepts(const struct chp_message *m, uint32_t value_bytes_max)
+{
+	return chp_copy_is(m) ? chp_copy_check(m, value_bytes_max) : chp_hermes_check(m, value_bytes_max);
+}
+
+/* An announced floor stands behind every INV that its sender had to send again: SAFETY 25's REPLAYED. */
+static bool
+hermes_has_replays(const void *p)
+{
+	const struct hermes *h = p;
+
+	return (h->peers & ~h->floor_known) == 0;
+}
+
+static bool
+hermes_copy_done(const void *p)
+{
+	return ((const struct hermes *)p)->is_complete;
+}
+
+static void
+hermes_copy_progress(const void *p, struct chp_copy_progress *out)
+{
+	const struct hermes *h = p;
+
+	chp_copy_progress(&h->copy, out);
+	out->done = h->is_complete;
 }
 
 static uint32_t
@@ -1684,7 +1925,7 @@ const struct chp_protocol chp_hermes = {
 	.name = "hermes",
 	.create = hermes_create,
 	.destroy = hermes_destroy,
-	.accepts = chp_hermes_check,
+	.accepts = hermes_accepts,
 	.key_of = hermes_key_of,
 	.step = hermes_step,
 	.submit = hermes_submit,
@@ -1693,6 +1934,9 @@ const struct chp_protocol chp_hermes = {
 	.view = hermes_view,
 	.link_down = hermes_link_down,
 	.link_up = hermes_link_up,
+	.has_replays = hermes_has_replays,
+	.copy_done = hermes_copy_done,
+	.copy_progress = hermes_copy_progress,
 	.open_ops = hermes_open_ops,
 	.check = hermes_check,
 	.dump = hermes_dump,

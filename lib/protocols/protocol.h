@@ -14,9 +14,10 @@
  *  3. Epochs are the core's: every message delivered was sent in the view that is in force.
  *  4. A message that begins an operation takes a credit of every peer it goes to (chp_out_credits). Any
  *     other message always has room. So a peer's message is never refused, only client operations are.
- *  5. Each message and each operation makes at most one reply at once. Whoever waited is answered from
+ *  5. OVERLOAD, REDIRECT and NOT_SERVING mean that nothing was begun: the core keeps no record of them.
+ *  6. Each message and each operation makes at most one reply at once. Whoever waited is answered from
  *     wake(), which the core calls while there is room for replies.
- *  6. What must be applied per key in one order is applied in the order of the calls.
+ *  7. What must be applied per key in one order is applied in the order of the calls.
  *
  * Thread rule: an instance belongs to one lcore.
  */
@@ -37,7 +38,7 @@
 /* The clocks of one batch, read after its last event was taken from port or ring (SAFETY 16). */
 struct chp_now {
 	uint64_t ns;             /* this node's monotonic clock */
-	uint64_t lease_until_ns; /* reads may be served before this; CHP_NEVER in a fixed view */
+	uint64_t lease_until_ns; /* this node may serve before this (SAFETY 17); 0 = it has no lease */
 };
 
 /* Where a reply goes: written by the frontend that took the request, opaque to everything else. */
@@ -56,6 +57,8 @@ struct chp_op {
 	uint64_t session;  /* 0 = none */
 	uint64_t lowest;
 	uint64_t request;
+	uint32_t epoch;    /* the client's, see wire/client.h */
+	bool is_asked;     /* not to be executed: a record says that it was sent, the protocol says how it ended */
 	struct chp_origin origin;
 };
 
@@ -84,6 +87,7 @@ struct chp_lane {
 	uint8_t *end;
 	uint32_t credits; /* operations that may still begin towards it; this node's own: log room */
 	uint32_t begun;   /* begun in this call; the core settles it */
+	uint32_t bulk_bytes; /* bytes of state copy that may be sent in this run, besides everything else */
 };
 
 /* Where a call writes its effects. Belongs to the core. */
@@ -91,6 +95,7 @@ struct chp_out {
 	struct chp_lane lane[CHP_NODES_MAX];
 	uint64_t wake_ns;      /* earliest time at which tick() is wanted; see chp_out_wake_at */
 	uint32_t replies_left; /* replies that can still be taken; the core keeps it >= 1 per event */
+	uint64_t ungranted;    /* peers whose link is new: their first credits are still on their way */
 	/* Close the lane's packet and open another with at least `bytes` of room. Cannot fail. */
 	void (*next_packet)(struct chp_out *out, uint32_t peer, uint32_t bytes);
 	/* Take a reply. Returns where its value_len bytes go; they are written before the call returns. */
@@ -162,6 +167,9 @@ chp_out_wake_at(struct chp_out *out, uint64_t ns)
 	X(forgotten, "deleted keys that left the data cache")                              \
 	X(floors, "times the floor of versions was raised")                                \
 	X(inv_stale, "of those, older than the key's version")                             \
+	X(unstable, "writes put off until all floors are equal and new links have credits") \
+	X(moved, "operations not begun because their session's home is elsewhere now")     \
+	X(asked, "requests whose outcome was told from another's record")                  \
 	X(overrun, "INV messages dropped because a peer began more than it was granted")   \
 	X(nacks, "read-modify-writes refused with a newer version")                        \
 	X(ack_stale, "ACK messages that named no open operation")                          \
@@ -173,12 +181,23 @@ struct chp_protocol_counters {
 #undef CHP_COUNTER_FIELD
 };
 
+/* How far a learner's copy is: for people. */
+struct chp_copy_progress {
+	bool done;
+	uint32_t source;     /* node id copied from; CHP_NODES_MAX = none */
+	uint64_t at, total;  /* in the source's numbering; total 0 = not known yet */
+	uint64_t items, bytes, restarts;
+};
+
+struct chp_copy_counters; /* protocols/copy.h */
+
 /* What a protocol instance works with; everything outlives the instance. */
 struct chp_protocol_env {
 	struct chp_cache *cache;
 	struct chp_log *log;
 	struct chp_sessions *sessions;
 	struct chp_protocol_counters *counters;
+	struct chp_copy_counters *copy_counters;
 	const struct chp_memory *memory;
 	uint32_t self;            /* node id */
 	uint32_t n_nodes;
@@ -186,6 +205,7 @@ struct chp_protocol_env {
 	uint32_t credits;         /* operations of one peer that may be open */
 	uint32_t keys_max;        /* what the data cache admits */
 	uint32_t value_bytes_max;
+	uint32_t copy_bytes;      /* of one chunk that a learner asks for */
 };
 
 /* A protocol. All members are required. */
@@ -217,6 +237,14 @@ struct chp_protocol {
 	void (*link_down)(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out);
 	void (*link_up)(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out);
 
+	/*
+	 * Whether every live member has sent again all it had in flight when the view began (SAFETY 25): what has
+	 * left no record here by now was not sent, and never will be.
+	 */
+	bool (*has_replays)(const void *p);
+	/* Whether this learner's copy is complete, and how far it is. */
+	bool (*copy_done)(const void *p);
+	void (*copy_progress)(const void *p, struct chp_copy_progress *out);
 	/* Client operations not answered yet. */
 	uint32_t (*open_ops)(const void *p);
 	/* Cold. check asserts all invariants; dump prints a key's state, or a summary for NULL. */

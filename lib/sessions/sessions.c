@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define NO_SESSION UINT32_MAX
+/* CHP_STATUS_OK of wire/client.h, which is above this layer. */
+#define STATUS_OK 0u
 
 int
 chp_sessions_init(struct chp_sessions *t, uint32_t capacity, uint32_t window,
@@ -79,8 +81,10 @@ chp_session_open(struct chp_sessions *t, uint64_t id)
 	CHP_ASSERT_OP(id, !=, 0u);
 	uint32_t b = bucket_of(t, id);
 
-	if (t->bucket[b] != 0)
+	if (t->bucket[b] != 0) {
+		t->session[t->bucket[b] - 1].is_guess = false;
 		return &t->session[t->bucket[b] - 1];
+	}
 	CHP_ASSERT_OP(t->n, <, t->capacity);
 	CHP_ASSERT_OP(t->free, <, t->capacity);
 	uint32_t index = t->free;
@@ -139,11 +143,24 @@ chp_session_record(const struct chp_sessions *t, const struct chp_session *s, ui
 	return &records_of(t, s)[request & (t->window - 1)];
 }
 
+/* The session of a write that passed here; a learner adds one whose opening it has not been sent yet. */
+static struct chp_session *
+session_of_write(struct chp_sessions *t, uint64_t id, bool learns)
+{
+	struct chp_session *s = id != 0 ? chp_session_find(t, id) : NULL;
+
+	if (s != NULL || id == 0 || !learns || t->n == t->capacity)
+		return s;
+	s = chp_session_open(t, id);
+	s->is_guess = true;
+	return s;
+}
+
 void
 chp_session_saw(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
-		uint64_t number)
+		uint64_t number, bool rmw, bool learns)
 {
-	const struct chp_session *s = session != 0 ? chp_session_find(t, session) : NULL;
+	const struct chp_session *s = session_of_write(t, session, learns);
 
 	if (s == NULL)
 		return;
@@ -151,13 +168,64 @@ chp_session_saw(struct chp_sessions *t, uint64_t session, uint64_t request, uint
 
 	if (r->state == CHP_RECORD_EMPTY || r->request < request) {
 		*r = (struct chp_record){ .request = request, .state = CHP_RECORD_SEEN };
-	} else if (r->request > request || r->state == CHP_RECORD_DONE || r->version > version) {
+	} else if (r->request > request || (r->state == CHP_RECORD_DONE && r->status == STATUS_OK)) {
+		return;
+	} else if (r->state == CHP_RECORD_DONE) {
+		/* It failed when this replica was the session's home; a later home executed it. */
+		*r = (struct chp_record){ .request = request, .state = CHP_RECORD_SEEN };
+	} else if (r->version >= version) {
 		/* An earlier try of this request may be replayed after the later one was seen. */
 		return;
 	}
 	/* A pending record stays pending: whoever executes it here will answer it. */
 	r->version = version;
 	r->number = number;
+	r->rmw = rmw;
+	r->fate = CHP_FATE_OPEN;
+}
+
+void
+chp_session_settle(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
+		   enum chp_record_fate fate)
+{
+	const struct chp_session *s = session != 0 ? chp_session_find(t, session) : NULL;
+
+	if (s == NULL)
+		return;
+	struct chp_record *r = chp_session_record(t, s, request);
+
+	if (r->request == request && r->version == version && r->fate == CHP_FATE_OPEN)
+		r->fate = (uint8_t)fate;
+}
+
+void
+chp_session_copied(struct chp_sessions *t, uint64_t session, const struct chp_record *from)
+{
+	const struct chp_session *s = session_of_write(t, session, true);
+
+	if (s == NULL)
+		return;
+	struct chp_record *r = chp_session_record(t, s, from->request);
+
+	/* What this replica saw itself of the same or a later write is not older. */
+	if (r->state != CHP_RECORD_EMPTY &&
+	    (r->request > from->request ||
+	     (r->request == from->request && r->version >= from->version)))
+		return;
+	*r = (struct chp_record){ .request = from->request,
+				  .version = from->version,
+				  .number = from->number,
+				  .state = CHP_RECORD_SEEN,
+				  .rmw = from->rmw,
+				  .fate = from->fate };
+}
+
+void
+chp_sessions_drop_guesses(struct chp_sessions *t)
+{
+	for (uint32_t i = 0; i < t->capacity; i++)
+		if (t->session[i].id != 0 && t->session[i].is_guess)
+			chp_session_close(t, t->session[i].id);
 }
 
 uint64_t

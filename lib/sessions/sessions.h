@@ -24,13 +24,24 @@ enum chp_record_state {
 	CHP_RECORD_DONE = 3,    /* answered with status, version, number */
 };
 
+/* What became of a read-modify-write that a peer sent (SAFETY 7); a plain write is never aborted. */
+enum chp_record_fate {
+	CHP_FATE_OPEN = 0,      /* its key is not Valid yet */
+	CHP_FATE_COMMITTED = 1,
+	CHP_FATE_ABORTED = 2,   /* overtaken before it was Valid anywhere: it may be executed again */
+	CHP_FATE_UNKNOWN = 3,   /* overtaken, and nothing says which */
+};
+
 struct chp_record {
 	uint64_t request;
-	uint64_t version;
+	uint64_t version;  /* of the last try that was sent to the replicas; 0 = none was seen here */
 	uint64_t number;
-	uint8_t state;  /* enum chp_record_state */
-	uint8_t status; /* enum chp_status */
-	uint8_t reserved[6];
+	uint8_t state;     /* enum chp_record_state */
+	uint8_t status;    /* enum chp_status */
+	uint8_t rmw;       /* the write is a read-modify-write */
+	uint8_t fate;      /* enum chp_record_fate, of a read-modify-write in state SEEN */
+	uint8_t is_asked;  /* state SEEN: a retry waits here for its key to become Valid */
+	uint8_t reserved[3];
 };
 
 struct chp_session {
@@ -39,6 +50,7 @@ struct chp_session {
 	uint64_t used_ns; /* last request executed here */
 	uint32_t next;    /* free list */
 	uint32_t open_ops; /* operations of it that this replica executes now */
+	bool is_guess;     /* known only from a request's record: its opening is still being copied */
 };
 
 struct chp_sessions {
@@ -74,9 +86,22 @@ struct chp_record *chp_session_record(const struct chp_sessions *t, const struct
  * A write of (session, request) passed here with this version: remember it (SAFETY 25). Unknown sessions
  * and requests older than what the record's place holds are ignored. Never replaces CHP_RECORD_DONE of
  * the same request.
+ *
+ * @param learns  an unknown session is added: a learner may hear of a session's writes before its opening
+ *                was copied. Without room it is ignored, as an unknown one.
  */
 void chp_session_saw(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
-		     uint64_t number);
+		     uint64_t number, bool rmw, bool learns);
+
+/** What became of the read-modify-write with this version, if its record is here and open (SAFETY 7). */
+void chp_session_settle(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
+			enum chp_record_fate fate);
+
+/** Take over the record of a write that another replica remembers; as chp_session_saw with `learns`. */
+void chp_session_copied(struct chp_sessions *t, uint64_t session, const struct chp_record *r);
+
+/** The sessions that chp_session_saw guessed and nobody opened are removed: the copy is complete. */
+void chp_sessions_drop_guesses(struct chp_sessions *t);
 
 /** Order-independent digest of the session numbers: equal on all replicas at rest. */
 uint64_t chp_sessions_digest(const struct chp_sessions *t);

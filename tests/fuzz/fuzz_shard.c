@@ -10,6 +10,7 @@
  */
 #include "base/assert.h"
 #include "core/shard.h"
+#include "wire/copy.h"
 #include "wire/hermes.h"
 
 #include <stdlib.h>
@@ -38,6 +39,8 @@ struct peer {
 	uint64_t received; /* it has every packet up to this one */
 	uint64_t grant;
 	uint32_t session;
+	uint32_t transfer; /* of the shard's last REQUEST */
+	uint64_t cursor;   /* of its last END */
 	struct chp_hermes_inv inv[INVS]; /* the last of the shard's INVs */
 	uint32_t n_invs;
 };
@@ -136,6 +139,10 @@ take_packet(const struct chp_buffer *b)
 			memcpy(&p->inv[p->n_invs++ % INVS], m, sizeof(p->inv[0]));
 			w.version = p->inv[(p->n_invs - 1) % INVS].version;
 		}
+		if (m->type == CHP_COPY_REQUEST)
+			p->transfer = m->op;
+		if (m->type == CHP_COPY_END)
+			p->cursor = ((const struct chp_copy_end *)(const void *)m)->next;
 		at += m->len;
 	}
 }
@@ -293,9 +300,86 @@ add_floor(struct input *in, uint8_t *to)
 }
 
 static uint32_t
+add_request(struct input *in, const struct peer *p, uint8_t *to)
+{
+	struct chp_copy_request *m = (void *)to;
+
+	*m = (struct chp_copy_request){
+		.message = { .type = CHP_COPY_REQUEST, .len = sizeof(*m), .op = u8(in) },
+		.cursor = bent(in, p->cursor),
+		.bytes = (uint32_t)bent(in, 200),
+	};
+	return sizeof(*m);
+}
+
+static uint32_t
+add_item(struct input *in, const struct peer *p, uint8_t *to)
+{
+	struct chp_copy_item *m = (void *)to;
+	uint8_t key[CHP_KEY_BYTES_MAX], flags = u8(in);
+	uint32_t key_len = key_bytes(in, key), value_len = u8(in) % (VALUE_MAX + 2);
+
+	if ((flags & CHP_COPY_SESSION) != 0) {
+		key_len = sizeof(w.session);
+		memcpy(key, &w.session, sizeof(w.session));
+		value_len = 0;
+	}
+	if ((flags & CHP_COPY_TOMBSTONE) != 0)
+		value_len = 0;
+	memset(m, 0, chp_copy_item_bytes(key_len, value_len));
+	*m = (struct chp_copy_item){
+		.message = { .type = CHP_COPY_ITEM,
+			     .len = (uint16_t)chp_copy_item_bytes(key_len, value_len),
+			     .op = (uint32_t)bent(in, p->transfer) },
+		.version = bent(in, w.version),
+		.base_writer = u8(in),
+		.key_len = (uint8_t)key_len,
+		.item_flags = flags,
+		.value_total = value_len,
+	};
+	memcpy(m + 1, key, key_len);
+	return m->message.len;
+}
+
+static uint32_t
+add_record(struct input *in, const struct peer *p, uint8_t *to)
+{
+	struct chp_copy_record *m = (void *)to;
+
+	*m = (struct chp_copy_record){
+		.message = { .type = CHP_COPY_RECORD,
+			     .len = sizeof(*m),
+			     .op = (uint32_t)bent(in, p->transfer) },
+		.session = bent(in, w.session),
+		.request = bent(in, w.request),
+		.version = bent(in, w.version),
+		.record_flags = u8(in) % 8,
+	};
+	return sizeof(*m);
+}
+
+static uint32_t
+add_end(struct input *in, const struct peer *p, uint8_t *to)
+{
+	struct chp_copy_end *m = (void *)to;
+
+	*m = (struct chp_copy_end){
+		.message = { .type = CHP_COPY_END,
+			     .len = sizeof(*m),
+			     .op = (uint32_t)bent(in, p->transfer) },
+		.next = u8(in),
+		.items = (uint32_t)bent(in, 0), /* an empty chunk has digest 0 */
+		.end_flags = u8(in) % 2,
+		.digest = bent(in, 0),
+		.total = bent(in, 255),
+	};
+	return sizeof(*m);
+}
+
+static uint32_t
 add_message(struct input *in, const struct peer *p, uint8_t *to)
 {
-	switch (u8(in) % 9) {
+	switch (u8(in) % 13) {
 	case 0:
 	case 1:
 		return add_inv(in, to);
@@ -309,6 +393,14 @@ add_message(struct input *in, const struct peer *p, uint8_t *to)
 		return add_echo(in, p, to);
 	case 7:
 		return add_floor(in, to);
+	case 8:
+		return add_request(in, p, to);
+	case 9:
+		return add_item(in, p, to);
+	case 10:
+		return add_record(in, p, to);
+	case 11:
+		return add_end(in, p, to);
 	default:
 		return add_noise(in, to);
 	}
@@ -374,6 +466,7 @@ add_op(struct input *in)
 		.session = (choice & 128) != 0 ? bent(in, w.session) : 0,
 		.lowest = bent(in, 1),
 		.request = bent(in, ++w.request),
+		.epoch = (uint32_t)bent(in, w.view.epoch),
 	};
 	op->key.bytes = w.key[w.n_ops];
 	if (has_key)
@@ -389,9 +482,17 @@ change_view(struct input *in)
 	uint64_t all = (1u << w.n_nodes) - 1;
 
 	w.view.epoch++;
-	w.view.voters = (u8(in) & all) | 1;
+	if ((w.view.learners & 1) != 0 && u8(in) % 2 == 0) {
+		w.view.voters = all & ~UINT64_C(1);
+		w.view.learners = 1;
+	} else {
+		uint8_t live = (uint8_t)(u8(in) & all);
+
+		w.view.voters = live | 1;
+		w.view.learners = u8(in) & all & ~(uint64_t)live & ~UINT64_C(1);
+	}
 	for (uint32_t i = 1; i < w.n_nodes; i++) {
-		if ((w.view.voters & chp_bit(i)) == 0)
+		if ((chp_view_live(&w.view) & chp_bit(i)) == 0)
 			continue;
 		if (u8(in) % 4 == 0) { /* another process: its link starts over */
 			w.view.incarnation[i]++;
@@ -464,6 +565,7 @@ start(struct input *in)
 		.sessions_max = 2,
 		.session_window = 2,
 		.session_idle_ns = 1000 * 1000 * US,
+		.copy_bytes = 100,
 		.credits = 1 + choice / 2 % 2,
 		.link_window = 1 + choice / 4 % 4,
 		.ops = 1 + choice / 16 % 4,
@@ -485,6 +587,10 @@ start(struct input *in)
 	CHP_ASSERT(w.shard != NULL);
 	w.view.epoch = 1;
 	w.view.voters = (1u << c.n_nodes) - 1;
+	if (choice / 8 % 2 != 0) { /* a learner */
+		w.view.voters &= ~UINT64_C(1);
+		w.view.learners = 1;
+	}
 	for (uint32_t i = 0; i < c.n_nodes; i++) {
 		w.view.incarnation[i] = 100 + i;
 		w.view.writer[i] = (uint16_t)(i + 1);

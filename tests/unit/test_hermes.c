@@ -3,6 +3,7 @@
  * The rules of Hermes, one by one, at a single replica: messages in, messages and replies out. The rules
  * are quoted as docs/protocols/hermes.md has them; node 0 is the replica, nodes 1 and 2 its peers.
  */
+#include "protocols/copy.h"
 #include "protocols/protocol.h"
 #include "wire/hermes.h"
 
@@ -38,6 +39,7 @@ struct replica {
 	struct chp_out out; /* first: the protocol's calls come back with it */
 	struct chp_protocol_env env;
 	struct chp_protocol_counters counters;
+	struct chp_copy_counters copy_counters;
 	struct chp_log log;
 	struct chp_sessions sessions;
 	struct chp_view view;
@@ -174,6 +176,8 @@ replica_new(void)
 					    .self = SELF,
 					    .n_nodes = NODES,
 					    .ops = 32,
+					    .copy_counters = &r->copy_counters,
+					    .copy_bytes = 4096,
 					    .credits = CREDITS,
 					    .keys_max = KEYS,
 					    .value_bytes_max = VALUE_MAX };

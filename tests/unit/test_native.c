@@ -196,6 +196,37 @@ Test(native, a_ping_says_when_nobody_serves)
 	cr_assert_eq(reply_at(0, 0)->status, CHP_STATUS_NOT_SERVING);
 }
 
+/* SAFETY 16: reads that were answered under a lease that is over by the time they would be sent. */
+Test(native, reads_are_taken_back_without_a_lease)
+{
+	static const uint8_t secret[] = "secret";
+	struct chp_origin origin = { .frontend = 0 };
+	struct chp_reply r = { .origin = &origin, .opcode = CHP_OPCODE_GET, .version = 77, .value_len = 6 };
+	uint32_t len, offset = sizeof(struct chp_reply_header);
+	const struct chp_reply_message *m;
+
+	memcpy(chp_native_reply(&f, &r), secret, 6);
+	r = (struct chp_reply){ .origin = &origin, .opcode = CHP_OPCODE_GET, .status = CHP_STATUS_NOT_FOUND };
+	chp_native_reply(&f, &r);
+	r = (struct chp_reply){ .origin = &origin, .opcode = CHP_OPCODE_PUT, .version = 78 };
+	chp_native_reply(&f, &r);
+	cr_assert_eq(chp_native_revoke_reads(&f), 2u);
+	cr_assert_eq(f.counters.revoked, 2u);
+	len = f.datagram[0].len;
+	for (uint32_t i = 0; i < 2; i++) {
+		m = chp_reply_next(f.datagram[0].data, len, &offset);
+		cr_assert_eq(m->status, CHP_STATUS_NOT_SERVING);
+		cr_assert_eq(m->version, 0u);
+		cr_assert_eq(m->value_total, 0u);
+	}
+	m = chp_reply_next(f.datagram[0].data, len, &offset);
+	cr_assert_eq(m->status, CHP_STATUS_OK);
+	cr_assert_eq(m->version, 78u);
+	cr_assert_eq(offset, len);
+	for (uint32_t i = 0; i + 6 <= len; i++)
+		cr_assert_neq(memcmp(f.datagram[0].data + i, secret, 6), 0, "the value is gone");
+}
+
 Test(native, a_malformed_rest_is_counted)
 {
 	uint32_t offset = 0;

@@ -129,22 +129,22 @@ Test(sessions, a_write_that_passes_is_remembered)
 	struct chp_session *s = chp_session_open(&t, 1);
 	struct chp_record *r = chp_session_record(&t, s, 5);
 
-	chp_session_saw(&t, 2, 5, 100, 7); /* no such session */
-	chp_session_saw(&t, 0, 5, 100, 7); /* a write without one */
+	chp_session_saw(&t, 2, 5, 100, 7, false, false); /* no such session */
+	chp_session_saw(&t, 0, 5, 100, 7, false, false); /* a write without one */
 	cr_assert_eq(r->state, CHP_RECORD_EMPTY);
-	chp_session_saw(&t, 1, 5, 100, 7);
+	chp_session_saw(&t, 1, 5, 100, 7, false, false);
 	expect_record(r, 5, CHP_RECORD_SEEN, 100, 7);
 	/* The same request tried again with a newer version. */
-	chp_session_saw(&t, 1, 5, 200, 8);
+	chp_session_saw(&t, 1, 5, 200, 8, false, false);
 	expect_record(r, 5, CHP_RECORD_SEEN, 200, 8);
 	/* The first try, replayed late. */
-	chp_session_saw(&t, 1, 5, 100, 7);
+	chp_session_saw(&t, 1, 5, 100, 7, false, false);
 	expect_record(r, 5, CHP_RECORD_SEEN, 200, 8);
 	/* An older request of the same place, replayed late. */
-	chp_session_saw(&t, 1, 1, 300, 9);
+	chp_session_saw(&t, 1, 1, 300, 9, false, false);
 	expect_record(r, 5, CHP_RECORD_SEEN, 200, 8);
 	/* A newer one takes the place, whatever its version. */
-	chp_session_saw(&t, 1, 9, 150, 3);
+	chp_session_saw(&t, 1, 9, 150, 3, false, false);
 	expect_record(r, 9, CHP_RECORD_SEEN, 150, 3);
 	chp_sessions_check(&t);
 	chp_sessions_fini(&t, &chp_memory_libc);
@@ -157,14 +157,96 @@ Test(sessions, an_answer_is_never_replaced_by_its_own_write)
 	struct chp_record *r = chp_session_record(&t, s, 5);
 
 	*r = (struct chp_record){
-		.request = 5, .version = 10, .number = 20, .state = CHP_RECORD_DONE, .status = 3,
+		.request = 5, .version = 10, .number = 20, .state = CHP_RECORD_DONE,
 	};
-	chp_session_saw(&t, 1, 5, 11, 21);
+	chp_session_saw(&t, 1, 5, 11, 21, false, false);
 	expect_record(r, 5, CHP_RECORD_DONE, 10, 20);
-	cr_assert_eq(r->status, 3);
-	chp_session_saw(&t, 1, 9, 12, 22);
+	chp_session_saw(&t, 1, 9, 12, 22, false, false);
 	expect_record(r, 9, CHP_RECORD_SEEN, 12, 22);
 	cr_assert_eq(r->status, 0);
+	chp_sessions_fini(&t, &chp_memory_libc);
+}
+
+/* SAFETY 25: what failed at one home may have been executed by the next, and then counts. */
+Test(sessions, a_failure_is_replaced_by_the_write_of_a_later_home)
+{
+	struct chp_sessions t = table_of(2, 4);
+	struct chp_session *s = chp_session_open(&t, 1);
+	struct chp_record *r = chp_session_record(&t, s, 5);
+
+	*r = (struct chp_record){ .request = 5, .version = 900, .state = CHP_RECORD_DONE, .status = 3 };
+	chp_session_saw(&t, 1, 5, 11, 21, true, false);
+	expect_record(r, 5, CHP_RECORD_SEEN, 11, 21);
+	cr_assert_eq(r->status, 0);
+	cr_assert_eq(r->rmw, 1);
+	chp_sessions_fini(&t, &chp_memory_libc);
+}
+
+/* SAFETY 7: the fate of a read-modify-write is settled once, and only that of the very try. */
+Test(sessions, a_fate_is_settled_once)
+{
+	struct chp_sessions t = table_of(2, 4);
+	struct chp_session *s = chp_session_open(&t, 1);
+	struct chp_record *r = chp_session_record(&t, s, 5);
+
+	chp_session_saw(&t, 1, 5, 11, 21, true, false);
+	cr_assert_eq(r->fate, CHP_FATE_OPEN);
+	chp_session_settle(&t, 1, 5, 10, CHP_FATE_COMMITTED); /* an earlier try */
+	chp_session_settle(&t, 1, 6, 11, CHP_FATE_COMMITTED); /* another request */
+	chp_session_settle(&t, 2, 5, 11, CHP_FATE_COMMITTED); /* another session */
+	chp_session_settle(&t, 0, 5, 11, CHP_FATE_COMMITTED);
+	cr_assert_eq(r->fate, CHP_FATE_OPEN);
+	chp_session_settle(&t, 1, 5, 11, CHP_FATE_ABORTED);
+	chp_session_settle(&t, 1, 5, 11, CHP_FATE_COMMITTED);
+	cr_assert_eq(r->fate, CHP_FATE_ABORTED);
+	/* The same try replayed changes nothing, the next one is open again. */
+	chp_session_saw(&t, 1, 5, 11, 21, true, false);
+	cr_assert_eq(r->fate, CHP_FATE_ABORTED);
+	chp_session_saw(&t, 1, 5, 15, 22, true, false);
+	expect_record(r, 5, CHP_RECORD_SEEN, 15, 22);
+	cr_assert_eq(r->fate, CHP_FATE_OPEN);
+	chp_sessions_fini(&t, &chp_memory_libc);
+}
+
+/* A learner hears of writes before the opening of their session was copied to it. */
+Test(sessions, a_learner_guesses_sessions_and_drops_wrong_guesses)
+{
+	struct chp_sessions t = table_of(2, 4);
+
+	chp_session_saw(&t, 1, 5, 11, 21, false, true);
+	chp_session_saw(&t, 2, 7, 12, 22, false, true);
+	chp_session_saw(&t, 3, 7, 12, 22, false, true); /* no room: ignored */
+	cr_assert_eq(t.n, 2);
+	cr_assert_null(chp_session_find(&t, 3));
+	chp_session_open(&t, 2); /* copied, or opened again by a late INV */
+	chp_sessions_drop_guesses(&t);
+	cr_assert_null(chp_session_find(&t, 1));
+	expect_record(chp_session_record(&t, chp_session_find(&t, 2), 7), 7, CHP_RECORD_SEEN, 12, 22);
+	chp_sessions_check(&t);
+	chp_sessions_fini(&t, &chp_memory_libc);
+}
+
+Test(sessions, a_copied_record_never_replaces_a_newer_one)
+{
+	struct chp_sessions t = table_of(2, 4);
+	const struct chp_record old = { .request = 5, .version = 10, .number = 1 };
+	const struct chp_record committed = {
+		.request = 9, .version = 30, .number = 3, .rmw = 1, .fate = CHP_FATE_COMMITTED,
+	};
+	struct chp_record *r;
+
+	chp_session_copied(&t, 1, &old);
+	r = chp_session_record(&t, chp_session_find(&t, 1), 5);
+	expect_record(r, 5, CHP_RECORD_SEEN, 10, 1);
+	chp_session_saw(&t, 1, 5, 20, 2, false, true);
+	chp_session_copied(&t, 1, &old);
+	expect_record(r, 5, CHP_RECORD_SEEN, 20, 2);
+	chp_session_copied(&t, 1, &committed);
+	expect_record(r, 9, CHP_RECORD_SEEN, 30, 3);
+	cr_assert_eq(r->fate, CHP_FATE_COMMITTED);
+	chp_session_copied(&t, 1, &old);
+	expect_record(r, 9, CHP_RECORD_SEEN, 30, 3);
+	chp_sessions_check(&t);
 	chp_sessions_fini(&t, &chp_memory_libc);
 }
 
@@ -176,11 +258,11 @@ Test(sessions, a_pending_request_stays_pending)
 	struct chp_record *r = chp_session_record(&t, s, 5);
 
 	*r = (struct chp_record){ .request = 5, .state = CHP_RECORD_PENDING };
-	chp_session_saw(&t, 1, 5, 11, 21);
+	chp_session_saw(&t, 1, 5, 11, 21, false, false);
 	expect_record(r, 5, CHP_RECORD_PENDING, 11, 21);
-	chp_session_saw(&t, 1, 1, 12, 22);
+	chp_session_saw(&t, 1, 1, 12, 22, false, false);
 	expect_record(r, 5, CHP_RECORD_PENDING, 11, 21);
-	chp_session_saw(&t, 1, 9, 13, 23);
+	chp_session_saw(&t, 1, 9, 13, 23, false, false);
 	expect_record(r, 9, CHP_RECORD_SEEN, 13, 23);
 	chp_sessions_fini(&t, &chp_memory_libc);
 }
@@ -247,7 +329,7 @@ model_saw(struct model_session *m, uint64_t request, uint64_t version, uint64_t 
 	if (!m->open || (!empty && r->request > request))
 		return;
 	if (!empty && r->request == request &&
-	    (r->state == CHP_RECORD_DONE || r->version > version))
+	    ((r->state == CHP_RECORD_DONE && r->status == 0) || (r->state != CHP_RECORD_DONE && r->version >= version)))
 		return;
 	if (empty || r->request != request)
 		r->state = CHP_RECORD_SEEN;
@@ -297,7 +379,7 @@ Test(sessions, agrees_with_an_array)
 				}
 				break;
 			default:
-				chp_session_saw(&t, id_of(i), request, version, step);
+				chp_session_saw(&t, id_of(i), request, version, step, false, false);
 				model_saw(&m[i], request, version, step);
 			}
 			if (step % 100 == 0)

@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "protocols/copy.h"
+
+#include "base/mutation.h"
+
+#include <string.h>
+
+_Static_assert(CHP_COPY_VERSION_FLAGS == CHP_SLOT_VERSION_FLAGS &&
+		       (int)CHP_COPY_RMW == CHP_SLOT_RMW && (int)CHP_COPY_TOMBSTONE == CHP_SLOT_TOMBSTONE &&
+		       (int)CHP_COPY_SESSION == CHP_SLOT_SESSION &&
+		       (int)CHP_COPY_BASE_UNKNOWN == CHP_SLOT_BASE_UNKNOWN &&
+		       (int)CHP_COPY_FORGET == CHP_SLOT_FORGET,
+	       "the flags of a version are the same in messages and slots");
+
+void
+chp_copy_init(struct chp_copy *c, const struct chp_copy_config *config)
+{
+	CHP_ASSERT_OP(config->n_nodes, <=, CHP_NODES_MAX);
+	CHP_ASSERT_OP(config->self, <, config->n_nodes);
+	CHP_ASSERT(config->chunk_bytes >= 1 && config->chunk_bytes <= CHP_COPY_BYTES_MAX);
+	*c = (struct chp_copy){ .config = *config, .source = CHP_NODES_MAX };
+}
+
+void
+chp_copy_reset(struct chp_copy *c)
+{
+	const uint32_t transfer = c->transfer;
+
+	/* Transfer numbers go on, so that nothing which is still under way is taken for an answer. */
+	chp_copy_init(c, &c->config);
+	c->transfer = transfer;
+}
+
+/* ------------------------------------------------------------------ views and links */
+
+/* The next of a set behind a node, in a circle. */
+static uint32_t
+next_behind(uint64_t set, uint32_t node)
+{
+	uint64_t behind = set & ~(chp_bit(node) | (chp_bit(node) - 1));
+
+	return chp_first_bit(behind != 0 ? behind : set);
+}
+
+/* Another source numbers its keys differently: all begins anew, and what is here already is skipped. */
+static void
+choose_source(struct chp_copy *c, const struct chp_view *v)
+{
+	CHP_ASSERT_OP(v->voters, !=, 0u);
+	if (c->source < CHP_NODES_MAX && (v->voters & chp_bit(c->source)) != 0 &&
+	    v->incarnation[c->source] == c->source_incarnation)
+		return;
+	if (c->source < CHP_NODES_MAX) {
+		c->restarts++;
+		c->config.counters->restarts++;
+	}
+	c->source = next_behind(v->voters, c->config.self);
+	c->source_incarnation = v->incarnation[c->source];
+	c->cursor = c->total = 0;
+	c->pause_until_ns = 0;
+}
+
+void
+chp_copy_view(struct chp_copy *c, const struct chp_view *v)
+{
+	const uint64_t self = chp_bit(c->config.self);
+
+	if ((chp_view_live(v) & self) != 0 && v->incarnation[c->config.self] != c->incarnation) {
+		chp_copy_reset(c);
+		c->incarnation = v->incarnation[c->config.self];
+	}
+	c->learners = (v->voters & self) != 0 ? v->learners & ~self : 0;
+	c->asked = 0;
+	c->is_open = false;
+	c->is_done = c->is_done || (v->voters & self) != 0;
+	c->is_learning = (v->learners & self) != 0 && !c->is_done;
+	if (c->is_learning)
+		choose_source(c, v);
+}
+
+void
+chp_copy_link_down(struct chp_copy *c, uint32_t peer)
+{
+	c->asked &= ~chp_bit(peer);
+}
+
+void
+chp_copy_link_up(struct chp_copy *c, uint32_t peer)
+{
+	if (peer == c->source)
+		c->is_open = false; /* request or answer was lost with the old link */
+}
+
+/* ------------------------------------------------------------------ source: a chunk */
+
+enum step {
+	PASSED,  /* go on with the next place */
+	FULL,    /* the chunk ends here */
+	NO_ROOM, /* not in this run: the link has enough to do */
+	WAITING, /* not in this run: the key is not readable */
+};
+
+static uint64_t
+total_of(const struct chp_copy *c)
+{
+	const struct chp_sessions *t = c->config.sessions;
+
+	return chp_cache_slots(c->config.cache) + (uint64_t)t->capacity * t->window;
+}
+
+static enum step
+pass(struct chp_copy_serving *v)
+{
+	v->cursor++;
+	v->seen = 0;
+	return PASSED;
+}
+
+/* Whether `bytes` more go into this chunk and this run. One message always fits a chunk, or it would never end. */
+static enum step
+room_for(const struct chp_copy_serving *v, const struct chp_lane *lane, uint32_t bytes)
+{
+	if (v->items > 0 && bytes > v->bytes_left)
+		return FULL;
+	return bytes > lane->bulk_bytes ? NO_ROOM : PASSED;
+}
+
+static void *
+send(struct chp_copy *c, uint32_t peer, uint32_t bytes, struct chp_out *out)
+{
+	struct chp_lane *lane = &out->lane[peer];
+	const uint32_t left = (uint32_t)(lane->end - lane->at);
+	/* What is left of a packet that is too full is used up as well: bulk_bytes stand for packets. */
+	const uint32_t cost = left < bytes ? left + bytes : bytes;
+
+	lane->bulk_bytes -= chp_min_u32(cost, lane->bulk_bytes);
+	c->config.counters->bytes_sent += bytes;
+	return chp_send(out, peer, bytes);
+}
+
+/* A message that is written completely counts for the chunk. */
+static void
+count(struct chp_copy_serving *v, const struct chp_message *m)
+{
+	v->items++;
+	v->bytes_left -= chp_min_u32(m->len, v->bytes_left);
+	v->digest += chp_hash64(m, m->len, 0);
+}
+
+static void
+send_item(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot *s, uint32_t peer,
+	  struct chp_out *out)
+{
+	const uint32_t bytes = chp_copy_item_bytes(s->key_len, s->value_len);
+	const uint32_t used = (uint32_t)sizeof(struct chp_copy_item) + s->key_len + s->value_len;
+	struct chp_copy_item *m = send(c, peer, bytes, out);
+	uint8_t *key = (uint8_t *)(m + 1);
+
+	*m = (struct chp_copy_item){
+		.message = { .type = CHP_COPY_ITEM, .len = (uint16_t)bytes, .op = v->transfer },
+		.version = s->version,
+		.base_writer = s->base_writer,
+		.key_len = s->key_len,
+		.item_flags = (uint8_t)(s->flags & CHP_SLOT_VERSION_FLAGS),
+		.value_total = s->value_len,
+	};
+	if ((s->flags & CHP_SLOT_BASE_ABSENT) != 0)
+		m->item_flags |= CHP_COPY_BASE_ABSENT;
+	chp_cache_key(c->config.cache, s, key);
+	chp_cache_value(c->config.cache, s, key + s->key_len);
+	memset((uint8_t *)m + used, 0, bytes - used);
+	count(v, &m->message);
+	c->config.counters->items_sent++;
+}
+
+static enum step
+serve_slot(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct chp_out *out)
+{
+	const struct chp_slot *s = chp_cache_slot(c->config.cache, (uint32_t)v->cursor);
+	enum step room;
+
+	if (s == NULL || (CHP_MUTATED(P47_COPY_NO_TOMBSTONES) && (s->flags & CHP_SLOT_TOMBSTONE) != 0))
+		return pass(v);
+	switch (c->config.look(c->config.protocol, s, v->seen)) {
+	case CHP_COPY_WAIT:
+		if (v->seen == 0)
+			v->seen = s->version;
+		c->config.counters->waits++;
+		return WAITING;
+	case CHP_COPY_SKIP:
+		c->config.counters->items_skipped++;
+		return pass(v);
+	case CHP_COPY_SEND:
+	default:
+		break;
+	}
+	room = room_for(v, &out->lane[peer], chp_copy_item_bytes(s->key_len, s->value_len));
+	if (room != PASSED)
+		return room;
+	send_item(c, v, s, peer, out);
+	return pass(v);
+}
+
+/*
+ * What another home of the session would have to know. Not what is still open, here or at a peer: its INV
+ * reaches the learner. Nor what was certainly not applied: it may be tried anew.
+ */
+static bool
+is_worth_sending(const struct chp_record *r)
+{
+	if (r->state == CHP_RECORD_DONE)
+		return r->status == CHP_STATUS_UNKNOWN_OUTCOME || (r->status == CHP_STATUS_OK && r->version != 0);
+	return r->state == CHP_RECORD_SEEN &&
+	       ((r->version != 0 && (!r->rmw || r->fate == CHP_FATE_COMMITTED)) || r->fate == CHP_FATE_UNKNOWN);
+}
+
+/* Only a read-modify-write ends with an outcome that nobody knows. */
+static uint32_t
+flags_of(const struct chp_record *r)
+{
+	const bool is_done = r->state == CHP_RECORD_DONE;
+
+	if (is_done ? r->status == CHP_STATUS_UNKNOWN_OUTCOME : r->fate == CHP_FATE_UNKNOWN)
+		return CHP_COPY_RECORD_RMW | CHP_COPY_RECORD_UNKNOWN;
+	return (r->rmw ? CHP_COPY_RECORD_RMW : 0u) |
+	       (is_done || r->fate == CHP_FATE_COMMITTED ? CHP_COPY_RECORD_COMMITTED : 0u);
+}
+
+static enum step
+serve_record(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct chp_out *out)
+{
+	const struct chp_sessions *t = c->config.sessions;
+	const uint64_t at = v->cursor - chp_cache_slots(c->config.cache);
+	const struct chp_session *s = &t->session[at / t->window];
+	const struct chp_record *r = &t->record[at];
+	struct chp_copy_record *m;
+	enum step room;
+
+	if (s->id == 0) {
+		v->cursor += t->window - at % t->window;
+		return PASSED;
+	}
+	if (!is_worth_sending(r))
+		return pass(v);
+	room = room_for(v, &out->lane[peer], sizeof(*m));
+	if (room != PASSED)
+		return room;
+	m = send(c, peer, sizeof(*m), out);
+	*m = (struct chp_copy_record){
+		.message = { .type = CHP_COPY_RECORD, .len = sizeof(*m), .op = v->transfer },
+		.session = s->id,
+		.request = r->request,
+		.version = r->version,
+		.number = r->number,
+		.record_flags = flags_of(r),
+	};
+	count(v, &m->message);
+	c->config.counters->records_sent++;
+	return pass(v);
+}
+
+static enum step
+end_chunk(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct chp_out *out)
+{
+	const uint64_t total = total_of(c);
+	struct chp_copy_end *m;
+
+	if (out->lane[peer].bulk_bytes < sizeof(*m))
+		return NO_ROOM;
+	m = send(c, peer, sizeof(*m), out);
+	*m = (struct chp_copy_end){
+		.message = { .type = CHP_COPY_END, .len = sizeof(*m), .op = v->transfer },
+		.next = v->cursor,
+		.items = v->items,
+		.end_flags = v->cursor == total ? CHP_COPY_DONE : 0u,
+		.digest = v->digest,
+		.total = total,
+	};
+	c->asked &= ~chp_bit(peer);
+	c->config.counters->chunks_sent++;
+	return FULL;
+}
+
+/* Send one peer what fits this run. Returns the places of cache and session table that are left to look at. */
+static uint32_t
+serve_peer(struct chp_copy *c, uint32_t peer, uint32_t looks, struct chp_out *out)
+{
+	struct chp_copy_serving *v = &c->serving[peer];
+	const uint64_t total = total_of(c);
+	const uint32_t slots = chp_cache_slots(c->config.cache);
+	enum step step = PASSED;
+
+	for (; looks > 0 && step == PASSED; looks--) {
+		if (v->cursor == total)
+			step = FULL;
+		else if (v->cursor < slots)
+			step = serve_slot(c, v, peer, out);
+		else
+			step = serve_record(c, v, peer, out);
+		if (step == FULL)
+			step = end_chunk(c, v, peer, out);
+	}
+	return looks;
+}
+
+void
+chp_copy_serve(struct chp_copy *c, const struct chp_now *now, struct chp_out *out)
+{
+	uint32_t looks = CHP_COPY_LOOKS_MAX;
+
+	if (c->asked == 0)
+		return;
+	for (uint32_t i = 0; i < c->config.n_nodes && looks > 0; i++) {
+		uint32_t peer = (c->first + i) % c->config.n_nodes;
+
+		if ((c->asked & chp_bit(peer)) != 0 && out->lane[peer].bulk_bytes > 0)
+			looks = serve_peer(c, peer, looks, out);
+	}
+	c->first = (c->first + 1) % c->config.n_nodes;
+	if (looks == 0 && c->asked != 0)
+		chp_out_wake_at(out, now->ns);
+}
+
+static void
+on_request(struct chp_copy *c, const struct chp_peer_message *m)
+{
+	const struct chp_copy_request *r = (const void *)m->message;
+
+	if ((c->learners & chp_bit(m->from)) == 0 || r->cursor > total_of(c)) {
+		c->config.counters->refused++;
+		return;
+	}
+	c->serving[m->from] = (struct chp_copy_serving){ .cursor = r->cursor,
+							 .transfer = r->message.op,
+							 .bytes_left = r->bytes };
+	c->asked |= chp_bit(m->from);
+}
+
+/* ------------------------------------------------------------------ learner */
+
+/* The chunk is worth nothing: it is asked for again, but not at once. */
+static void
+break_off(struct chp_copy *c, const struct chp_now *now)
+{
+	c->is_open = false;
+	c->pause_until_ns = now->ns + CHP_COPY_PAUSE_NS;
+}
+
+static void
+on_item(struct chp_copy *c, const struct chp_now *now, const struct chp_peer_message *m, struct chp_out *out)
+{
+	c->config.counters->items_received++;
+	c->items_copied++;
+	if (c->config.apply(c->config.protocol, m, out))
+		return;
+	c->config.counters->no_room++;
+	break_off(c, now);
+}
+
+static void
+on_record(struct chp_copy *c, const struct chp_peer_message *m)
+{
+	const struct chp_copy_record *from = (const void *)m->message;
+	struct chp_record r = { .request = from->request,
+				.version = from->version,
+				.number = from->number,
+				.state = CHP_RECORD_SEEN,
+				.rmw = (from->record_flags & CHP_COPY_RECORD_RMW) != 0,
+				.fate = CHP_FATE_OPEN };
+
+	if ((from->record_flags & CHP_COPY_RECORD_COMMITTED) != 0)
+		r.fate = CHP_FATE_COMMITTED;
+	if ((from->record_flags & CHP_COPY_RECORD_UNKNOWN) != 0)
+		r.fate = CHP_FATE_UNKNOWN;
+	c->config.counters->records_received++;
+	c->items_copied++;
+	chp_session_copied(c->config.sessions, from->session, &r);
+}
+
+static void
+on_end(struct chp_copy *c, const struct chp_now *now, const struct chp_copy_end *e)
+{
+	const bool is_done = (e->end_flags & CHP_COPY_DONE) != 0;
+
+	/* A chunk that gets nowhere would be asked for for ever. */
+	if (e->items != c->items || e->digest != c->digest || e->next < c->cursor ||
+	    (e->next == c->cursor && !is_done)) {
+		c->config.counters->chunks_bad++;
+		break_off(c, now);
+		return;
+	}
+	c->config.counters->chunks_received++;
+	c->cursor = e->next;
+	c->total = e->total;
+	c->is_open = false;
+	if (is_done) {
+		c->is_done = true;
+		c->is_learning = false;
+	}
+}
+
+void
+chp_copy_receive(struct chp_copy *c, const struct chp_now *now, const struct chp_peer_message *m,
+		 struct chp_out *out)
+{
+	const struct chp_message *message = m->message;
+
+	if (message->type == CHP_COPY_REQUEST) {
+		on_request(c, m);
+		return;
+	}
+	if (!c->is_learning || !c->is_open || m->from != c->source || message->op != c->transfer) {
+		c->config.counters->stale++;
+		return;
+	}
+	c->config.counters->bytes_received += message->len;
+	c->bytes_copied += message->len;
+	if (message->type == CHP_COPY_END) {
+		on_end(c, now, (const void *)message);
+		return;
+	}
+	c->items++;
+	c->digest += chp_hash64(message, message->len, 0);
+	if (message->type == CHP_COPY_ITEM)
+		on_item(c, now, m, out);
+	else
+		on_record(c, m);
+}
+
+void
+chp_copy_ask(struct chp_copy *c, const struct chp_now *now, struct chp_out *out)
+{
+	struct chp_copy_request *m;
+
+	if (!c->is_learning || c->is_open)
+		return;
+	if (now->ns < c->pause_until_ns) {
+		chp_out_wake_at(out, c->pause_until_ns);
+		return;
+	}
+	c->transfer++;
+	c->items = 0;
+	c->digest = 0;
+	c->is_open = true;
+	c->config.counters->requests++;
+	m = chp_send(out, c->source, sizeof(*m));
+	*m = (struct chp_copy_request){
+		.message = { .type = CHP_COPY_REQUEST, .len = sizeof(*m), .op = c->transfer },
+		.cursor = c->cursor,
+		.bytes = c->config.chunk_bytes,
+	};
+}
+
+/* ------------------------------------------------------------------ for the protocol */
+
+bool
+chp_copy_key_of(const struct chp_message *m, struct chp_key *key)
+{
+	const struct chp_copy_item *item = (const void *)m;
+
+	if (m->type != CHP_COPY_ITEM)
+		return false;
+	key->bytes = chp_copy_item_key(item);
+	key->len = item->key_len;
+	key->session = (item->item_flags & CHP_COPY_SESSION) != 0;
+	return true;
+}
+
+bool
+chp_copy_is_done(const struct chp_copy *c)
+{
+	return c->is_done;
+}
+
+void
+chp_copy_progress(const struct chp_copy *c, struct chp_copy_progress *out)
+{
+	*out = (struct chp_copy_progress){ .done = c->is_done,
+					   .source = c->source,
+					   .at = c->cursor,
+					   .total = c->total,
+					   .items = c->items_copied,
+					   .bytes = c->bytes_copied,
+					   .restarts = c->restarts };
+}
+
+void
+chp_copy_verify(const struct chp_copy *c)
+{
+	const uint64_t total = total_of(c);
+
+	CHP_ASSERT_OP(c->asked & ~c->learners, ==, 0u);
+	for (uint64_t p = c->asked; p != 0; p &= p - 1)
+		CHP_ASSERT_OP(c->serving[chp_first_bit(p)].cursor, <=, total);
+	CHP_ASSERT(!c->is_learning || !c->is_done);
+	CHP_ASSERT(!c->is_open || c->is_learning);
+	CHP_ASSERT(!c->is_learning || (c->source < c->config.n_nodes && c->source != c->config.self));
+	CHP_ASSERT_OP(c->cursor, <=, c->total);
+}
