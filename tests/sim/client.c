@@ -2,6 +2,11 @@
 /*
  * The simulator's clients: sessions, several requests in flight, retries with the same number, and a
  * record of everything in the history. The same rules as libchaapar's, without sockets.
+ *
+ * A session's client goes where it is sent (REDIRECT), and on to the next node when one does not serve or does not
+ * answer. It says in each request what the newest epoch is that it knows, and takes no answer to a write from an
+ * earlier one: another home may have executed the request since. A roamer has no session: it reads from any node,
+ * and sends a write once, if the network doubles nothing.
  */
 #include "world.h"
 
@@ -9,7 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MS UINT64_C(1000000)
+/* Redirections in a row after which a client waits for its next retry: two nodes may be of different views. */
+#define REDIRECTS_MAX 4u
 
 static void
 wake_at(struct sim_world *w, uint32_t c, uint64_t at_ns)
@@ -24,7 +30,15 @@ sim_client_init(struct sim_world *w, uint32_t c)
 	struct sim_client *client = &w->client[c];
 
 	client->home = c % w->config.n_nodes;
-	wake_at(w, c, MS + chp_random_below(&w->random, MS));
+	client->roams = chp_random_chance(&w->random, w->config.roamer_ppm);
+	client->next_request = 1;
+	wake_at(w, c, SIM_MS + chp_random_below(&w->random, SIM_MS));
+}
+
+static bool
+is_write(uint8_t opcode)
+{
+	return opcode != CHP_OPCODE_GET;
 }
 
 static uint32_t
@@ -73,34 +87,58 @@ write_request(const struct sim_world *w, const struct sim_call *call, uint8_t *t
 }
 
 static void
+send_datagram(struct sim_world *w, struct sim_packet *p, uint32_t to)
+{
+	p->to = to;
+	sim_network_send(w, p, SIM_DATAGRAM, to);
+}
+
+static void
 send_call(struct sim_world *w, uint32_t c, struct sim_call *call)
 {
 	struct sim_client *client = &w->client[c];
 	struct sim_packet *p = sim_packet_take(w);
 	struct chp_request_header *h = (void *)p->data;
+	const bool roams = call->opcode == CHP_OPCODE_SESSION_OPEN || client->roams;
 
 	*h = (struct chp_request_header){
 		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_REQUEST, 0 },
-		.session = call->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : client->session,
-		.lowest = lowest_open(client),
+		.session = roams ? 0 : client->session,
+		.lowest = roams ? 0 : lowest_open(client),
+		.epoch = (uint32_t)client->epoch,
 	};
 	p->from = c;
-	p->to = client->home;
 	p->len = (uint32_t)sizeof(*h) + write_request(w, call, p->data + sizeof(*h));
 	call->sends++;
 	call->retry_ns = w->now_ns + call->rto_ns;
-	call->rto_ns = chp_min_u64(2 * call->rto_ns, 20 * MS);
-	if (!w->healed && chp_random_chance(&w->random, w->config.drop_ppm)) {
-		sim_packet_give(w, p);
-		return;
-	}
-	if (!w->healed && chp_random_chance(&w->random, w->config.duplicate_ppm)) {
-		struct sim_packet *copy = sim_packet_take(w);
+	call->rto_ns = chp_min_u64(2 * call->rto_ns, 20 * SIM_MS);
+	send_datagram(w, p, call->anywhere ? (uint32_t)chp_random_below(&w->random, w->config.n_nodes)
+					   : client->home);
+}
 
-		memcpy(copy, p, sizeof(*copy));
-		sim_schedule(w, w->now_ns + sim_latency(w), SIM_DATAGRAM, client->home, copy);
+/* Everything open at once, to a home that is new. */
+static void
+send_all(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+
+	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
+		struct sim_call *call = &client->call[i];
+
+		if (call->state != SIM_CALL_OPEN || call->anywhere || call->once)
+			continue;
+		call->rto_ns = SIM_MS + chp_random_below(&w->random, SIM_MS);
+		send_call(w, c, call);
 	}
-	sim_schedule(w, w->now_ns + sim_latency(w), SIM_DATAGRAM, client->home, p);
+}
+
+static void
+go_next(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+
+	client->home = (client->home + 1) % w->config.n_nodes;
+	client->silent = 0;
 }
 
 /* ------------------------------------------------------------------ choosing operations */
@@ -171,11 +209,24 @@ choose_value(struct sim_world *w, uint32_t c, struct sim_call *call)
 		call->value[call->value_len++] = '.';
 }
 
+/* What a client may ask for: a roamer only what need not be sent twice. */
+static uint32_t
+choose_operation(struct sim_world *w, uint32_t c)
+{
+	const struct sim_client *client = &w->client[c];
+
+	if (client->roams && (w->config.duplicate_ppm != 0 || chp_random_chance(&w->random, 700000)))
+		return 0;
+	if (chp_random_chance(&w->random, w->config.delete_ppm))
+		return choose_churn(w);
+	return chp_random_chance(&w->random, w->config.get_ppm) ? 0 : choose(w);
+}
+
 static void
 issue(struct sim_world *w, uint32_t c, struct sim_call *call)
 {
 	struct sim_client *client = &w->client[c];
-	const uint32_t m = chp_random_chance(&w->random, w->config.delete_ppm) ? choose_churn(w) : choose(w);
+	const uint32_t m = choose_operation(w, c);
 	uint8_t key[CHP_KEY_BYTES_MAX];
 	struct chp_history_call h;
 
@@ -183,8 +234,11 @@ issue(struct sim_world *w, uint32_t c, struct sim_call *call)
 				   .opcode = mix[m].opcode,
 				   .key = (uint32_t)chp_random_below(&w->random, w->config.n_keys),
 				   .request = client->next_request++,
-				   .rto_ns = chp_random_range(&w->random, 1, 4) * MS,
-				   .give_up_ns = w->now_ns + chp_random_range(&w->random, 5, 300) * MS };
+				   .rto_ns = chp_random_range(&w->random, 1, 4) * SIM_MS,
+				   .give_up_ns = w->now_ns + chp_random_range(&w->random, 5, 600) * SIM_MS };
+	call->once = client->roams && is_write(call->opcode);
+	call->anywhere = client->roams || (!is_write(call->opcode) &&
+					   chp_random_chance(&w->random, w->config.anywhere_ppm));
 	if (has_value(call->opcode))
 		choose_value(w, c, call);
 	if (call->opcode == CHP_OPCODE_CAS)
@@ -202,9 +256,9 @@ issue(struct sim_world *w, uint32_t c, struct sim_call *call)
 				       .value_len = call->value_len,
 				       .arg = call->arg };
 	call->history = (uint32_t)chp_history_invoke(&w->history, &h);
-	sim_trace(w, "client %u: %s key %u value %.*s arg %" PRIu64 " request %" PRIu64, c,
+	sim_trace(w, "client %u: %s key %u value %.*s arg %" PRIu64 " request %" PRIu64 "%s", c,
 		  chp_opcode_name(call->opcode), call->key, (int)chp_min_u32(call->value_len, 24),
-		  (const char *)call->value, call->arg, call->request);
+		  (const char *)call->value, call->arg, call->request, client->roams ? " (roams)" : "");
 	send_call(w, c, call);
 }
 
@@ -218,9 +272,9 @@ open_session(struct sim_world *w, uint32_t c)
 	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
 				   .opcode = CHP_OPCODE_SESSION_OPEN,
 				   .request = chp_random_u64(&w->random),
-				   .rto_ns = 4 * MS,
+				   .rto_ns = 4 * SIM_MS,
 				   .history = CHP_HISTORY_NONE,
-				   .give_up_ns = w->now_ns + 500 * MS };
+				   .give_up_ns = w->now_ns + 500 * SIM_MS };
 	call->arg = call->request;
 	send_call(w, c, call);
 }
@@ -284,34 +338,94 @@ lose_session(struct sim_world *w, uint32_t c)
 	client->session = 0;
 }
 
+/* The same request to another node, which may be the same one, now that its epoch is known. */
 static void
-answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r)
+redirected(struct sim_world *w, uint32_t c, const struct chp_reply_message *r)
 {
 	struct sim_client *client = &w->client[c];
 
-	if (call->opcode == CHP_OPCODE_SESSION_OPEN) {
-		call->state = SIM_CALL_FREE;
-		if (r->status == CHP_STATUS_OK)
-			client->session = r->number;
+	if (client->roams || r->number >= w->config.n_nodes) {
+		sim_fail(w, "client %u was sent to node %" PRIu64, c, r->number);
 		return;
 	}
-	sim_trace(w, "client %u: request %" PRIu64 " %s version %" PRIu64 " value %.*s", c, r->request,
-		  chp_status_name(r->status), r->version, (int)chp_min_u32(r->value_total, 24),
-		  (const char *)chp_reply_value(r));
+	client->home = (uint32_t)r->number;
+	client->silent = 0;
+	if (++client->redirects <= REDIRECTS_MAX)
+		send_all(w, c);
+}
+
+/* Nothing was begun. A roamer's write was not applied, since it was sent once; all else is asked again. */
+static void
+not_served(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r,
+	   uint32_t node)
+{
+	struct sim_client *client = &w->client[c];
+
+	if (call->once) {
+		complete(w, c, call, CHP_HISTORY_FAIL, r);
+		return;
+	}
+	call->retry_ns = chp_min_u64(call->retry_ns, w->now_ns + SIM_MS / 2 + chp_random_below(&w->random, SIM_MS));
+	call->rto_ns = SIM_MS + chp_random_below(&w->random, SIM_MS);
+	if (r->status == CHP_STATUS_NOT_SERVING && node == client->home)
+		go_next(w, c);
+}
+
+static void
+session_unknown(struct sim_world *w, uint32_t c)
+{
+	if (w->config.shard.session_idle_ns == SIM_IDLE_NEVER_NS && !w->refounded)
+		sim_fail(w, "client %u was told that its session %" PRIx64 " is unknown", c, w->client[c].session);
+	lose_session(w, c);
+}
+
+static void
+opened(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r, uint32_t node)
+{
+	struct sim_client *client = &w->client[c];
+
+	if (r->status == CHP_STATUS_NOT_SERVING || r->status == CHP_STATUS_OVERLOAD) {
+		not_served(w, c, call, r, node);
+		return;
+	}
+	call->state = SIM_CALL_FREE;
+	if (r->status != CHP_STATUS_OK)
+		return;
+	client->session = r->number;
+	client->home = node;
+	w->served = true;
+	sim_trace(w, "client %u: session %" PRIx64 " of node %u", c, r->number, node);
+}
+
+static void
+answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r, uint32_t node)
+{
+	if (call->opcode == CHP_OPCODE_SESSION_OPEN) {
+		opened(w, c, call, r, node);
+		return;
+	}
+	sim_trace(w, "client %u: request %" PRIu64 " %s by %u version %" PRIu64 ".%u value %.*s", c, r->request,
+		  chp_status_name(r->status), node, chp_version_counter(r->version), (uint16_t)r->version,
+		  (int)chp_min_u32(r->value_total, 24), (const char *)chp_reply_value(r));
 	switch (r->status) {
 	case CHP_STATUS_OK:
+		w->served = true;
 		complete(w, c, call, CHP_HISTORY_OK, r);
 		break;
 	case CHP_STATUS_OVERLOAD:
-		break; /* the same number again, when its time comes */
+	case CHP_STATUS_NOT_SERVING:
+		not_served(w, c, call, r, node);
+		break;
+	case CHP_STATUS_REDIRECT:
+		redirected(w, c, r);
+		break;
 	case CHP_STATUS_UNKNOWN_OUTCOME:
 		complete(w, c, call, CHP_HISTORY_UNKNOWN, r);
 		break;
 	case CHP_STATUS_SESSION_UNKNOWN:
-		lose_session(w, c);
+		session_unknown(w, c);
 		break;
 	case CHP_STATUS_SESSION_WINDOW:
-	case CHP_STATUS_REDIRECT:
 	case CHP_STATUS_WRONG_SHARD:
 	case CHP_STATUS_BAD_REQUEST:
 	case CHP_STATUS_UNKNOWN_OP:
@@ -320,6 +434,20 @@ answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct ch
 	default:
 		complete(w, c, call, CHP_HISTORY_FAIL, r);
 	}
+}
+
+/* Whether this is an answer to a call, and one that counts. */
+static bool
+answers(const struct sim_client *client, const struct sim_call *call, const struct chp_reply_header *h,
+	const struct chp_reply_message *r)
+{
+	const bool roams = call->opcode == CHP_OPCODE_SESSION_OPEN || client->roams;
+
+	if (call->state != SIM_CALL_OPEN || call->request != r->request || call->opcode != r->opcode ||
+	    h->session != (roams ? 0 : client->session))
+		return false;
+	/* That somebody does not serve is so in whatever epoch. */
+	return roams || !is_write(r->opcode) || h->epoch >= client->epoch || r->status == CHP_STATUS_NOT_SERVING;
 }
 
 void
@@ -334,22 +462,56 @@ sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p)
 		sim_fail(w, "client %u got a malformed reply", c);
 		return;
 	}
+	client->epoch = chp_max_u64(client->epoch, h->epoch);
+	if (h->node == client->home)
+		client->silent = 0;
 	while ((r = chp_reply_next(p->data, p->len, &offset)) != NULL) {
-		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
-			struct sim_call *call = &client->call[i];
-			uint64_t session = call->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : client->session;
-
-			if (call->state == SIM_CALL_OPEN && call->request == r->request &&
-			    call->opcode == r->opcode && h->session == session)
-				answered(w, c, call, r);
-		}
+		if (r->status != CHP_STATUS_REDIRECT)
+			client->redirects = 0;
+		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+			if (answers(client, &client->call[i], h, r))
+				answered(w, c, &client->call[i], r, h->node);
 	}
 	if (offset != p->len)
 		sim_fail(w, "client %u got a reply that does not fill its datagram", c);
-	wake_at(w, c, w->now_ns + chp_random_below(&w->random, MS / 10));
+	wake_at(w, c, w->now_ns + chp_random_below(&w->random, SIM_MS / 10));
 }
 
 /* ------------------------------------------------------------------ the client's own time */
+
+/* A call whose time has come: given up, or sent again, perhaps to somebody else. */
+static void
+retry(struct sim_world *w, uint32_t c, struct sim_call *call)
+{
+	struct sim_client *client = &w->client[c];
+
+	if ((!w->healed || call->once) && w->now_ns >= call->give_up_ns) {
+		complete(w, c, call, CHP_HISTORY_UNKNOWN, NULL);
+		return;
+	}
+	if (w->now_ns < call->retry_ns)
+		return;
+	if (call->once) {
+		call->retry_ns = call->give_up_ns;
+		return;
+	}
+	if (!call->anywhere && ++client->silent > 2 + chp_random_below(&w->random, 2))
+		go_next(w, c);
+	client->redirects = 0;
+	send_call(w, c, call);
+}
+
+static void
+issue_some(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+
+	for (uint32_t i = 0; i < w->config.depth && w->issued < w->config.ops; i++)
+		if (client->call[i].state == SIM_CALL_FREE &&
+		    client->next_request - lowest_open(client) < w->config.shard.session_window &&
+		    chp_random_chance(&w->random, 700000))
+			issue(w, c, &client->call[i]);
+}
 
 void
 sim_client_wake(struct sim_world *w, uint32_t c)
@@ -358,37 +520,22 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 	uint64_t next_ns = CHP_NEVER;
 
 	client->wake_ns = CHP_NEVER;
-	if (!w->node[client->home].alive)
-		lose_session(w, c);
 	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
 		struct sim_call *call = &client->call[i];
 
-		if (call->state != SIM_CALL_OPEN)
-			continue;
-		if (!w->healed && w->now_ns >= call->give_up_ns)
-			complete(w, c, call, CHP_HISTORY_UNKNOWN, NULL);
-		else if (w->now_ns >= call->retry_ns)
-			send_call(w, c, call);
 		if (call->state == SIM_CALL_OPEN)
-			next_ns = chp_min_u64(next_ns, call->retry_ns);
+			retry(w, c, call);
 	}
-	if (!w->healed && w->node[client->home].alive) {
-		if (client->session == 0 && client->call[0].state == SIM_CALL_FREE) {
+	if (!w->healed) {
+		if (client->roams || client->session != 0)
+			issue_some(w, c);
+		else if (client->call[0].state == SIM_CALL_FREE)
 			open_session(w, c);
-		} else if (client->session != 0) {
-			for (uint32_t i = 0; i < w->config.depth && w->issued < w->config.ops; i++)
-				if (client->call[i].state == SIM_CALL_FREE &&
-				    client->next_request - lowest_open(client) < w->config.shard.session_window &&
-				    chp_random_chance(&w->random, 700000))
-					issue(w, c, &client->call[i]);
-		}
-		next_ns = chp_min_u64(next_ns, w->now_ns + MS / 2 + chp_random_below(&w->random, MS));
+		next_ns = w->now_ns + w->config.think_ns / 2 + chp_random_below(&w->random, w->config.think_ns);
 	}
-	/* Somebody must go on issuing when all live clients' homes are dead. */
-	if (!w->healed && !w->node[client->home].alive)
-		client->home = (client->home + 1) % w->config.n_nodes;
-	if (!w->healed)
-		next_ns = chp_min_u64(next_ns, w->now_ns + MS);
+	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+		if (client->call[i].state == SIM_CALL_OPEN)
+			next_ns = chp_min_u64(next_ns, client->call[i].retry_ns);
 	if (next_ns != CHP_NEVER)
 		wake_at(w, c, next_ns);
 }
@@ -398,7 +545,7 @@ sim_clients_done(const struct sim_world *w)
 {
 	for (uint32_t c = 0; c < w->config.n_clients; c++)
 		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
-			if (w->client[c].call[i].state == SIM_CALL_OPEN && w->node[w->client[c].home].alive)
+			if (w->client[c].call[i].state == SIM_CALL_OPEN)
 				return false;
 	return true;
 }

@@ -74,6 +74,12 @@ add_result(struct sim_result *sum, const struct sim_result *r)
 	sum->ok += r->ok;
 	sum->retransmits += r->retransmits;
 	sum->resets += r->resets;
+	sum->views += r->views;
+	sum->crashes += r->crashes;
+	sum->restarts += r->restarts;
+	sum->rejoins += r->rejoins;
+	sum->leases_lost += r->leases_lost;
+	sum->drops += r->drops;
 #define ADD(name, help) sum->protocol.name += r->protocol.name;
 	CHP_PROTOCOL_COUNTERS(ADD)
 #undef ADD
@@ -81,12 +87,40 @@ add_result(struct sim_result *sum, const struct sim_result *r)
 
 /* Of a thousand seeds, so many may end with a history that no search could decide. */
 #define UNDECIDED_PER_MILLE 10u
+/*
+ * And so many may lose more than was meant: members may suspect each other for a lost packet or two, just when another
+ * crashes. Only the cluster's members know that then, so the simulator can't always avoid it.
+ */
+#define BEYOND_REPAIR_PER_MILLE 20u
+
+static bool
+too_many(const struct options *o, uint64_t n, uint64_t per_mille, const char *what)
+{
+	if (n * 1000 <= o->seeds * per_mille + 1000)
+		return false;
+	fprintf(stderr, "sim: FAILED: %" PRIu64 " %s\n", n, what);
+	return true;
+}
+
+static void
+print_sum(const struct sim_result *sum, uint64_t undecided, uint64_t beyond_repair)
+{
+	printf("sim: %" PRIu64 " undecided, %" PRIu64 " beyond repair; %" PRIu64 " runs, %" PRIu64
+	       " operations (%" PRIu64 " ok), views %" PRIu64 ", crashes %" PRIu64 ", restarts %" PRIu64
+	       ", rejoins %" PRIu64 ", leases lost %" PRIu64 ", drops %" PRIu64 ", retransmits %" PRIu64
+	       ", resets %" PRIu64 ", aborts %" PRIu64 ", resent %" PRIu64 ", replays %" PRIu64 ", forgotten %" PRIu64
+	       ", unknown %" PRIu64 ", busy %" PRIu64 ", full %" PRIu64 "\n",
+	       undecided, beyond_repair, sum->runs, sum->ops, sum->ok, sum->views, sum->crashes, sum->restarts,
+	       sum->rejoins, sum->leases_lost, sum->drops, sum->retransmits, sum->resets, sum->protocol.aborts,
+	       sum->protocol.resent, sum->protocol.replays, sum->protocol.forgotten, sum->protocol.unknown,
+	       sum->protocol.busy, sum->protocol.full);
+}
 
 static bool
 run_range(const struct options *o, uint64_t first, uint64_t step)
 {
 	struct sim_result sum = { 0 }, r;
-	uint64_t undecided = 0;
+	uint64_t undecided = 0, beyond_repair = 0;
 
 	sim_eal_init();
 	for (uint64_t seed = first; seed < o->first + o->seeds; seed += step) {
@@ -94,17 +128,12 @@ run_range(const struct options *o, uint64_t first, uint64_t step)
 			return false;
 		add_result(&sum, &r);
 		undecided += r.undecided;
+		beyond_repair += r.beyond_repair;
 	}
-	if (undecided * 1000 > o->seeds * UNDECIDED_PER_MILLE + 1000) {
-		fprintf(stderr, "sim: FAILED: %" PRIu64 " histories undecided\n", undecided);
+	if (too_many(o, undecided, UNDECIDED_PER_MILLE, "histories undecided") ||
+	    too_many(o, beyond_repair, BEYOND_REPAIR_PER_MILLE, "clusters lost more than was meant"))
 		return false;
-	}
-	printf("sim: %" PRIu64 " undecided; %" PRIu64 " runs, %" PRIu64 " operations (%" PRIu64 " ok)"
-	       ", retransmits %" PRIu64 ", resets %" PRIu64 ", aborts %" PRIu64 ", resent %" PRIu64 ", replays %" PRIu64
-	       ", forgotten %" PRIu64 ", unknown %" PRIu64 ", busy %" PRIu64 ", full %" PRIu64 "\n",
-	       undecided, sum.runs, sum.ops, sum.ok, sum.retransmits, sum.resets, sum.protocol.aborts,
-	       sum.protocol.resent, sum.protocol.replays, sum.protocol.forgotten, sum.protocol.unknown,
-	       sum.protocol.busy, sum.protocol.full);
+	print_sum(&sum, undecided, beyond_repair);
 	return true;
 }
 

@@ -6,10 +6,11 @@
  * A file is a sequence of blocks: command lines, a line "----", the expected output, an empty line. Lines
  * that begin with # are comments. --rewrite puts what the commands gave in the place of what was expected.
  *
- *   nodes N [credits= window= keys= blocks= value= sessions= session_window= idle= shards= ops= down=]
+ *   nodes N [credits= window= keys= blocks= value= sessions= session_window= idle= shards= ops= down= chunk=]
  *   put|add|replace|append|prepend NODE KEY VALUE   get|delete NODE KEY   cas NODE KEY VERSION VALUE
  *   incr|decr NODE KEY DELTA   open NODE   close NODE session=W.I
- *       a client's operation; those on keys take session=W.I req=N [lowest=N]; "x*500" is 500 times x
+ *       a client's operation; those on keys take session=W.I req=N [lowest=N] [epoch=N]; "x*500" is 500 times
+ *       x; without epoch= the client knows the newest view
  *   hold NODE             operations wait at the node until run; so do packets that arrive
  *   run NODE              run the node once with all that waits there
  *   arrive A>B [N]        packets from A to B reach B, which does not run yet
@@ -18,15 +19,19 @@
  *   tick TIME             time passes; nodes run when they are due
  *   view [NODE] live=0,1 [learners=2]   a new view; with NODE, only that one has it yet
  *   view NODE             the node enters the newest view
- *   crash NODE   reset A B (A resets its link to B)   trace links on|off
+ *   crash NODE   restart NODE (a new incarnation, empty)   reset A B (A resets its link to B)
+ *   lease NODE on|off     whether the node has a lease; all have one at first
+ *   copied                which nodes have a complete copy
+ *   trace links on|off
  *   state [KEY]   digest   counters NAME
  *
- * A version is printed as counter.writer, and node n has writer n + 1: v2.1 is a write of node 0. Messages
+ * A version is printed as counter.writer, and node n has writer n + 1 until it restarts: v2.1 is a write of node 0. Messages
  * are printed when they are sent, with the epoch if it is not 1; client lines are answers. After every
  * command the nodes' invariants and their agreement are checked.
  */
 #include "world.h"
 
+#include "wire/copy.h"
 #include "wire/hermes.h"
 
 #include <ctype.h>
@@ -40,6 +45,7 @@
 #define WAY_MAX 512u    /* packets on one way */
 #define CALLS_MAX 1024u /* client operations of one scenario */
 #define WORDS_MAX 16u
+#define SIM_WRITERS_MAX 32u
 #define BUFFERS_MAX 64u
 #define RUNS_MAX 1000u  /* runs after which "until quiet" has failed */
 #define US UINT64_C(1000)
@@ -69,6 +75,7 @@ struct scene_node {
 	uint32_t n_waiting;
 	bool hold;
 	bool has_view;                   /* enters the scene's view in its next run */
+	bool no_lease;
 	uint64_t wake_ns;
 	uint64_t printed_seq[SIM_NODES_MAX];
 	uint32_t printed_session[SIM_NODES_MAX];
@@ -89,6 +96,8 @@ struct scene {
 	struct answer answer[CHP_BATCH_MAX];
 	uint32_t n_answers;
 	uint64_t now_ns;
+	uint16_t last_writer;
+	uint8_t node_of_writer[SIM_WRITERS_MAX]; /* who got a writer number */
 	bool trace_links;
 	FILE *out;
 	char error[256];
@@ -279,7 +288,8 @@ print_version(FILE *out, const char *before, uint64_t version)
 static void
 print_session(FILE *out, uint64_t id)
 {
-	fprintf(out, "%" PRIu64 ".%" PRIu64, id >> 48, id & ((UINT64_C(1) << 48) - 1));
+	fprintf(out, "%" PRIu64 ".%" PRIu64, id >> CHP_SESSION_WRITER_SHIFT,
+		id & ((UINT64_C(1) << CHP_SESSION_NODE_SHIFT) - 1));
 }
 
 static void
@@ -335,9 +345,60 @@ print_inv(FILE *out, const struct chp_hermes_inv *m)
 }
 
 static void
+print_item(FILE *out, const struct chp_copy_item *m)
+{
+	if ((m->item_flags & CHP_COPY_SESSION) != 0) {
+		uint64_t id;
+
+		memcpy(&id, chp_copy_item_key(m), sizeof(id));
+		fputs("ITEM session ", out);
+		print_session(out, id);
+	} else {
+		fputs("ITEM k=", out);
+		print_bytes(out, chp_copy_item_key(m), m->key_len);
+	}
+	print_version(out, " ", m->version);
+	if ((m->item_flags & CHP_COPY_TOMBSTONE) != 0) {
+		fputs(" deleted", out);
+	} else if ((m->item_flags & CHP_COPY_SESSION) == 0) {
+		fputs(" \"", out);
+		print_bytes(out, chp_copy_item_value(m), m->value_total);
+		fputc('"', out);
+	}
+}
+
+static void
+print_record(FILE *out, const struct chp_copy_record *m)
+{
+	fputs("RECORD session ", out);
+	print_session(out, m->session);
+	fprintf(out, " req %" PRIu64, m->request);
+	print_version(out, " ", m->version);
+}
+
+static void
+print_end(FILE *out, const struct chp_copy_end *m)
+{
+	fprintf(out, "END of %u, next %" PRIu64 " of %" PRIu64 "%s", m->items, m->next, m->total,
+		(m->end_flags & CHP_COPY_DONE) != 0 ? ", done" : "");
+}
+
+static void
 print_message(FILE *out, const struct chp_message *m)
 {
 	switch (m->type) {
+	case CHP_COPY_REQUEST:
+		fprintf(out, "REQUEST from %" PRIu64, ((const struct chp_copy_request *)(const void *)m)->cursor);
+		break;
+	case CHP_COPY_ITEM:
+		print_item(out, (const void *)m);
+		break;
+	case CHP_COPY_RECORD:
+		print_record(out, (const void *)m);
+		break;
+	case CHP_COPY_END:
+		print_end(out, (const void *)m);
+		break;
 	case CHP_HERMES_INV:
 		print_inv(out, (const void *)m);
 		break;
@@ -544,7 +605,7 @@ run_once(struct scene *s, uint32_t n)
 	struct scene_node *node = &s->node[n];
 	struct chp_buffer buffer[BUFFERS_MAX];
 	struct chp_op op[CHP_BATCH_MAX];
-	struct chp_now now = { .ns = s->now_ns, .lease_until_ns = CHP_NEVER };
+	struct chp_now now = { .ns = s->now_ns, .lease_until_ns = node->no_lease ? 0 : CHP_NEVER };
 	struct chp_events in = { .packet = packet,
 				 .n_packets = node->inbox.n,
 				 .op = op,
@@ -614,6 +675,7 @@ scene_empty(struct scene *s)
 	memset(&s->world, 0, sizeof(s->world));
 	memset(s->node, 0, sizeof(s->node));
 	s->n_calls = 0;
+	s->last_writer = 0;
 }
 
 static bool
@@ -625,7 +687,7 @@ parse_config(struct scene *s, struct words *w, struct chp_shard_config *c)
 	       option_u32(s, w, "sessions", &c->sessions_max) &&
 	       option_u32(s, w, "session_window", &c->session_window) &&
 	       option_u32(s, w, "shards", &c->shards) && option_u32(s, w, "ops", &c->ops) &&
-	       option_u32(s, w, "log", &c->log_entries) &&
+	       option_u32(s, w, "log", &c->log_entries) && option_u32(s, w, "chunk", &c->copy_bytes) &&
 	       option_time(s, w, "idle", &c->session_idle_ns) && option_time(s, w, "down", &c->link_down_ns);
 }
 
@@ -651,6 +713,29 @@ deliver_all(struct scene *s)
 	return fail(s, "never quiet");
 }
 
+/* A process begins: an empty shard, an incarnation and a writer number that nobody had. */
+static bool
+create_node(struct scene *s, uint32_t n)
+{
+	struct chp_shard_config c = s->world.config.shard;
+	char name[16];
+	int err = 0;
+
+	if (++s->last_writer >= SIM_WRITERS_MAX)
+		return fail(s, "too many restarts");
+	snprintf(name, sizeof(name), "n%u.%u", n, s->last_writer);
+	c.self = n;
+	c.name = name;
+	s->world.node[n].shard = chp_shard_create(&c, &err);
+	if (s->world.node[n].shard == NULL)
+		return fail(s, "a shard of this configuration cannot be created: %d", err);
+	s->world.node[n].alive = true;
+	s->node_of_writer[s->last_writer] = (uint8_t)n;
+	s->world.view.incarnation[n] = 0x1000 * s->last_writer + n;
+	s->world.view.writer[n] = s->last_writer;
+	return true;
+}
+
 static bool
 create_nodes(struct scene *s, const struct chp_shard_config *config)
 {
@@ -659,21 +744,10 @@ create_nodes(struct scene *s, const struct chp_shard_config *config)
 	s->world.view.epoch = 1;
 	s->now_ns = 1000 * MS;
 	for (uint32_t n = 0; n < config->n_nodes; n++) {
-		struct chp_shard_config c = *config;
-		char name[16];
-		int err = 0;
-
-		snprintf(name, sizeof(name), "n%u", n);
-		c.self = n;
-		c.name = name;
-		s->world.node[n].shard = chp_shard_create(&c, &err);
-		if (s->world.node[n].shard == NULL)
-			return fail(s, "a shard of this configuration cannot be created: %d", err);
-		s->world.node[n].alive = true;
+		if (!create_node(s, n))
+			return false;
 		s->node[n].has_view = true;
 		s->world.view.voters |= chp_bit(n);
-		s->world.view.incarnation[n] = 0x1000 + n;
-		s->world.view.writer[n] = (uint16_t)(n + 1);
 	}
 	for (uint32_t n = 0; n < config->n_nodes; n++)
 		if (!run(s, n))
@@ -704,6 +778,7 @@ on_nodes(struct scene *s, struct words *w)
 		.rto_ns_max = 16 * MS,
 		.link_down_ns = CHP_NEVER,
 		.ops = 16,
+		.copy_bytes = 65536,
 	};
 	uint64_t n;
 
@@ -728,6 +803,47 @@ on_crash(struct scene *s, struct words *w)
 		return false;
 	s->world.node[n].alive = false;
 	way_drop(&s->node[n].inbox, s->node[n].inbox.n);
+	return true;
+}
+
+static bool
+on_restart(struct scene *s, struct words *w)
+{
+	uint32_t n;
+
+	if (!parse_node(s, w->word[1], &n))
+		return false;
+	if (s->world.node[n].alive)
+		return fail(s, "node %u runs", n);
+	chp_shard_destroy(s->world.node[n].shard);
+	s->world.node[n].shard = NULL;
+	for (uint32_t peer = 0; peer < s->world.config.n_nodes; peer++) {
+		way_drop(&s->way[n][peer], s->way[n][peer].n);
+		s->node[peer].printed_seq[n] = 0;
+	}
+	s->node[n] = (struct scene_node){ .wake_ns = CHP_NEVER };
+	return create_node(s, n);
+}
+
+static bool
+on_lease(struct scene *s, struct words *w)
+{
+	uint32_t n;
+
+	if (!parse_node(s, w->word[1], &n))
+		return false;
+	s->node[n].no_lease = strcmp(w->word[2], "off") == 0;
+	return true;
+}
+
+static bool
+on_copied(struct scene *s, struct words *w)
+{
+	(void)w;
+	for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
+		if (s->world.node[n].alive)
+			fprintf(s->out, "%u: %s\n", n,
+				chp_shard_copy_done(s->world.node[n].shard) ? "complete" : "incomplete");
 	return true;
 }
 
@@ -923,15 +1039,22 @@ static const struct operation {
 static bool
 parse_session(struct scene *s, struct words *w, struct chp_op *op)
 {
-	const char *session = option(w, "session"), *request = option(w, "req"), *lowest = option(w, "lowest");
-	uint64_t writer, id;
+	const char *session = option(w, "session"), *request = option(w, "req"), *lowest = option(w, "lowest"),
+		   *epoch = option(w, "epoch");
+	uint64_t writer, id, known = s->world.view.epoch;
 
 	op->request = s->n_calls;
+	if (epoch != NULL && !parse_u64(s, epoch, &known))
+		return false;
+	op->epoch = (uint32_t)known;
 	if (session == NULL)
 		return request == NULL && lowest == NULL ? true : fail(s, "req= and lowest= need session=");
 	if (!parse_dotted(s, session, &writer, &id) || !parse_u64(s, request == NULL ? "1" : request, &op->request))
 		return false;
-	op->session = writer << 48 | id;
+	if (writer >= SIM_WRITERS_MAX)
+		return fail(s, "no writer %" PRIu64, writer);
+	op->session = writer << CHP_SESSION_WRITER_SHIFT |
+		      (uint64_t)s->node_of_writer[writer] << CHP_SESSION_NODE_SHIFT | id;
 	return parse_u64(s, lowest == NULL ? "1" : lowest, &op->lowest);
 }
 
@@ -1096,6 +1219,9 @@ static const struct command {
 	{ "tick", 2, 2, on_tick },
 	{ "view", 2, 4, on_view },
 	{ "crash", 2, 2, on_crash },
+	{ "restart", 2, 2, on_restart },
+	{ "lease", 3, 3, on_lease },
+	{ "copied", 1, 1, on_copied },
 	{ "reset", 3, 3, on_reset },
 	{ "state", 1, 2, on_state },
 	{ "digest", 1, 1, on_digest },

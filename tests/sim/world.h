@@ -1,16 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * world.h - the simulator: replicas with the shipped core, a network with every fault, clients, in virtual
- * time, all from one seed.
+ * world.h - the simulator: replicas with the shipped membership and core, a network with every fault,
+ * clients, in virtual time, all from one seed.
  *
- * One thread, one heap of events. A node is a struct chp_shard and the native frontend, driven exactly as
- * the DPDK pipeline drives them: packets and datagrams collected into a batch, chp_shard_run, packets
- * sealed and checked on arrival. Shards of a node share nothing, so one shard a node is the whole program.
+ * One thread, one heap of events. A node is a process on a machine with a clock of its own: a control
+ * stage (struct chp_membership) and a shard stage (struct chp_shard and the native frontend), driven
+ * exactly as the DPDK pipeline drives them, each with its own inbox, pauses and time. Shards of a node
+ * share nothing, so one shard a node is the whole program.
+ *
+ *   draw.c    what a seed means: sizes, rates, which faults, how many of them
+ *   world.c   events, the network, the course of a run
+ *   node.c    a process: its two stages, its clock, its end and its restart
+ *   faults.c  which fault comes when, and how much the cluster must be able to bear
+ *   watch.c   what must hold of views and leases over all nodes
+ *   check.c   what must hold of data over all nodes, and at the end
+ *   client.c  clients that follow the views
  */
 #ifndef CHP_TESTS_SIM_WORLD_H
 #define CHP_TESTS_SIM_WORLD_H
 
 #include "base/random.h"
+#include "core/membership.h"
 #include "core/shard.h"
 #include "frontends/native.h"
 #include "history/history.h"
@@ -25,6 +35,19 @@
 #define SIM_DEPTH_MAX 8u
 #define SIM_KEYS_MAX 12u
 #define SIM_PACKET_BYTES CHP_PAYLOAD_BYTES_MIN
+/* Views that may be decided or may come to be, at one time. */
+#define SIM_POSSIBLE_MAX 64u
+/* A number of this many milliseconds, as all the drawn times are. */
+#define SIM_MS UINT64_C(1000000)
+/* Sessions that no run can outlive: then nobody may be told that his is unknown. */
+#define SIM_IDLE_NEVER_NS (UINT64_C(100000) * 1000 * SIM_MS)
+
+/* How much may fail. */
+enum sim_budget {
+	SIM_REPAIRABLE = 0, /* never more at a time than the cluster survives: it must be whole again in the end */
+	SIM_ROLLING = 1,    /* one node after the other, each back before the next goes: the same */
+	SIM_BEYOND = 2,     /* anything: what was answered must be right, nothing else */
+};
 
 /* What a seed draws. */
 struct sim_config {
@@ -32,17 +55,41 @@ struct sim_config {
 	uint64_t seed;
 	uint32_t n_nodes, n_clients, n_keys, depth;
 	uint32_t ops;                  /* client operations in the whole run */
+	uint64_t think_ns;             /* between a client's looks at what it could do next */
+	uint64_t faults_ns_min, faults_ns_max; /* faults go on for at least, at most */
 	uint32_t drop_ppm, duplicate_ppm, corrupt_ppm, delay_ppm;
 	uint64_t latency_ns_min, latency_ns_max, delay_ns_max;
-	uint32_t pause_ppm, partition_ppm, reset_ppm, view_ppm, crash_ppm; /* per millisecond */
-	uint32_t max_crashes;
+	enum sim_budget budget;
+	/* Each is drawn once a millisecond. */
+	uint32_t pause_ppm, partition_ppm, reset_ppm, crash_ppm, trigger_ppm, client_cut_ppm, rate_ppm;
+	uint32_t point_ppm;            /* of batches: a pause at a point of SAFETY 16 */
+	uint64_t long_ns;              /* longest cut or pause that is to be noticed */
+	uint64_t down_ns_max;          /* a crashed process stays away for at most */
+	uint64_t lag_ns_max;           /* of the shard stage behind the control stage */
+	bool early_faults;             /* also while the first view forms */
+	uint64_t suspect_ns, lease_ns;
+	uint32_t clock_drift_ppm;
 	uint32_t value_bytes_typical;
 	uint32_t delete_ppm;           /* of operations, beyond the usual mix: keys come and go */
+	uint32_t get_ppm;              /* of operations, beyond the usual mix */
+	uint32_t roamer_ppm;           /* of clients: ask any node, without a session */
+	uint32_t anywhere_ppm;         /* of a session's reads: ask any node */
 	struct chp_shard_config shard;
 	bool trace;
 };
 
-enum sim_event_kind { SIM_RUN, SIM_PACKET, SIM_DATAGRAM, SIM_REPLY, SIM_CLIENT, SIM_VIEW, SIM_FAULTS };
+enum sim_event_kind {
+	SIM_RUN,      /* the shard stage */
+	SIM_SEND,     /* what its last batch gave goes out */
+	SIM_CONTROL,  /* the control stage */
+	SIM_PACKET,
+	SIM_MEMBERSHIP, /* a control packet */
+	SIM_DATAGRAM,
+	SIM_REPLY,
+	SIM_CLIENT,
+	SIM_RESTART,
+	SIM_FAULTS,
+};
 
 struct sim_packet {
 	struct sim_packet *next; /* free list */
@@ -55,21 +102,49 @@ struct sim_event {
 	uint64_t order; /* equal times: in order of creation */
 	enum sim_event_kind kind;
 	uint32_t who;
-	uint64_t epoch;
 	struct sim_packet *packet;
 };
 
+struct sim_batch;
+
+/* A thread of a process. */
+struct sim_stage {
+	uint64_t at_ns;           /* of the event that counts; CHP_NEVER: none */
+	uint64_t paused_until_ns;
+};
+
 struct sim_node {
+	bool alive;
+	uint64_t incarnation;          /* that the process was started with */
+	/* The machine's clock: what it showed at a true time, and its rate since. */
+	uint64_t clock_base_ns, clock_offset_ns;
+	int32_t clock_ppm;
+
+	/* The control stage, and what it has told the shard stage. */
+	struct chp_membership membership;
+	struct sim_packet *control_inbox[SIM_INBOX_MAX];
+	uint32_t n_control;
+	struct sim_stage control;
+	struct chp_view view;          /* epoch 0: none in the present life */
+	uint64_t view_at_ns;           /* when the shard stage sees it, and a new life */
+	uint64_t lease_until_ns;
+	uint32_t lives;
+
+	/* The shard stage. */
 	struct chp_shard *shard;
 	struct chp_native native;
+	struct sim_batch *batch;
 	struct sim_packet *peer_inbox[SIM_INBOX_MAX];
 	struct sim_packet *client_inbox[SIM_INBOX_MAX];
 	uint32_t n_peer, n_client;
 	uint32_t client_offset;        /* within the first datagram of client_inbox */
-	struct chp_view next_view;     /* epoch 0: none waits */
-	uint64_t run_at_ns;            /* of the run event that counts; CHP_NEVER: none */
-	uint64_t paused_until_ns;
-	bool alive;
+	struct sim_stage run;
+	struct chp_view shard_view;    /* that the shard is in */
+	uint32_t shard_lives;
+	uint32_t copied_life;          /* of the shard whose copy is complete */
+	uint64_t sending_until_ns;     /* the last batch is not sent yet; 0: it is */
+	uint64_t resume_ns;            /* when the run asked to be called again */
+	uint64_t before_pause_ns, before_pause_lease_ns; /* what wrong code would have read; 0: no pause */
 };
 
 enum sim_call_state { SIM_CALL_FREE = 0, SIM_CALL_OPEN };
@@ -78,6 +153,8 @@ enum sim_call_state { SIM_CALL_FREE = 0, SIM_CALL_OPEN };
 struct sim_call {
 	enum sim_call_state state;
 	uint8_t opcode;
+	bool anywhere;    /* asks another node each time */
+	bool once;        /* a write without a session: never sent again */
 	uint32_t key;
 	uint32_t value_len;
 	uint32_t sends;
@@ -88,13 +165,32 @@ struct sim_call {
 };
 
 struct sim_client {
-	uint32_t home;
+	uint32_t home;         /* whom it asks: its session's home, as far as it knows */
+	bool roams;            /* no session */
 	uint64_t session;      /* 0: none open */
 	uint64_t next_request; /* in the session */
+	uint64_t epoch;        /* newest seen in a reply */
+	uint32_t silent;       /* sends in a row without an answer */
+	uint32_t redirects;    /* in a row */
 	uint64_t wake_ns;
 	uint64_t seen_version[SIM_KEYS_MAX]; /* for cas */
 	uint32_t written;      /* makes values unique */
 	struct sim_call call[SIM_DEPTH_MAX];
+};
+
+/* A view that was proposed or entered: the members it needs must not be lost. */
+struct sim_possible {
+	uint64_t epoch, voters;
+	uint64_t incarnation[SIM_NODES_MAX];
+	bool entered;
+};
+
+/* A fault that waits for a node to send a control packet of a type. */
+struct sim_trigger {
+	uint32_t type;      /* enum chp_control_type; 0: none waits */
+	uint32_t countdown;
+	uint32_t action;    /* of faults.c */
+	uint64_t expires_ns;
 };
 
 struct sim_world {
@@ -107,13 +203,38 @@ struct sim_world {
 	struct sim_packet *free_packets;
 	struct sim_node node[SIM_NODES_MAX];
 	struct sim_client client[SIM_CLIENTS_MAX];
-	struct chp_view view;          /* the newest that the oracle made */
+	struct chp_view view;          /* scenarios give views by hand: the newest */
+
+	/* Faults. */
 	uint64_t cut_until_ns[SIM_NODES_MAX][SIM_NODES_MAX]; /* one way: from, to */
-	uint32_t issued, crashes;
+	uint64_t client_cut_until_ns[SIM_CLIENTS_MAX][SIM_NODES_MAX];
+	uint64_t disturbed_until_ns[SIM_NODES_MAX]; /* others may suspect it, for nothing that is lost */
+	uint64_t flap_until_ns;
+	uint32_t flap_a, flap_b;
+	struct sim_trigger trigger;
+	uint64_t roll_ns;              /* rolling: when the next node goes at the latest; 0: not drawn */
+	uint32_t roll_next;
+	struct sim_possible possible[SIM_POSSIBLE_MAX];
+	uint32_t n_possible;
+
+	/* Views that were entered, by epoch - 1, since the cluster was founded. */
+	struct chp_view *entered;
+	uint32_t n_entered, cap_entered;
+	uint64_t writer[UINT16_MAX + 1]; /* incarnation that was given this number; 0: none */
+
+	uint32_t issued;
+	uint64_t faults_from_ns;       /* 0: faults have not begun */
+	bool served;                   /* somebody was given an answer */
+	bool refounded;                /* all was lost, and the cluster founded again: beyond repair */
 	bool healed;                   /* liveness phase: no faults, no new operations */
 	struct chp_history history;
 	uint64_t runs;
 	bool undecided;
+	struct {
+		uint64_t views, crashes, restarts, rejoins, leases_lost, drops, cuts, pauses;
+	} seen;
+	struct chp_protocol_counters protocol; /* of shards that are gone */
+	uint64_t retransmits, resets;          /* the same */
 	char failure[512];             /* what went wrong first; empty */
 };
 
@@ -122,7 +243,9 @@ struct sim_result {
 	uint64_t ops, ok;
 	struct chp_protocol_counters protocol; /* summed over nodes */
 	uint64_t retransmits, resets;
+	uint64_t views, crashes, restarts, rejoins, leases_lost, drops;
 	bool undecided;                /* a search of the history reached its limit and found nothing wrong */
+	bool beyond_repair;            /* more was lost than the budget meant to allow, and the cluster stopped */
 };
 
 /** Draw a configuration from a seed. */
@@ -136,14 +259,49 @@ void sim_config_draw(struct sim_config *c, const struct chp_protocol *protocol, 
  */
 bool sim_run(const struct sim_config *c, struct sim_result *result, char failure[512]);
 
-/* Parts, for world.c, client.c, check.c. */
+/* Parts of the world, for its files. */
 void sim_fail(struct sim_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sim_trace(const struct sim_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void sim_schedule(struct sim_world *w, uint64_t at_ns, enum sim_event_kind kind, uint32_t who,
 		  struct sim_packet *packet);
 struct sim_packet *sim_packet_take(struct sim_world *w);
 void sim_packet_give(struct sim_world *w, struct sim_packet *p);
+void sim_network_send(struct sim_world *w, struct sim_packet *p, enum sim_event_kind kind, uint32_t who);
 uint64_t sim_latency(struct sim_world *w);
+
+/* Processes. */
+void sim_node_init(struct sim_world *w, uint32_t n);
+void sim_node_fini(struct sim_world *w, uint32_t n);
+void sim_node_start(struct sim_world *w, uint32_t n);
+void sim_node_crash(struct sim_world *w, uint32_t n);
+void sim_node_pause(struct sim_world *w, uint32_t n, bool control, bool shard, uint64_t ns);
+void sim_node_resume(struct sim_world *w, uint32_t n);
+void sim_node_arrives(struct sim_world *w, uint32_t n, enum sim_event_kind kind, struct sim_packet *p);
+void sim_node_control(struct sim_world *w, uint32_t n, uint64_t at_ns);
+void sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns);
+void sim_node_send(struct sim_world *w, uint32_t n, uint64_t at_ns);
+void sim_node_run_soon(struct sim_world *w, uint32_t n, uint64_t at_ns);
+void sim_node_control_soon(struct sim_world *w, uint32_t n, uint64_t at_ns);
+void sim_node_set_rate(struct sim_world *w, uint32_t n, int32_t ppm);
+/** A node's clock at this moment. */
+uint64_t sim_node_clock(const struct sim_world *w, uint32_t n);
+/** Counters of a node's shard are kept when it goes. */
+void sim_node_collect(struct sim_world *w, uint32_t n);
+
+/* Faults. */
+void sim_faults_tick(struct sim_world *w);
+void sim_faults_heal(struct sim_world *w);
+/** A node is about to send a control packet. False: it does not come to that any more. */
+bool sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p);
+/** Whether those who are left can ever agree again: false after losses beyond the budget. */
+bool sim_faults_repairable(const struct sim_world *w);
+/** Whether all nodes are voters of one view, and know it. */
+bool sim_faults_whole(const struct sim_world *w);
+
+/* Views and leases: a node entered a view, or was born again. */
+void sim_watch_view(struct sim_world *w, uint32_t n);
+void sim_watch_lease(struct sim_world *w, uint32_t n);
+void sim_watch_proposal(struct sim_world *w, const struct sim_packet *p);
 
 void sim_client_init(struct sim_world *w, uint32_t c);
 void sim_client_wake(struct sim_world *w, uint32_t c);
@@ -152,7 +310,7 @@ bool sim_clients_done(const struct sim_world *w);
 
 /* Invariants over all nodes; every node's own are asserted after each of its runs. */
 void sim_check_agreement(struct sim_world *w);
-void sim_check_end(struct sim_world *w);
+void sim_check_end(struct sim_world *w, bool at_rest);
 
 /* EAL, where the index needs one: once a process. */
 void sim_eal_init(void);
