@@ -102,7 +102,7 @@ run(struct chp_pipeline *p, const struct chp_node_config *node, struct chp_error
 static void
 print_statistics(struct chp_pipeline *p, uint32_t shards)
 {
-	static char text[65536];
+	static char text[CHP_TEXT_BYTES];
 
 	for (uint32_t section = 0; section <= shards; section++) {
 		if (chp_pipeline_status(p, section, text, sizeof(text)) < sizeof(text))

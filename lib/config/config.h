@@ -105,6 +105,10 @@ struct chp_node_config {
 	uint64_t rto_ns_min, rto_ns_max; /* link retransmission time-out */
 	uint64_t ack_delay_ns;      /* a link acknowledgement waits this long for a packet to ride on */
 	uint64_t link_down_ns;      /* a link silent for this long, with packets unanswered, is reset */
+	uint64_t suspect_ns;        /* a member silent for this long is suspected */
+	uint64_t lease_ns;          /* how long a lease is asked for; below suspect_ns */
+	uint32_t clock_drift_ppm;   /* how far the rate of any node's clock may be from true time */
+	uint32_t copy_bytes;        /* per shard: of state that is asked for at a time, while it is copied */
 };
 
 #define CHP_CONFIG_ERRORS_MAX 32u

@@ -74,7 +74,9 @@ const struct chp_field chp_node_fields[] = {
 		     "log blocks of a shard"),
 	CHP_ROW_UINT(N, ops, "ops", 1, CHP_OPS_MAX, CHP_FIELD_COMPUTED, 1,
 		     "client operations of a shard"),
-	CHP_ROW_CUSTOM("timers", 0, "times of the links"),
+	CHP_ROW_UINT(N, copy_bytes, "copy_chunk_bytes", 1024, CHP_COPY_BYTES_MAX, 65536, 1,
+		     "bytes of a shard's state that are copied at a time"),
+	CHP_ROW_CUSTOM("timers", 0, "times of the links, of failure detection and of leases"),
 	/* --print-config writes it; what it says follows from the rest. */
 	CHP_ROW_IGNORED("derived"),
 	{ .type = CHP_FIELD_END },
@@ -95,6 +97,12 @@ const struct chp_field chp_timer_fields[] = {
 		     "how long an ack may wait"),
 	CHP_ROW_UINT(N, link_down_ns, "link_down_ms", 1, 600000, 3000, MS_NS,
 		     "silence that resets a link"),
+	CHP_ROW_UINT(N, suspect_ns, "suspect_us", 200, 60000000, 1000000, US_NS,
+		     "silence after which a member is suspected"),
+	CHP_ROW_UINT(N, lease_ns, "lease_us", 100, 10000000, 300000, US_NS,
+		     "how long a lease is asked for"),
+	CHP_ROW_UINT(N, clock_drift_ppm, "clock_drift_ppm", 0, 20000, 500, 1,
+		     "how far a clock's rate may be from true time"),
 	{ .type = CHP_FIELD_END },
 };
 #undef N
@@ -396,6 +404,25 @@ pick(const struct chp_json_place *object, const char *first, const char *second,
 		*out = chp_json_key(object, second);
 }
 
+/*
+ * A lease must be over when its holder is suspected, or every view without a dead member would wait for
+ * the rest of it.
+ */
+static void
+check_lease(const struct reader *r, const struct chp_json_place *timers, uint64_t bad)
+{
+	static const char *const keys[] = { "suspect_us", "lease_us", NULL };
+	const struct chp_node_config *n = r->node;
+	struct chp_json_place place;
+
+	if (!chp_fields_ok(chp_timer_fields, bad, keys) || n->lease_ns < n->suspect_ns)
+		return;
+	pick(timers, "lease_us", "suspect_us", &place);
+	chp_json_error(&place, "expected lease_us (%llu) to be less than suspect_us (%llu)",
+		       (unsigned long long)(n->lease_ns / US_NS),
+		       (unsigned long long)(n->suspect_ns / US_NS));
+}
+
 static void
 read_timers(struct reader *r)
 {
@@ -429,6 +456,7 @@ read_timers(struct reader *r)
 			       (unsigned long long)(n->link_down_ns / MS_NS),
 			       (unsigned long long)(n->rto_ns_max / MS_NS));
 	}
+	check_lease(r, &timers, bad);
 }
 
 /* What peers may have begun needs entries and, for the largest records, blocks (SAFETY 12). */

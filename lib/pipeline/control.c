@@ -5,6 +5,8 @@
 #include "base/assert.h"
 #include "pipeline/stages.h"
 
+#include <rte_errno.h>
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -115,6 +117,97 @@ ask_neighbours(struct chp_control *s, uint64_t now_ns)
 	}
 }
 
+/* ------------------------------------------------------------------ what shards must know */
+
+/* Whether every shard has told that it is of the present life, and if `copied`, that its copy is complete. */
+static bool
+all_told(const struct chp_control *s, bool copied)
+{
+	uint64_t want = (uint64_t)s->membership.lives << 1 | (copied ? 1 : 0);
+
+	for (uint32_t i = 0; i < s->p->cluster.shards; i++) {
+		if (atomic_load_explicit(&s->p->shard[i].told, memory_order_acquire) < want)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The view in force and the life it belongs to go to every shard that does not have them yet. Only the newest
+ * matters: what finds no room in a ring is tried again later, if it is still the newest then.
+ */
+static bool
+give_view(struct chp_control *s)
+{
+	struct chp_pipeline *p = s->p;
+	const struct chp_view *v = chp_membership_view(&s->membership);
+	struct chp_life_view next = { .life = s->membership.lives };
+	bool given = true;
+
+	if (v != NULL)
+		next.view = *v;
+	for (uint32_t i = 0; i < p->cluster.shards; i++) {
+		if (s->given[i].life == next.life && s->given[i].epoch == next.view.epoch)
+			continue;
+		if (rte_ring_sp_enqueue_elem(p->shard[i].views, &next, sizeof(next)) != 0) {
+			given = false;
+			continue;
+		}
+		s->given[i].life = next.life;
+		s->given[i].epoch = next.view.epoch;
+	}
+	atomic_store_explicit(&p->epoch, next.view.epoch, memory_order_release);
+	return given;
+}
+
+/*
+ * After every event of membership: the lease, then the view. In this order, because a shard that enters the
+ * next life must not find a lease of the one before; see struct chp_pipeline.
+ */
+static bool
+publish(struct chp_control *s)
+{
+	uint64_t lease_until_ns = chp_membership_lease_until_ns(&s->membership);
+
+	if (lease_until_ns != 0 && !all_told(s, false))
+		lease_until_ns = 0;
+	atomic_store_explicit(&s->p->lease_until_ns, lease_until_ns, memory_order_release);
+	return give_view(s);
+}
+
+/* A learner whose shards have all that the voters have may become a voter (SAFETY 9). True: not that far yet. */
+static bool
+watch_copy(struct chp_control *s, uint64_t now_ns)
+{
+	struct chp_membership *m = &s->membership;
+	const struct chp_view *v = chp_membership_view(m);
+
+	if (v == NULL || (v->learners & chp_bit(s->p->node.node)) == 0 || s->ready_life == m->lives)
+		return false;
+	if (!all_told(s, true))
+		return true;
+	s->ready_life = m->lives;
+	chp_membership_set_ready(m, now_ns, true);
+	return false;
+}
+
+/* A shard that could not begin anew leaves nothing to do but to end. */
+static void
+watch_failures(struct chp_control *s)
+{
+	for (uint32_t i = 0; i < s->p->cluster.shards && !s->failure_reported; i++) {
+		int rc = atomic_load_explicit(&s->p->shard[i].failed, memory_order_acquire);
+
+		if (rc == 0)
+			continue;
+		s->failure_reported = true;
+		report(s, "shard %u cannot begin anew as a new incarnation (%s): give EAL more memory (-m)", i,
+		       rte_strerror(-rc));
+		atomic_store_explicit(&s->p->exit_code, CHP_EXIT_RESOURCE, memory_order_relaxed);
+		chp_pipeline_stop(s->p);
+	}
+}
+
 /* ------------------------------------------------------------------ membership */
 
 static void
@@ -130,6 +223,7 @@ on_membership(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
 	chp_membership_receive(&s->membership, now_ns, chp_frame_payload(frame),
 			       chp_frame_payload_len(frame),
 			       from < c->n_members ? from : CHP_MEMBERSHIP_NO_MEMBER);
+	(void)publish(s);
 	rte_pktmbuf_free(m);
 }
 
@@ -159,31 +253,11 @@ send_membership(struct chp_control *s, uint64_t now_ns)
 	}
 }
 
-/* A view that the shards do not have yet goes to all of them. */
-static void
-publish_view(struct chp_control *s)
-{
-	struct chp_pipeline *p = s->p;
-	const struct chp_view *v = chp_membership_view(&s->membership);
-
-	if (v == NULL || v->epoch == s->published_epoch)
-		return;
-	for (uint32_t i = 0; i < p->cluster.shards; i++) {
-		struct chp_view copy = *v;
-		int rc = rte_ring_sp_enqueue_elem(p->shard[i].views, &copy, sizeof(copy));
-
-		CHP_ASSERT_OP(rc, ==, 0); /* the ring holds more views than there can be under way */
-	}
-	s->published_epoch = v->epoch;
-	atomic_store_explicit(&p->epoch, v->epoch, memory_order_release);
-}
-
 static void
 watch_membership(struct chp_control *s)
 {
 	const char *line;
 
-	publish_view(s);
 	while ((line = chp_membership_report(&s->membership)) != NULL)
 		report(s, "%s", line);
 	if (s->membership.state == CHP_MEMBERSHIP_REFUSED &&
@@ -192,6 +266,29 @@ watch_membership(struct chp_control *s)
 		atomic_store_explicit(&s->p->exit_code, CHP_EXIT_REFUSED, memory_order_relaxed);
 		chp_pipeline_stop(s->p);
 	}
+}
+
+/*
+ * Let membership act. True: it waits for the shards, so look again soon.
+ *
+ * As long as a shard still holds the state of an earlier life, this process says nothing to anybody: once it is
+ * admitted, every write of the cluster waits for its acknowledgement, and making a shard takes a while.
+ */
+static bool
+run_membership(struct chp_control *s, uint64_t now_ns)
+{
+	bool waits;
+
+	chp_membership_tick(&s->membership, now_ns);
+	waits = watch_copy(s, now_ns);
+	waits |= !publish(s);
+	if (all_told(s, false))
+		send_membership(s, now_ns);
+	else
+		waits = true;
+	watch_failures(s);
+	watch_membership(s);
+	return waits;
 }
 
 /* ------------------------------------------------------------------ the orderly stop */
@@ -281,12 +378,13 @@ chp_control_poll(struct chp_control *s)
 	watch_stop(s, now_ns);
 	chp_control_reports(s, now_ns);
 	if (n > 0 || now_ns >= s->timer_ns) {
-		chp_membership_tick(&s->membership, now_ns);
-		send_membership(s, now_ns);
-		watch_membership(s);
+		bool waits = run_membership(s, now_ns);
+
 		ask_neighbours(s, now_ns);
 		s->timer_ns = chp_min_u64(chp_membership_wake_ns(&s->membership),
 					  chp_neighbours_wake_ns(&s->p->neighbours));
+		if (waits && (s->timer_ns <= now_ns || s->timer_ns > now_ns + CHP_LOOK_NS))
+			s->timer_ns = now_ns + CHP_LOOK_NS;
 	}
 	s->lcore->wake_ns = chp_min_u64(s->lcore->wake_ns, chp_min_u64(s->timer_ns, s->report_ns));
 	chp_lap(s->lcore, CHP_CYCLES_REST);

@@ -135,6 +135,7 @@ fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name
 		.log_entries = n->log_entries,
 		.log_blocks = n->log_blocks,
 		.ops = n->ops,
+		.copy_bytes = n->copy_bytes,
 		.rto_ns_min = n->rto_ns_min,
 		.rto_ns_max = n->rto_ns_max,
 		.ack_delay_ns = n->ack_delay_ns,
@@ -142,10 +143,40 @@ fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name
 	};
 }
 
+int
+chp_shard_stage_begin(struct chp_shard_stage *s)
+{
+	struct chp_shard_config config;
+	char name[32];
+	int rc = 0;
+
+	(void)snprintf(name, sizeof(name), "%s.%u", s->p->name, s->shard);
+	fill_shard_config(s->p, s->shard, name, &config);
+	s->core = chp_shard_create(&config, &rc);
+	return s->core != NULL ? 0 : rc;
+}
+
+/* A shard that cannot be made when the program starts: say what it would need. */
+static int
+refuse_shard(const struct chp_pipeline *p, uint32_t index, int rc, struct chp_error *error)
+{
+	struct chp_shard_config config;
+	struct chp_shard_bytes bytes;
+
+	fill_shard_config(p, index, "", &config);
+	chp_shard_bytes(&config, &bytes);
+	return chp_error_set(error, CHP_EXIT_RESOURCE,
+			     "shard %u of %u needs %llu MiB in one EAL heap and there is not so much "
+			     "(%s): give EAL more memory (-m) or lower keys_max, value_blocks_max, "
+			     "log_entries, log_blocks or sessions_max",
+			     index, p->cluster.shards, (unsigned long long)(bytes.total >> 20) + 1,
+			     rte_strerror(-rc));
+}
+
 static int
 build_views(struct chp_shard_stage *s)
 {
-	ssize_t bytes = rte_ring_get_memsize_elem(sizeof(struct chp_view), 2 * CHP_VIEW_RING);
+	ssize_t bytes = rte_ring_get_memsize_elem(sizeof(struct chp_life_view), 2 * CHP_VIEW_RING);
 
 	CHP_ASSERT(bytes > 0);
 	s->views = rte_zmalloc(NULL, (size_t)bytes, RTE_CACHE_LINE_SIZE);
@@ -161,10 +192,7 @@ build_shard(struct chp_pipeline *p, uint32_t index, struct chp_error *error)
 	const struct chp_cluster_config *c = &p->cluster;
 	struct chp_shard_stage *s = &p->shard[index];
 	uint32_t lcore = lcore_of(p, CHP_STAGE_SHARD, index);
-	struct chp_shard_config config;
-	struct chp_shard_bytes bytes;
-	char name[32];
-	int rc = 0;
+	int rc;
 
 	s->p = p;
 	s->lcore = &p->lcore[lcore];
@@ -180,20 +208,11 @@ build_shard(struct chp_pipeline *p, uint32_t index, struct chp_error *error)
 		.value_bytes_max = c->value_bytes_max,
 		.node = p->node.node,
 	};
-	(void)snprintf(name, sizeof(name), "%s.%u", p->name, index);
-	fill_shard_config(p, index, name, &config);
-	if (config.protocol == NULL)
+	if (chp_protocol_find(c->protocol) == NULL)
 		return chp_error_set(error, CHP_EXIT_USAGE, "there is no protocol \"%s\"", c->protocol);
-	s->core = chp_shard_create(&config, &rc);
-	if (s->core == NULL) {
-		chp_shard_bytes(&config, &bytes);
-		return chp_error_set(error, CHP_EXIT_RESOURCE,
-				     "shard %u of %u needs %llu MiB in one EAL heap and there is not so much "
-				     "(%s): give EAL more memory (-m) or lower keys_max, value_blocks_max, "
-				     "log_entries, log_blocks or sessions_max",
-				     index, c->shards, (unsigned long long)(bytes.total >> 20) + 1,
-				     rte_strerror(-rc));
-	}
+	rc = chp_shard_stage_begin(s);
+	if (rc != 0)
+		return refuse_shard(p, index, rc, error);
 	if (chp_shard_buffers_min(s->core) > CHP_SPARE_PEER)
 		return chp_error_set(error, CHP_EXIT_USAGE, "%u members are too many for a shard: it wants %u "
 				     "packets at once and has %u", c->n_members,
@@ -235,6 +254,9 @@ build_control(struct chp_pipeline *p)
 		.payload_bytes = p->payload_bytes_max,
 		.incarnation = p->config.incarnation,
 		.bootstrap = p->config.bootstrap,
+		.suspect_ns = p->node.suspect_ns,
+		.lease_ns = p->node.lease_ns,
+		.clock_drift_ppm = p->node.clock_drift_ppm,
 	};
 
 	s->p = p;
@@ -242,6 +264,12 @@ build_control(struct chp_pipeline *p)
 	for (uint32_t i = 0; i < p->cluster.n_members; i++)
 		m.address[i] = p->cluster.member[i].address;
 	chp_membership_init(&s->membership, &m, p->start_ns);
+	for (uint32_t i = 0; i < p->cluster.shards; i++) {
+		s->given[i].life = s->membership.lives;
+		p->shard[i].life = s->membership.lives;
+		atomic_store_explicit(&p->shard[i].told, (uint64_t)s->membership.lives << 1,
+				      memory_order_relaxed);
+	}
 	s->report = rte_zmalloc(NULL, p->cluster.shards * sizeof(*s->report), CHP_CACHE_LINE);
 	if (s->report == NULL)
 		return -ENOMEM;
@@ -557,7 +585,7 @@ chp_pipeline_impair(struct chp_pipeline *p, const struct chp_impairment *to)
 bool
 chp_pipeline_is_serving(const struct chp_pipeline *p)
 {
-	return atomic_load_explicit(&p->epoch, memory_order_acquire) != 0;
+	return chp_clock_ns(&p->clock) < atomic_load_explicit(&p->lease_until_ns, memory_order_acquire);
 }
 
 struct chp_shard *

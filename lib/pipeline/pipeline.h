@@ -47,6 +47,8 @@ struct chp_pipeline_config {
 struct chp_shard_report {
 	struct chp_shard_stats core;
 	struct chp_native_counters native;
+	struct chp_copy_progress copy;
+	uint32_t life; /* of this process, see struct chp_membership; counters begin again with each */
 };
 
 #define CHP_REPORT_NS UINT64_C(100000000)
@@ -55,6 +57,8 @@ struct chp_shard_report {
 struct chp_node_report {
 	uint64_t epoch;
 	enum chp_membership_state membership;
+	uint32_t lives;      /* how often this process began without a state; from 1 */
+	uint64_t lease_ns;   /* time left in which it may serve */
 	uint64_t heard;      /* node mask */
 	uint64_t uptime_ns;
 	uint64_t count[CHP_COUNT_COUNT]; /* sums over lcores */
@@ -94,7 +98,10 @@ void chp_pipeline_stop(struct chp_pipeline *p);
 /** Whether the stop is complete. Any thread. */
 bool chp_pipeline_is_stopped(const struct chp_pipeline *p);
 
-/** The exit code after the stop: CHP_EXIT_OK or CHP_EXIT_REFUSED. Any thread, after the stop. */
+/**
+ * The exit code after the stop: CHP_EXIT_OK, CHP_EXIT_REFUSED, or CHP_EXIT_RESOURCE when a shard could not begin
+ * anew. Any thread, after the stop.
+ */
 int chp_pipeline_exit_code(const struct chp_pipeline *p);
 
 /** Ticks of lcore[index] by what for. Any thread. */
@@ -106,7 +113,7 @@ uint64_t chp_pipeline_count(const struct chp_pipeline *p, enum chp_pipeline_coun
 /** Impair on purpose, or not any more (all zero). Any thread. */
 void chp_pipeline_impair(struct chp_pipeline *p, const struct chp_impairment *to);
 
-/** Whether the node is in a view: its shards have it or are about to. Any thread. */
+/** Whether the node is a voter with a lease, and may answer its clients. Any thread. */
 bool chp_pipeline_is_serving(const struct chp_pipeline *p);
 
 /**
@@ -118,6 +125,9 @@ bool chp_pipeline_is_serving(const struct chp_pipeline *p);
 bool chp_pipeline_report(struct chp_pipeline *p, uint32_t shard, struct chp_shard_report *shard_report,
 			 struct chp_node_report *node_report);
 
+/* What chp_pipeline_status writes at most: 64 members with their texts, 128 lcores and all counters. */
+#define CHP_TEXT_BYTES 196608u
+
 /**
  * What a `status` request of a section answers, as JSON. The control lcore, or anyone after the stop.
  *
@@ -126,7 +136,7 @@ bool chp_pipeline_report(struct chp_pipeline *p, uint32_t shard, struct chp_shar
  */
 uint32_t chp_pipeline_status(struct chp_pipeline *p, uint32_t section, char *text, uint32_t cap);
 
-/** Shards, for tests: only while their lcore is not in the pipeline. */
+/** Shards, for tests: only while their lcore is not in the pipeline, and until it is again. May be NULL. */
 struct chp_shard *chp_pipeline_shard(struct chp_pipeline *p, uint32_t shard);
 
 #endif /* CHP_PIPELINE_PIPELINE_H */

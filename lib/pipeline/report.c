@@ -14,6 +14,8 @@
 #include <string.h>
 #include <time.h>
 
+#define PPM 1000000u
+
 /* ------------------------------------------------------------------ JSON */
 
 /* Text in a buffer of fixed size. len counts on where it is full: then the text is useless. */
@@ -224,11 +226,172 @@ node_counters(struct json *j, const struct chp_pipeline *p)
 	close(j, '}');
 }
 
+/* A list of node ids. */
 static void
-node_membership(struct json *j, const struct chp_membership *m)
+nodes(struct json *j, const char *key, uint64_t mask)
 {
+	open(j, key, '[');
+	for (; mask != 0; mask &= mask - 1)
+		number(j, NULL, chp_first_bit(mask));
+	close(j, ']');
+}
+
+static void
+boolean(struct json *j, const char *key, bool value)
+{
+	name(j, key);
+	put(j, value ? "true" : "false");
+}
+
+/* What a node is in a view; NULL: there is none. */
+static const char *
+role_of(const struct chp_view *v, uint32_t node, const char *none)
+{
+	if (v != NULL && (v->voters & chp_bit(node)) != 0)
+		return "voter";
+	return v != NULL && (v->learners & chp_bit(node)) != 0 ? "learner" : none;
+}
+
+/* Time left in which this node may serve. */
+static uint64_t
+lease_left_ns(const struct chp_control *s, uint64_t now_ns)
+{
+	uint64_t until_ns = atomic_load_explicit(&s->p->lease_until_ns, memory_order_relaxed);
+
+	return until_ns > now_ns ? until_ns - now_ns : 0;
+}
+
+static uint64_t
+ms_since(uint64_t now_ns, uint64_t ns)
+{
+	return now_ns > ns ? (now_ns - ns) / CHP_NS_PER_MS : 0;
+}
+
+static void
+membership_members(struct json *j, const struct chp_control *s, uint64_t now_ns)
+{
+	const struct chp_membership *m = &s->membership;
+	const struct chp_view *v = chp_membership_view(m);
+	const struct chp_cluster_config *c = &s->p->cluster;
+	uint64_t suspected = chp_membership_suspected(m);
+
+	open(j, "members", '[');
+	for (uint32_t i = 0; i < c->n_members; i++) {
+		bool self = i == s->p->node.node;
+		char line[CHP_MEMBERSHIP_TEXT_BYTES];
+		struct chp_text text = chp_text_of(line, sizeof(line));
+
+		if (self)
+			chp_text_add(&text, "this node");
+		else
+			chp_membership_peer_text(m, now_ns, i, &text);
+		open(j, NULL, '{');
+		number(j, "node", i);
+		string(j, "name", c->member[i].name);
+		string(j, "role", role_of(v, i, "out"));
+		hex(j, "incarnation", self ? m->incarnation : m->peer[i].incarnation);
+		name(j, "heard_ms");
+		if (!self && m->peer[i].heard_ns == 0)
+			put(j, "-1");
+		else
+			put(j, "%" PRIu64, self ? 0 : ms_since(now_ns, m->peer[i].heard_ns));
+		boolean(j, "suspected", (suspected & chp_bit(i)) != 0);
+		string(j, "text", line);
+		close(j, '}');
+	}
+	close(j, ']');
+}
+
+/* The newest changes of the view, oldest first. */
+static void
+membership_history(struct json *j, const struct chp_membership *m, uint64_t now_ns)
+{
+	uint32_t n = chp_min_u32(m->n_changes, CHP_MEMBERSHIP_CHANGES);
+
+	open(j, "history", '[');
+	for (uint32_t i = m->n_changes - n; i != m->n_changes; i++) {
+		const struct chp_membership_change *c = &m->change[i % CHP_MEMBERSHIP_CHANGES];
+
+		open(j, NULL, '{');
+		number(j, "epoch", c->epoch);
+		number(j, "age_ms", ms_since(now_ns, c->at_ns));
+		nodes(j, "voters", c->voters);
+		nodes(j, "learners", c->learners);
+		string(j, "why", c->why);
+		close(j, '}');
+	}
+	close(j, ']');
+}
+
+/* How far the copies of all shards are; what a shard reported of an earlier life counts as nothing. */
+static void
+membership_copy(struct json *j, const struct chp_control *s)
+{
+	struct chp_copy_progress sum = { .done = true, .source = CHP_NODES_MAX };
+	uint32_t shards = s->p->cluster.shards;
+	uint64_t ppm = 0;
+
+	for (uint32_t i = 0; i < shards; i++) {
+		const struct chp_copy_progress *c = &s->report[i].copy;
+
+		if (s->report[i].life != s->membership.lives) {
+			sum.done = false;
+			continue;
+		}
+		if (c->done)
+			ppm += PPM;
+		else if (c->total > 0) /* in floating point, as what a peer sends may be large */
+			ppm += (uint64_t)((double)PPM * (double)chp_min_u64(c->at, c->total) / (double)c->total);
+		if (sum.source == CHP_NODES_MAX || !c->done)
+			sum.source = c->source;
+		sum.done &= c->done;
+		sum.items += c->items;
+		sum.bytes += c->bytes;
+		sum.restarts += c->restarts;
+	}
+	open(j, "copy", '{');
+	boolean(j, "done", sum.done);
+	number(j, "progress_ppm", ppm / shards);
+	number(j, "items", sum.items);
+	number(j, "bytes", sum.bytes);
+	name(j, "source");
+	put(j, "%d", sum.source < CHP_NODES_MAX ? (int)sum.source : -1);
+	number(j, "restarts", sum.restarts);
+	close(j, '}');
+}
+
+/* The name of a counter; "suspected" is a list of nodes. */
+static const char *
+counter_key(const char *counter)
+{
+	return strcmp(counter, "suspected") == 0 ? "suspicions" : counter;
+}
+
+static void
+node_membership(struct json *j, const struct chp_control *s, const char *waiting, uint64_t now_ns)
+{
+	static const char *const state[] = {
+		[CHP_MEMBERSHIP_FORMING] = "forming",
+		[CHP_MEMBERSHIP_JOINING] = "joining",
+		[CHP_MEMBERSHIP_MEMBER] = "member",
+		[CHP_MEMBERSHIP_REFUSED] = "refused",
+	};
+	const struct chp_membership *m = &s->membership;
+	const struct chp_view *v = chp_membership_view(m);
+
 	open(j, "membership", '{');
-#define CHP_COUNTER_FIELD(field, help) number(j, #field, m->counters.field);
+	string(j, "state", state[m->state]);
+	hex(j, "incarnation", m->incarnation);
+	number(j, "lives", m->lives);
+	number(j, "epoch", v != NULL ? v->epoch : 0);
+	string(j, "role", role_of(v, s->p->node.node, "none"));
+	number(j, "lease_ms", (lease_left_ns(s, now_ns) + CHP_NS_PER_MS - 1) / CHP_NS_PER_MS);
+	nodes(j, "suspected", chp_membership_suspected(m));
+	string(j, "waiting", waiting);
+	membership_members(j, s, now_ns);
+	membership_history(j, m, now_ns);
+	membership_copy(j, s);
+#define CHP_COUNTER_FIELD(field, help) number(j, counter_key(#field), m->counters.field);
 	CHP_MEMBERSHIP_COUNTERS(CHP_COUNTER_FIELD)
 #undef CHP_COUNTER_FIELD
 	for (uint32_t i = CHP_PACKET_SHORT; i < CHP_PACKET_ERRORS; i++)
@@ -293,14 +456,32 @@ node_lcores(struct json *j, const struct chp_pipeline *p)
 	close(j, ']');
 }
 
+/* One word for all of it: what an operator wants to know first. */
+static const char *
+node_state(const struct chp_control *s, uint64_t now_ns)
+{
+	const struct chp_view *v = chp_membership_view(&s->membership);
+
+	if (chp_pipeline_state_of(s->p) != CHP_PIPELINE_RUNNING)
+		return "stopping";
+	switch (s->membership.state) {
+	case CHP_MEMBERSHIP_FORMING:
+		return "forming";
+	case CHP_MEMBERSHIP_JOINING:
+		return "joining";
+	case CHP_MEMBERSHIP_REFUSED:
+		return "refused";
+	case CHP_MEMBERSHIP_MEMBER:
+		break;
+	}
+	if (v != NULL && (v->learners & chp_bit(s->p->node.node)) != 0)
+		return "learner";
+	return lease_left_ns(s, now_ns) > 0 ? "serving" : "no lease";
+}
+
 static uint32_t
 status_node(struct chp_control *s, char *text, uint32_t cap)
 {
-	static const char *const state[] = {
-		[CHP_MEMBERSHIP_FORMING] = "forming",
-		[CHP_MEMBERSHIP_SERVING] = "serving",
-		[CHP_MEMBERSHIP_REFUSED] = "refused",
-	};
 	const struct chp_pipeline *p = s->p;
 	uint64_t now_ns = chp_clock_ns(&p->clock);
 	char waiting[CHP_MEMBERSHIP_TEXT_BYTES];
@@ -317,15 +498,13 @@ status_node(struct chp_control *s, char *text, uint32_t cap)
 	string(&j, "protocol", p->cluster.protocol);
 	number(&j, "shards", p->cluster.shards);
 	number(&j, "epoch", atomic_load_explicit(&p->epoch, memory_order_relaxed));
-	string(&j, "state", chp_pipeline_state_of(p) == CHP_PIPELINE_RUNNING
-				    ? state[s->membership.state]
-				    : "stopping");
+	string(&j, "state", node_state(s, now_ns));
 	string(&j, "text", waiting);
 	number(&j, "uptime_s", (now_ns - p->start_ns) / CHP_NS_PER_S);
 	node_members(&j, s, now_ns);
 	node_port(&j, p);
 	node_counters(&j, p);
-	node_membership(&j, &s->membership);
+	node_membership(&j, s, waiting, now_ns);
 	node_pools(&j, p);
 	node_lcores(&j, p);
 	close(&j, '}');
@@ -362,6 +541,7 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 
 	open(&j, NULL, '{');
 	number(&j, "shard", shard);
+	number(&j, "life", r->life);
 	number(&j, "epoch", t->epoch);
 	number(&j, "open_ops", t->open_ops);
 	number(&j, "sessions", t->sessions);
@@ -383,6 +563,14 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 	number(&j, "blocks", t->cache.blocks);
 	number(&j, "blocks_max", p->cluster.value_blocks_max);
 	number(&j, "collisions", t->cache.collisions);
+	close(&j, '}');
+	open(&j, "copy", '{');
+	boolean(&j, "done", r->copy.done);
+	number(&j, "at", r->copy.at);
+	number(&j, "total", r->copy.total);
+	number(&j, "items", r->copy.items);
+	number(&j, "bytes", r->copy.bytes);
+	number(&j, "restarts", r->copy.restarts);
 	close(&j, '}');
 	open(&j, "log", '{');
 	number(&j, "head", t->log_head);
@@ -412,7 +600,7 @@ chp_pipeline_status(struct chp_pipeline *p, uint32_t section, char *text, uint32
 	if (section == 0)
 		return status_node(p->control, text, cap);
 	CHP_ASSERT_OP(shard, <, p->cluster.shards);
-	if (chp_pipeline_is_stopped(p)) { /* nobody else is there: take the last word */
+	if (chp_pipeline_is_stopped(p) && p->shard[shard].core != NULL) { /* nobody else is there: the last word */
 		chp_shard_stats(p->shard[shard].core, &p->control->report[shard].core);
 		p->control->report[shard].native = p->shard[shard].native.counters;
 	}
@@ -472,7 +660,7 @@ answer(struct chp_control *s, const struct chp_address *who, const struct chp_re
 	if (status != CHP_STATUS_OK)
 		return status;
 	if (r->opcode == CHP_OPCODE_PING)
-		return s->published_epoch != 0 ? CHP_STATUS_OK : CHP_STATUS_NOT_SERVING;
+		return chp_pipeline_is_serving(s->p) ? CHP_STATUS_OK : CHP_STATUS_NOT_SERVING;
 	if (r->opcode != CHP_OPCODE_INFO && r->opcode != CHP_OPCODE_STATUS)
 		return CHP_STATUS_UNKNOWN_OP;
 	if (r->opcode == CHP_OPCODE_STATUS && section > c->shards)
@@ -502,7 +690,7 @@ chp_control_request(struct chp_control *s, struct rte_mbuf *m)
 			     .kind = CHP_PACKET_REPLY,
 			     .cluster_hash = s->p->cluster.hash },
 		.session = ((const struct chp_request_header *)(const void *)data)->session,
-		.epoch = s->published_epoch,
+		.epoch = atomic_load_explicit(&s->p->epoch, memory_order_relaxed),
 		.shard = CHP_SHARD_ANY,
 		.node = (uint8_t)s->p->node.node,
 	};
@@ -539,6 +727,8 @@ fill_node_report(const struct chp_control *s, struct chp_node_report *r, uint64_
 
 	r->epoch = atomic_load_explicit(&p->epoch, memory_order_relaxed);
 	r->membership = s->membership.state;
+	r->lives = s->membership.lives;
+	r->lease_ns = lease_left_ns(s, now_ns);
 	r->heard = chp_membership_heard(&s->membership, now_ns);
 	r->uptime_ns = now_ns - p->start_ns;
 	for (uint32_t i = 0; i < CHP_COUNT_COUNT; i++)

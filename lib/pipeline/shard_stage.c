@@ -215,6 +215,55 @@ transmit(struct chp_shard_stage *s, uint32_t n_peer)
 		refill_datagrams(s, s->native.n_used);
 }
 
+/* ------------------------------------------------------------------ views and lives */
+
+/*
+ * This process dropped its state and is another incarnation (SAFETY 21): so does the shard, with all that the
+ * stage remembers of it. Requests that were open get no answer; their clients ask again. Cold.
+ */
+static void
+begin_life(struct chp_shard_stage *s, uint32_t life)
+{
+	int rc;
+
+	chp_shard_destroy(s->core);
+	rc = chp_shard_stage_begin(s);
+	rte_pktmbuf_free(s->partial);
+	s->partial = NULL;
+	s->partial_offset = 0;
+	s->wake_ns = 0;
+	s->life = life;
+	atomic_store_explicit(&s->failed, rc, memory_order_release);
+	if (rc == 0)
+		atomic_store_explicit(&s->told, (uint64_t)life << 1, memory_order_release);
+	else
+		atomic_store_explicit(&s->drained, true, memory_order_release);
+}
+
+/* What control gave: at most one view a batch. */
+static bool
+take_view(struct chp_shard_stage *s, struct chp_view *view)
+{
+	struct chp_life_view next;
+
+	if (rte_ring_sc_dequeue_elem(s->views, &next, sizeof(next)) != 0)
+		return false;
+	if (next.life != s->life)
+		begin_life(s, next.life);
+	*view = next.view;
+	return next.view.epoch != 0;
+}
+
+/* Control makes this node a voter when all its shards have told that their copies are complete. */
+static void
+tell_copy(struct chp_shard_stage *s)
+{
+	uint64_t done = (uint64_t)s->life << 1 | 1;
+
+	if (atomic_load_explicit(&s->told, memory_order_relaxed) != done && chp_shard_copy_done(s->core))
+		atomic_store_explicit(&s->told, done, memory_order_release);
+}
+
 /* ------------------------------------------------------------------ the batch */
 
 static void
@@ -225,6 +274,8 @@ publish_report(struct chp_shard_stage *s)
 	if (wanted == atomic_load_explicit(&s->report_done, memory_order_relaxed))
 		return;
 	chp_shard_stats(s->core, &s->report.core);
+	chp_shard_copy_progress(s->core, &s->report.copy);
+	s->report.life = s->life;
 	s->report.native = s->native.counters;
 	atomic_store_explicit(&s->report_done, wanted, memory_order_release);
 }
@@ -252,6 +303,11 @@ run(struct chp_shard_stage *s, const struct chp_now *now, const struct chp_view 
 	chp_shard_run(s->core, now, &in, &out);
 	chp_lap(s->lcore, CHP_CYCLES_PROTOCOL);
 	s->wake_ns = out.wake_ns;
+	/* This core may have paused since the clock was read: reads are not answered without a lease (SAFETY 16). */
+	if (s->native.n_used > 0 && now->ns < now->lease_until_ns &&
+	    chp_clock_ns(&s->p->clock) >= now->lease_until_ns)
+		(void)chp_native_revoke_reads(&s->native);
+	tell_copy(s);
 	if (s->n_packets > 0)
 		rte_pktmbuf_free_bulk(s->packet_mbuf, s->n_packets);
 	if (s->n_held > 0)
@@ -264,11 +320,12 @@ chp_shard_poll(struct chp_shard_stage *s)
 {
 	struct chp_pipeline *p = s->p;
 	struct chp_view view;
-	bool has_view = rte_ring_sc_dequeue_elem(s->views, &view, sizeof(view)) == 0;
-	struct chp_now now = { .lease_until_ns = CHP_NEVER };
+	bool has_view = take_view(s, &view), work;
+	struct chp_now now;
 	uint32_t n_buffers;
-	bool work;
 
+	if (s->core == NULL)
+		return false; /* control ends the program */
 	publish_report(s);
 	fill_up(s);
 	limit_room(s, &n_buffers);
@@ -278,6 +335,7 @@ chp_shard_poll(struct chp_shard_stage *s)
 	take_clients(s);
 	s->next_rx = s->next_rx + 1 < s->n_rx ? s->next_rx + 1 : 0;
 	now.ns = chp_clock_ns(&p->clock); /* after the last event was taken (SAFETY 16) */
+	now.lease_until_ns = atomic_load_explicit(&p->lease_until_ns, memory_order_acquire);
 	work = has_view || s->n_packets + s->n_ops + s->n_held + s->native.n_used > 0 ||
 	       now.ns >= s->wake_ns;
 	if (work)

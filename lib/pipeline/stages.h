@@ -35,11 +35,12 @@
 #define CHP_VIEW_RING 4u
 /* The payload of our frames begins at a multiple of 64: 128 + 22 + 42. */
 #define CHP_FRAME_PAD 22u
+/* How soon control looks again at what it waits for of the shards. */
+#define CHP_LOOK_NS CHP_NS_PER_MS
 /* A port that takes nothing for so long loses what waits. */
 #define CHP_TX_STALL_NS (10 * CHP_NS_PER_MS)
-/* JSON texts being fetched part by part, and their size. */
+/* JSON texts being fetched part by part. */
 #define CHP_TEXTS 4u
-#define CHP_TEXT_BYTES 49152u
 /* JSON bytes in one reply: with its headers it fits the smallest MTU. */
 #define CHP_TEXT_PART 1200u
 
@@ -124,6 +125,15 @@ struct chp_rx {
 	struct chp_delayed *delayed;
 };
 
+/*
+ * What control tells a shard stage: a view, and the life of this process that it belongs to. A stage whose
+ * shard is of another life first makes a new, empty one. Epoch 0 is no view: only that.
+ */
+struct chp_life_view {
+	struct chp_view view;
+	uint32_t life; /* struct chp_membership, lives */
+};
+
 struct chp_shard_stage {
 	struct chp_pipeline *p;
 	struct chp_lcore *lcore;
@@ -135,7 +145,8 @@ struct chp_shard_stage {
 	struct chp_queue *peers[CHP_QUEUES_MAX];
 	struct chp_queue *clients[CHP_QUEUES_MAX];
 	struct chp_queue to_tx;
-	struct rte_ring *views;
+	struct rte_ring *views; /* of struct chp_life_view */
+	uint32_t life;          /* of `core` */
 	uint64_t wake_ns;
 
 	/* mbufs to write into: the first n of each are there. */
@@ -154,6 +165,10 @@ struct chp_shard_stage {
 	struct rte_mbuf *partial;             /* a datagram that did not fit the last batch */
 	uint32_t partial_offset;
 
+	/* Written by this lcore: life << 1 | its copy is complete. What control may do depends on it. */
+	_Atomic(uint64_t) told;
+	/* Why there is no shard: a negative errno. `core` is NULL then, and the pipeline about to stop. */
+	_Atomic(int) failed;
 	_Atomic(uint32_t) report_wanted; /* written by control */
 	_Atomic(uint32_t) report_done;   /* written by this lcore; equal: report is control's to read */
 	struct chp_shard_report report;
@@ -204,7 +219,12 @@ struct chp_control {
 	struct chp_membership membership;
 	struct chp_queue *urgent[CHP_QUEUES_MAX], *ordinary[CHP_QUEUES_MAX];
 	struct chp_queue to_tx;
-	uint64_t published_epoch; /* of the view that the shards have */
+	struct {
+		uint64_t epoch;
+		uint32_t life;
+	} given[CHP_SHARDS_MAX];  /* the newest that is in the ring to each shard or went through it */
+	uint32_t ready_life;      /* the life for which membership knows that all copies are complete */
+	bool failure_reported;
 	uint64_t timer_ns;        /* when to look at timers again */
 	uint64_t report_ns;       /* when to ask the shards again */
 	uint64_t stop_ns;         /* when a stop is over at the latest; 0 = none runs */
@@ -239,6 +259,15 @@ struct chp_pipeline {
 	_Atomic(uint32_t) state; /* enum chp_pipeline_state */
 	_Atomic(int) exit_code;
 	_Atomic(uint64_t) epoch; /* of the view in force; 0 = none */
+	/*
+	 * Until when the shards may serve (SAFETY 17); 0 = they may not. Written by control after every event of
+	 * membership, read by every shard with each batch. A lease must never meet a shard of another life than
+	 * its own: control writes one only after every shard has told (`told`, release and acquire) that it is of
+	 * the present life, and writes 0 before it gives the next life to the first of them through its ring. So
+	 * whoever reads a lease of some life has entered that life before, and whoever entered the next one reads
+	 * 0 or what was written after all had.
+	 */
+	_Alignas(CHP_CACHE_LINE) _Atomic(uint64_t) lease_until_ns;
 
 	struct chp_lcore *lcore;       /* [node.n_lcores] */
 	struct chp_rx *rx;             /* [node.n_rx] */
@@ -258,6 +287,9 @@ bool chp_rx_poll(struct chp_rx *s);
 bool chp_shard_poll(struct chp_shard_stage *s);
 bool chp_tx_poll(struct chp_tx *s);
 bool chp_control_poll(struct chp_control *s);
+
+/** Make the stage's shard, empty and without a view. 0 or -errno, and `core` is NULL. */
+int chp_shard_stage_begin(struct chp_shard_stage *s);
 
 /* The parts of stages that hold something. */
 void chp_shard_stage_fini(struct chp_shard_stage *s);

@@ -34,6 +34,8 @@ show_node(struct chp_pipeline *p, const char *parameters, struct rte_tel_data *d
 		return -ETIMEDOUT;
 	add(d, "epoch", r.epoch);
 	add(d, "membership_state", (uint64_t)r.membership);
+	add(d, "lives", r.lives);
+	add(d, "lease_ns", r.lease_ns);
 	add(d, "heard", r.heard);
 	add(d, "uptime_s", r.uptime_ns / CHP_NS_PER_S);
 	for (uint32_t i = 0; i < CHP_COUNT_COUNT; i++)
@@ -87,6 +89,10 @@ show_shard(struct chp_pipeline *p, const char *parameters, struct rte_tel_data *
 	if (!chp_pipeline_report(p, (uint32_t)shard, &r, NULL))
 		return -ETIMEDOUT;
 	add(d, "epoch", r.core.epoch);
+	add(d, "life", r.life);
+	add(d, "copy_done", r.copy.done);
+	add(d, "copy_items", r.copy.items);
+	add(d, "copy_bytes", r.copy.bytes);
 	add(d, "open_ops", r.core.open_ops);
 	add(d, "sessions", r.core.sessions);
 	add(d, "keys", r.core.cache.keys);

@@ -77,6 +77,7 @@ caller_begin(struct caller *c, uint32_t replica, uint32_t port, uint64_t session
 		.session = session,
 		.lowest = lowest,
 		.shard = shard,
+		.epoch = (uint32_t)c->epoch,
 	};
 
 	CHP_ASSERT(c->m == NULL);
@@ -158,6 +159,7 @@ take_reply(struct caller *c, const struct chp_reply_header *h, const struct chp_
 	r->status = m->status;
 	r->opcode = m->opcode;
 	r->node = h->node;
+	c->epoch = h->epoch > c->epoch ? h->epoch : c->epoch;
 	r->shard = h->shard;
 	r->version = m->version;
 	r->number = m->number;
@@ -235,6 +237,12 @@ caller_shard_of(const struct caller *c, const char *key)
 			    c->l->cluster.shards);
 }
 
+static bool
+is_not_now(uint8_t status)
+{
+	return status == CHP_STATUS_BUSY || status == CHP_STATUS_OVERLOAD || status == CHP_STATUS_NOT_SERVING;
+}
+
 const struct caller_reply *
 caller_call(struct caller *c, uint32_t replica, uint8_t opcode, const char *key, const char *value,
 	    uint64_t arg)
@@ -248,7 +256,6 @@ caller_call(struct caller *c, uint32_t replica, uint8_t opcode, const char *key,
 		caller_add(c, opcode, key, value, arg, 1);
 		caller_send(c);
 		r = caller_wait(c, 1);
-	} while (r != NULL && (r->status == CHP_STATUS_BUSY || r->status == CHP_STATUS_NOT_SERVING) &&
-		 rte_rdtsc() < end);
+	} while (r != NULL && is_not_now(r->status) && rte_rdtsc() < end);
 	return r;
 }

@@ -33,6 +33,7 @@ struct caller {
 	struct rte_mempool *pool;
 	struct rte_mbuf *m; /* the datagram being written */
 	uint32_t payload_len, replica, port;
+	uint64_t epoch; /* the newest seen in a reply */
 	uint64_t n_replies, bad_frames, others;
 	struct rte_mbuf *other; /* the newest frame that is no reply: ARP, ICMP */
 	struct caller_reply *reply; /* by request number */

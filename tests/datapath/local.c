@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "local.h"
 
+#include "base/assert.h"
 #include "protocols/protocol.h"
 
 #include <rte_cycles.h>
+#include <rte_ethdev.h>
 
 #include <stdio.h>
 #include <string.h>
@@ -68,13 +70,13 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 		.cluster = &l->cluster,
 		.node = &l->node[i],
 		.port_id = l->net.port_id[i],
-		.incarnation = 0x1000 + i,
-		.bootstrap = i == 0,
+		.incarnation = 0x1000 + i + 0x100 * l->born[i],
+		.bootstrap = i == 0 && l->born[i] == 0,
 		.version = "test",
 		.report = on_report,
 		.report_context = l,
 	};
-	char text[4096], lcores[2048], name[8];
+	char text[4096], lcores[2048], name[16];
 	int n;
 
 	one_lcore(l, lcores, sizeof(lcores));
@@ -85,8 +87,10 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 	errors.n = 0;
 	if (!chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors))
 		return refuse(&errors, error);
-	(void)snprintf(name, sizeof(name), "n%u", i);
+	/* Pools of the dead keep their names. */
+	(void)snprintf(name, sizeof(name), l->born[i] > 0 ? "n%u-%u" : "n%u", i, l->born[i]);
 	config.name = name;
+	l->born[i]++;
 	l->replica[i] = chp_pipeline_create(&config, error);
 	return l->replica[i] != NULL ? 0 : -1;
 }
@@ -112,11 +116,61 @@ local_create(struct local *l, const struct local_options *options, struct chp_er
 	return 0;
 }
 
+/* What the port of a replica that is dead gets, or what it sent. */
+static void
+lose(struct rte_ring *ring)
+{
+	struct rte_mbuf *m;
+
+	while (rte_ring_sc_dequeue(ring, (void **)&m) == 0)
+		rte_pktmbuf_free(m);
+}
+
+static void
+lose_all(struct local *l, uint32_t i)
+{
+	for (uint32_t q = 0; q < l->net.n_queues; q++) {
+		lose(l->net.to[i][q]);
+		lose(l->net.from[i][q]);
+	}
+}
+
+/* Iterations in which a replica that was killed gives back mbufs of the others. Nobody hears of them. */
+#define LAST_POLLS 64u
+
+void
+local_kill(struct local *l, uint32_t replica)
+{
+	struct chp_pipeline *p = l->replica[replica];
+
+	CHP_ASSERT(p != NULL);
+	CHP_ASSERT_OP(l->n_dead, <, LOCAL_DEAD_MAX);
+	for (uint32_t i = 0; i < LAST_POLLS; i++) {
+		lose_all(l, replica);
+		for (uint32_t k = 0; k < l->node[replica].n_lcores; k++)
+			(void)chp_pipeline_poll(p, k);
+	}
+	lose_all(l, replica);
+	(void)rte_eth_dev_stop(l->net.port_id[replica]);
+	l->replica[replica] = NULL;
+	l->dead[l->n_dead++] = p; /* others may hold mbufs of its pools */
+}
+
+int
+local_start(struct local *l, uint32_t replica, struct chp_error *error)
+{
+	CHP_ASSERT(l->replica[replica] == NULL);
+	lose_all(l, replica);
+	return make_replica(l, replica, error);
+}
+
 void
 local_destroy(struct local *l)
 {
 	for (uint32_t i = 0; i < l->options.replicas; i++)
 		chp_pipeline_destroy(l->replica[i]);
+	for (uint32_t i = 0; i < l->n_dead; i++)
+		chp_pipeline_destroy(l->dead[i]);
 }
 
 bool
@@ -125,7 +179,9 @@ local_poll(struct local *l)
 	bool work = false;
 
 	for (uint32_t i = 0; i < l->options.replicas; i++) {
-		for (uint32_t k = 0; k < l->node[i].n_lcores; k++)
+		if (l->replica[i] == NULL)
+			lose_all(l, i);
+		for (uint32_t k = 0; l->replica[i] != NULL && k < l->node[i].n_lcores; k++)
 			work |= chp_pipeline_poll(l->replica[i], k);
 	}
 	return (ring_net_poll(&l->net) > 0) | work;
@@ -134,14 +190,14 @@ local_poll(struct local *l)
 bool
 local_wait_serving(struct local *l)
 {
-	uint64_t end = rte_rdtsc() + 2 * rte_get_tsc_hz();
+	uint64_t end = rte_rdtsc() + 10 * rte_get_tsc_hz();
 
 	while (rte_rdtsc() < end) {
 		uint32_t serving = 0;
 
 		(void)local_poll(l);
 		for (uint32_t i = 0; i < l->options.replicas; i++)
-			serving += chp_pipeline_is_serving(l->replica[i]);
+			serving += l->replica[i] == NULL || chp_pipeline_is_serving(l->replica[i]);
 		if (serving == l->options.replicas)
 			return true;
 	}

@@ -14,6 +14,8 @@
 #include <stdint.h>
 
 #define LOCAL_REPLICAS_MAX 8u
+/* Replicas killed in one test; each keeps its memory until the end. */
+#define LOCAL_DEAD_MAX 8u
 
 struct local_options {
 	uint32_t replicas;
@@ -32,7 +34,10 @@ struct local {
 	struct ring_net net;
 	struct chp_cluster_config cluster;
 	struct chp_node_config node[LOCAL_REPLICAS_MAX];
-	struct chp_pipeline *replica[LOCAL_REPLICAS_MAX];
+	struct chp_pipeline *replica[LOCAL_REPLICAS_MAX]; /* NULL: killed */
+	uint32_t born[LOCAL_REPLICAS_MAX]; /* processes that there were of each */
+	uint32_t n_dead;
+	struct chp_pipeline *dead[LOCAL_DEAD_MAX];
 	uint32_t reports;        /* lines for people */
 	char last_report[256];
 };
@@ -44,13 +49,19 @@ struct local {
  */
 int local_create(struct local *l, const struct local_options *options, struct chp_error *error);
 
+/** End a replica as a power cut would: what it had is lost, and what is sent to it from now on. */
+void local_kill(struct local *l, uint32_t replica);
+
+/** Start one that was killed again: a new process, without memory and without --bootstrap. As local_create. */
+int local_start(struct local *l, uint32_t replica, struct chp_error *error);
+
 /** Destroy the replicas; the network's rings stay, as EAL's clean-up frees them. */
 void local_destroy(struct local *l);
 
-/** One iteration of every lcore of every replica, and of the network. Returns whether anything moved. */
+/** One iteration of every lcore of every living replica, and of the network. Returns whether anything moved. */
 bool local_poll(struct local *l);
 
-/** Poll until every replica serves. False when it does not happen in two seconds. */
+/** Poll until every living replica serves. False when it does not happen in ten seconds. */
 bool local_wait_serving(struct local *l);
 
 #endif /* TESTS_LOCAL_H */

@@ -150,6 +150,30 @@ json() { "$python" -S -c 'import json, sys; d = json.load(open(sys.argv[1])); pr
 # is_json FILE EXPRESSION: it must be true.
 is_json() { [ "$(json "$1" "$2")" = True ] || { cut -c 1-300 "$1" >&2 && return 1; }; }
 
+# is_membership NODE EXPRESSION: true of m, what this replica says of its membership.
+is_membership() {
+	local answer
+	answer=$("${ctl[@]}" --json --node "$1" --timeout 1000 status 2>/dev/null) || return 1
+	"$python" -S -c '
+import json, sys
+m = json.load(sys.stdin)["nodes"][0]["node"]["membership"]
+sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
+}
+
+# wait_all [SECONDS]: until every replica is a voter that may serve; at most 55, as expect waits for 60.
+wait_all() { expect 0 "all replicas serve" "$cluster" wait "${1:-50}"; }
+
+# The view and process of each replica, as one text: unchanged as long as nobody left, died or was reborn.
+stability() {
+	local i
+	for i; do
+		"${ctl[@]}" --json --node "$i" status | "$python" -S -c '
+import json, sys
+m = json.load(sys.stdin)["nodes"][0]["node"]["membership"]
+print(m["incarnation"], m["lives"], m["state"], m["role"])'
+	done
+}
+
 # The histories so far must be linearizable, as one.
 check_histories() {
 	check "the history is linearizable" "$build/chaaparctl" check "$work"/*.history >"$out" || cat "$out" >&2

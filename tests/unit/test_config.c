@@ -73,7 +73,11 @@ static const char node_text[] = "{\n"
 				"\"rto_min_us\": 2000,\n"      /* 25 */
 				"\"rto_max_ms\": 100,\n"       /* 26 */
 				"\"ack_delay_us\": 200,\n"     /* 27 */
-				"\"link_down_ms\": 1000 }\n"   /* 28 */
+				"\"link_down_ms\": 1000,\n"    /* 28 */
+				"\"suspect_us\": 50000,\n"     /* 29 */
+				"\"lease_us\": 20000,\n"       /* 30 */
+				"\"clock_drift_ppm\": 100 },\n" /* 31 */
+				"\"copy_chunk_bytes\": 8192\n" /* 32 */
 				"}\n";
 
 static bool
@@ -581,6 +585,10 @@ Test(config, test_node_defaults)
 	cr_expect_eq(node.rto_ns_max, 200000000);
 	cr_expect_eq(node.ack_delay_ns, 100000);
 	cr_expect_eq(node.link_down_ns, UINT64_C(3000000000));
+	cr_expect_eq(node.suspect_ns, UINT64_C(1000000000));
+	cr_expect_eq(node.lease_ns, 300000000);
+	cr_expect_eq(node.clock_drift_ppm, 500);
+	cr_expect_eq(node.copy_bytes, 65536);
 }
 
 Test(config, test_node_every_key_is_read)
@@ -607,6 +615,10 @@ Test(config, test_node_every_key_is_read)
 	cr_expect_eq(node.rto_ns_max, 100000000);
 	cr_expect_eq(node.ack_delay_ns, 200000);
 	cr_expect_eq(node.link_down_ns, 1000000000);
+	cr_expect_eq(node.suspect_ns, 50000000);
+	cr_expect_eq(node.lease_ns, 20000000);
+	cr_expect_eq(node.clock_drift_ppm, 100);
+	cr_expect_eq(node.copy_bytes, 8192);
 }
 
 /* A default must never be an error, also where the cluster has the most credits. */
@@ -784,10 +796,29 @@ static const struct bad bad_node[] = {
 	  "rto_max_ms (1000)" },
 	{ "\"rto_min_us\": 2000,", "\"rto_min\": 2000,",
 	  "|n.json:25: timers.rto_min: unknown key; did you mean \"rto_min_us\"?" },
+	{ "\"suspect_us\": 50000", "\"suspect_us\": 199",
+	  "|n.json:29: timers.suspect_us: 199: expected a whole number from 200 to 60000000" },
+	{ "\"lease_us\": 20000", "\"lease_us\": 99",
+	  "|n.json:30: timers.lease_us: 99: expected a whole number from 100 to 10000000" },
+	{ "\"lease_us\": 20000", "\"lease_us\": 10000001",
+	  "|n.json:30: timers.lease_us: 10000001: expected a whole number from 100 to 10000000" },
+	{ "\"lease_us\": 20000", "\"lease_us\": 50000",
+	  "|n.json:30: timers.lease_us: 50000: expected lease_us (50000) to be less than suspect_us "
+	  "(50000)" },
+	{ "\"lease_us\": 20000", "\"lease_us\": 49999", NULL },
+	{ "\"lease_us\": 20000,\n", "",
+	  "|n.json:29: timers.suspect_us: 50000: expected lease_us (300000) to be less than suspect_us "
+	  "(50000)" },
+	{ "\"suspect_us\": 50000,\n", "", NULL },
+	{ "\"clock_drift_ppm\": 100", "\"clock_drift_ppm\": 20001",
+	  "|n.json:31: timers.clock_drift_ppm: 20001: expected a whole number from 0 to 20000" },
+	{ "\"clock_drift_ppm\": 100", "\"clock_drift_ppm\": 0", NULL },
+	{ "\"copy_chunk_bytes\": 8192", "\"copy_chunk_bytes\": 1023",
+	  "|n.json:32: copy_chunk_bytes: 1023: expected a whole number from 1024 to 1048576" },
 	{ "\"steer\"", "\"shards\"",
 	  "|n.json:7: shards: unknown key; expected one of node, port, prefix_len, gateway, "
 	  "rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, stage_ring, "
-	  "log_entries, log_blocks, ops, timers, derived" },
+	  "log_entries, log_blocks, ops, copy_chunk_bytes, timers, derived" },
 };
 
 Test(config, test_node_every_error)
@@ -811,7 +842,7 @@ Test(config, test_node_every_error)
 	expect_errors(parse_node(edit(NODE_SMALL, "[{", "[],\"x\":[{")),
 		      "|n.json:1: x: unknown key; expected one of node, port, prefix_len, gateway, "
 		      "rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, "
-		      "stage_ring, log_entries, log_blocks, ops, timers, derived"
+		      "stage_ring, log_entries, log_blocks, ops, copy_chunk_bytes, timers, derived"
 		      "|n.json:1: lcores: a list of 0: expected a list of 1 to 128 lcores");
 }
 
