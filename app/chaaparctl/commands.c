@@ -113,12 +113,37 @@ static const char status_help[] =
 	"for each shard. Counters that are 0 everywhere are left out.\n"
 	"docs/troubleshooting.md explains them.\n"
 	"\n"
-	"  --all   print zeros too\n"
-	"  --json  {\"nodes\":[{\"node\":{...},\"shards\":[{...},...]},...]}\n"
+	"With --watch: members, their roles, leases and suspicions, how far learners have\n"
+	"copied, the last views; drawn again and again on a terminal, a block each time\n"
+	"elsewhere. Ctrl-C ends it.\n"
+	"\n"
+	"  --all         print zeros too\n"
+	"  --watch       members and views instead of counters\n"
+	"  --interval S  seconds between two looks (default 1)\n"
+	"  --count N     so many looks (default: no end)\n"
+	"  --json        {\"nodes\":[{\"node\":{...},\"shards\":[{...},...]},...]}; with --watch\n"
+	"                an object a line, {\"epoch\",\"nodes\":[{\"membership\":{...},...},...]}\n"
 	"\n"
 	"Examples:\n"
 	"  chaaparctl status\n"
+	"  chaaparctl status --watch --interval 0.2\n"
 	"  chaaparctl status --node 1 --json | jq '.nodes[0].shards[].protocol.writes'\n";
+
+static const char health_help[] =
+	"Ask every member, say in a word how the cluster is and why.\n"
+	"\n"
+	"  healthy   every configured member is a voter of one view and has a lease\n"
+	"  degraded  it serves, but not everywhere\n"
+	"  down      it does not serve, or no majority of the view's voters answered\n"
+	"\n"
+	"Exit code 0 if it is healthy, 1 if degraded, 5 if down.\n"
+	"\n"
+	"  --json  {\"health\",\"epoch\",\"configured\",\"answered\",\"voters\",\"serving\",\n"
+	"          \"members\":[{\"node\",\"name\",\"serves\",\"why\",...},...]}\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl cluster-health || echo 'look at the cluster'\n"
+	"  until chaaparctl cluster-health; do sleep 1; done\n";
 
 static const char check_help[] =
 	"Judge a recorded history: could one copy of the data, serving one request at a\n"
@@ -173,7 +198,9 @@ const struct ctl_command ctl_commands[] = {
 	{ "ping", "[--count N] [--interval S]", "round trips to all replicas", ping_help,
 	  ctl_ping },
 	{ "info", "", "the cluster's shape", info_help, ctl_info },
-	{ "status", "[--all]", "state and counters of the replicas", status_help, ctl_status },
+	{ "status", "[--all] | --watch [--interval S] [--count N]",
+	  "state and counters of the replicas", status_help, ctl_status },
+	{ "cluster-health", "", "how the cluster is, for scripts", health_help, ctl_health },
 	{ "load", "[OPTION]...", "generate load, measure, record", load_help, ctl_load },
 	{ "check", "FILE...", "judge a recorded history", check_help, ctl_check },
 	{ "help", "[COMMAND]", "help on a command", help_help, ctl_help },

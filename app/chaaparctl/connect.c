@@ -90,9 +90,17 @@ ctl_open_failed(const struct ctl *ctl, int err)
 int
 ctl_connect(struct ctl *ctl)
 {
+	return ctl_connect_within(ctl, CTL_TIMEOUT_MS);
+}
+
+int
+ctl_connect_within(struct ctl *ctl, uint32_t timeout_ms)
+{
 	struct chaapar_options o = CHAAPAR_OPTIONS_INIT;
 	int err, code = ctl_find_endpoints(ctl);
 
+	if (ctl->timeout_ms == 0)
+		ctl->timeout_ms = timeout_ms;
 	if (code != CTL_OK)
 		return code;
 	o.node = ctl->node;

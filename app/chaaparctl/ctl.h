@@ -37,6 +37,10 @@ enum ctl_option {
 
 #define CTL_OPTIONS_OWN_MAX 20
 
+/* Time-outs where none is given: a request that must outlast a change of view, a look at a replica. */
+#define CTL_TIMEOUT_MS 3000u
+#define CTL_TIMEOUT_MS_OBSERVE 1000u
+
 struct ctl;
 
 struct ctl_command {
@@ -53,7 +57,7 @@ struct ctl {
 	const char *cluster_file;
 	char *from_cluster; /* endpoints read from it */
 	int node;           /* CHAAPAR_ANY_NODE: not given */
-	uint32_t timeout_ms;
+	uint32_t timeout_ms; /* 0: not given */
 	bool json;
 	struct chaapar *c;
 };
@@ -101,6 +105,9 @@ int ctl_open_failed(const struct ctl *ctl, int err);
 /** Open ctl->c. Returns CTL_OK, or an exit code after a report. */
 int ctl_connect(struct ctl *ctl);
 
+/** The same with another time-out where none is given. */
+int ctl_connect_within(struct ctl *ctl, uint32_t timeout_ms);
+
 /** Name of a member; "?" if it is none. */
 const char *ctl_member_name(const struct chaapar_info *info, int node);
 
@@ -131,6 +138,7 @@ int ctl_incr(struct ctl *ctl, int argc, char **argv);
 int ctl_ping(struct ctl *ctl, int argc, char **argv);
 int ctl_info(struct ctl *ctl, int argc, char **argv);
 int ctl_status(struct ctl *ctl, int argc, char **argv);
+int ctl_health(struct ctl *ctl, int argc, char **argv);
 int ctl_check(struct ctl *ctl, int argc, char **argv);
 int ctl_load(struct ctl *ctl, int argc, char **argv);
 int ctl_help(struct ctl *ctl, int argc, char **argv);

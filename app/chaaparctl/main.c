@@ -37,7 +37,8 @@ static const char overview_tail[] =
 	"                     one is enough. Default: $CHAAPAR_ENDPOINTS\n"
 	"  --cluster FILE     take them from a cluster file instead\n"
 	"  --node N           talk to replica N and no other\n"
-	"  --timeout MS       give up after so long (default 1000)\n"
+	"  --timeout MS       give up after so long (default 3000; ping, info, status and\n"
+	"                     cluster-health 1000)\n"
 	"  --json             print JSON\n"
 	"  --help             help on the command\n"
 	"  --version          print the version\n"
@@ -123,7 +124,7 @@ print_overview(void)
 {
 	fputs(overview_head, stdout);
 	for (const struct ctl_command *c = ctl_commands; c->name != NULL; c++)
-		printf("  %-9s %s\n", c->name, c->summary);
+		printf("  %-14s %s\n", c->name, c->summary);
 	fputs(overview_tail, stdout);
 }
 
@@ -248,7 +249,7 @@ ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 int
 main(int argc, char **argv)
 {
-	struct ctl ctl = { .node = CHAAPAR_ANY_NODE, .timeout_ms = 1000 };
+	struct ctl ctl = { .node = CHAAPAR_ANY_NODE };
 	int o = ctl_getopt(&ctl, argc, argv, NULL), code;
 
 	if (o != -1)

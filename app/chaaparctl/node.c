@@ -163,7 +163,7 @@ ctl_ping(struct ctl *ctl, int argc, char **argv)
 	if (argc > optind)
 		return ctl_usage(ctl, "unexpected argument \"%s\"", argv[optind]);
 	node = ctl->node;
-	code = ctl_connect(ctl);
+	code = ctl_connect_within(ctl, CTL_TIMEOUT_MS_OBSERVE);
 	if (code != CTL_OK)
 		return code;
 	info = chaapar_info(ctl->c);
@@ -214,7 +214,7 @@ ctl_info(struct ctl *ctl, int argc, char **argv)
 		return o == 'h' ? CTL_OK : CTL_USAGE;
 	if (argc > optind)
 		return ctl_usage(ctl, "unexpected argument \"%s\"", argv[optind]);
-	code = ctl_connect(ctl);
+	code = ctl_connect_within(ctl, CTL_TIMEOUT_MS_OBSERVE);
 	if (code != CTL_OK)
 		return code;
 	i = chaapar_info(ctl->c);

@@ -113,6 +113,8 @@ sum(struct load *l, bool since, struct chaapar_counters *out)
 		out->not_serving += now.not_serving;
 		out->sessions_opened += now.sessions_opened;
 		out->sessions_lost += now.sessions_lost;
+		out->failovers += now.failovers;
+		out->stale += now.stale;
 		out->datagrams_sent += now.datagrams_sent;
 		out->datagrams_received += now.datagrams_received;
 		if (since)
@@ -182,6 +184,10 @@ summary_json(struct load *l, const struct chaapar_counters *n, double seconds)
 			  "sessions_lost", (json_int_t)n->sessions_lost, "datagrams_sent",
 			  (json_int_t)n->datagrams_sent, "datagrams_received",
 			  (json_int_t)n->datagrams_received, "by_status", status, "by_op", kinds));
+	json_object_update_new(
+		o, json_pack("{sI sI sI sI}", "failovers", (json_int_t)n->failovers, "redirects",
+			     (json_int_t)n->redirects, "not_serving", (json_int_t)n->not_serving,
+			     "stale", (json_int_t)n->stale));
 	ctl_json_print(o);
 }
 
@@ -222,8 +228,10 @@ load_summary(struct load *l)
 			       (unsigned long long)l->by_status[s]);
 	}
 	printf("\n  retransmits %llu, late or duplicate answers %llu, timeouts %llu, "
-	       "busy %llu, overload %llu\n",
+	       "busy %llu, overload %llu\n"
+	       "  replicas silent %llu, redirects %llu, not serving %llu\n",
 	       (unsigned long long)n.retransmits, (unsigned long long)n.late,
 	       (unsigned long long)n.timeouts, (unsigned long long)n.busy,
-	       (unsigned long long)n.overload);
+	       (unsigned long long)n.overload, (unsigned long long)n.failovers,
+	       (unsigned long long)n.redirects, (unsigned long long)n.not_serving);
 }

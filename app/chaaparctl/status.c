@@ -4,6 +4,7 @@
  * name, a column for each shard. Rows of nothing but zeros are left out unless --all is given.
  */
 #include "ctl.h"
+#include "watch.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -241,26 +242,14 @@ ask_node(struct ctl *ctl, const struct chaapar_member *m, uint32_t n_shards, boo
 	return both;
 }
 
-int
-ctl_status(struct ctl *ctl, int argc, char **argv)
+/* Every replica once, with its counters. */
+static int
+print_all(struct ctl *ctl, bool all)
 {
-	static const struct option own[] = { { "all", no_argument, NULL, CTL_OPTION_OWN }, { 0 } };
-	struct chaapar_info info;
-	json_t *nodes;
-	bool all = false;
-	int o, code;
+	struct chaapar_info info = *chaapar_info(ctl->c); /* a copy: each call may learn a new one */
+	json_t *nodes = json_array();
+	int code = CTL_OK;
 
-	while ((o = ctl_getopt(ctl, argc, argv, own)) == CTL_OPTION_OWN)
-		all = true;
-	if (o != -1)
-		return o == 'h' ? CTL_OK : CTL_USAGE;
-	if (argc > optind)
-		return ctl_usage(ctl, "unexpected argument \"%s\"", argv[optind]);
-	code = ctl_connect(ctl);
-	if (code != CTL_OK)
-		return code;
-	info = *chaapar_info(ctl->c); /* a copy: each call may learn a new one */
-	nodes = json_array();
 	for (uint32_t i = 0; i < info.n_members; i++) {
 		json_t *one;
 
@@ -275,4 +264,42 @@ ctl_status(struct ctl *ctl, int argc, char **argv)
 	else
 		json_decref(nodes);
 	return code;
+}
+
+int
+ctl_status(struct ctl *ctl, int argc, char **argv)
+{
+	enum { ALL = CTL_OPTION_OWN, WATCH, INTERVAL, COUNT };
+	static const struct option own[] = {
+		{ "all", no_argument, NULL, ALL },
+		{ "watch", no_argument, NULL, WATCH },
+		{ "interval", required_argument, NULL, INTERVAL },
+		{ "count", required_argument, NULL, COUNT },
+		{ 0 },
+	};
+	bool all = false, watch = false, only_watch = false;
+	double interval_s = 1;
+	uint64_t count = 0;
+	int o, code;
+
+	while ((o = ctl_getopt(ctl, argc, argv, own)) >= CTL_OPTION_OWN) {
+		all = all || o == ALL;
+		watch = watch || o == WATCH;
+		only_watch = only_watch || o == INTERVAL || o == COUNT;
+		if (o == INTERVAL && !ctl_fraction(ctl, "--interval", optarg, &interval_s))
+			return CTL_USAGE;
+		if (o == COUNT && !ctl_number(ctl, "--count", optarg, 1, UINT32_MAX, &count))
+			return CTL_USAGE;
+	}
+	if (o != -1)
+		return o == 'h' ? CTL_OK : CTL_USAGE;
+	if (argc > optind)
+		return ctl_usage(ctl, "unexpected argument \"%s\"", argv[optind]);
+	if (watch ? all : only_watch)
+		return ctl_usage(ctl, watch ? "--all goes with counters, which --watch does not show"
+					    : "--interval and --count go with --watch");
+	code = ctl_connect_within(ctl, CTL_TIMEOUT_MS_OBSERVE);
+	if (code != CTL_OK)
+		return code;
+	return watch ? ctl_watch(ctl, interval_s, count) : print_all(ctl, all);
 }

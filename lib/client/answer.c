@@ -2,7 +2,8 @@
 /*
  * What an answer means for its call. An answer belongs to a write when session and number are the
  * write's, to anything else when the number is, which names slot and serial; and only when it comes
- * from a member's port where such calls go. Every other one is late and counted.
+ * from a member's port where such calls go. Every other one is late and counted. An answer to a write
+ * that comes from a view before the newest that its session has heard of is not believed (SAFETY 25).
  */
 #include "client/internal.h"
 
@@ -70,16 +71,19 @@ take_sample(struct chp_client_node *p, uint64_t rtt_ns, uint64_t now)
 }
 
 /*
- * The answer to a call that was sent twice tells no time (Karn). If none but such answers come, the
- * replica has become slower than we wait: wait longer until one answers the first sending.
+ * The answer of a replica that was asked twice tells no time (Karn). If none but such answers come, it
+ * has become slower than we wait: wait longer until it answers when it was asked once.
  */
 static void
-measure(struct chp_client_node *p, const struct chp_call *call, uint64_t now)
+measure(struct chaapar *c, uint8_t node, const struct chp_call *call, uint64_t now)
 {
-	if (call->state != CHP_CALL_SENT || call->control)
+	struct chp_client_node *p = &c->peer[node];
+
+	if (call->state != CHP_CALL_SENT || (call->asked & chp_bit(node)) == 0)
 		return;
-	if (call->sent == 1) {
-		take_sample(p, now - call->sent_ns, now);
+	if ((call->asked_again & chp_bit(node)) == 0 &&
+	    (node == call->node || node == call->first_node)) {
+		take_sample(p, now - (node == call->node ? call->sent_ns : call->first_ns), now);
 		p->shift = 0;
 		p->sampled_ns = now;
 	} else if (p->sampled_ns < call->first_ns) {
@@ -105,35 +109,59 @@ on_later(struct chaapar *c, struct chp_call *call, uint64_t now)
 	chp_call_back_off(c, call, CHP_CALL_BACKOFF, now);
 }
 
+/*
+ * Who was asked does not serve: ask the next member, under the same number. At once if it is not known
+ * to be in trouble too.
+ */
 static void
-on_not_serving(struct chaapar *c, struct chp_call *call, uint64_t now)
+elsewhere(struct chaapar *c, struct chp_call *call, uint64_t now)
 {
-	c->counters.not_serving++;
-	if (!call->in_session && !call->pinned) {
-		call->node = chp_client_next_node(c, call->node);
-		if (call->opcode == CHP_OPCODE_SESSION_OPEN)
-			c->shard[call->shard].home = call->node;
+	struct chp_client_shard *s = &c->shard[call->shard];
+	uint8_t node = call->node, next;
+
+	if (call->pinned) {
+		on_later(c, call, now);
+		return;
 	}
+	chp_peer_failed(c, node, false, now);
+	next = chp_peer_next(c, node, now);
+	if (!call->in_session)
+		call->node = next;
+	else if (s->home == node)
+		s->home = next;
+	else
+		next = s->home;
+	if (next != node && !chp_peer_is_avoided(c, next, now) &&
+	    ++call->hops <= CHP_CLIENT_HOPS_MAX) {
+		chp_call_send(c, call);
+		return;
+	}
+	s->stuck = s->stuck || call->in_session;
 	on_later(c, call, now);
 }
 
+/* Its home is that node; or this one, which wants to see that we know of its view. */
 static void
 on_redirect(struct chaapar *c, struct chp_call *call, uint64_t node, uint64_t now)
 {
+	struct chp_client_shard *s = &c->shard[call->shard];
+
 	c->counters.redirects++;
 	if (node >= CHP_NODES_MAX || (c->members & chp_bit((uint32_t)node)) == 0) {
 		chp_info_fetch(c, now); /* a member that we have not heard of */
 		on_later(c, call, now);
 		return;
 	}
-	if (call->pinned || ++call->hops > CHP_CLIENT_HOPS_MAX) {
-		on_later(c, call, now);
+	if (call->in_session)
+		chp_session_follow(c, call->shard, (uint8_t)node, now);
+	else if (!call->pinned)
+		call->node = (uint8_t)node;
+	if (!call->pinned && ++call->hops <= CHP_CLIENT_HOPS_MAX) {
+		chp_call_send(c, call);
 		return;
 	}
-	call->node = (uint8_t)node;
-	if (call->in_session || call->opcode == CHP_OPCODE_SESSION_OPEN)
-		c->shard[call->shard].home = (uint8_t)node;
-	chp_call_send(c, call);
+	s->stuck = s->stuck || call->in_session;
+	on_later(c, call, now);
 }
 
 /*
@@ -144,20 +172,17 @@ static void
 on_session_unknown(struct chaapar *c, struct chp_call *call, const struct chp_reply_header *h,
 		   const struct chp_reply_message *m, uint64_t now)
 {
-	struct chp_client_shard *s = &c->shard[call->shard];
-	uint8_t home = s->home;
-
 	if (!call->in_session) {
 		chp_call_finish(c, call, CHAAPAR_BAD_REQUEST, m, h->node);
 		return;
 	}
 	chp_session_lose(c, call->shard);
-	s->home = home; /* it answers: the next session can be there too */
 	if (call->sent > 1) {
 		chp_call_finish(c, call, CHAAPAR_UNKNOWN, m, h->node);
 		return;
 	}
 	chp_call_release_number(c, call);
+	call->expired = 0;
 	if (++call->hops > CHP_CLIENT_HOPS_MAX)
 		chp_call_back_off(c, call, CHP_CALL_RENEW, now);
 	else
@@ -181,30 +206,44 @@ on_wrong_shard(struct chaapar *c, struct chp_call *call, const struct chp_reply_
 	chp_info_fetch(c, now);
 }
 
-/* Refusals after which the call goes on. They mean something only while an answer is awaited. */
+/* Whether a refusal is about the sender and not about the request. */
+static bool
+is_about_sender(uint8_t status)
+{
+	return status == CHP_STATUS_OVERLOAD || status == CHP_STATUS_REDIRECT ||
+	       status == CHP_STATUS_NOT_SERVING;
+}
+
+/*
+ * Refusals after which the call goes on. They mean something only while an answer is awaited, and what
+ * is about one replica only while that one is asked. None says anything about earlier sendings.
+ */
 static void
 on_refusal(struct chaapar *c, struct chp_call *call, const struct chp_reply_header *h,
 	   const struct chp_reply_message *m, uint64_t now)
 {
-	if (call->state != CHP_CALL_SENT) {
+	if (call->state != CHP_CALL_SENT ||
+	    (is_about_sender(m->status) && h->node != call->node)) {
 		c->counters.late++;
 		return;
 	}
 	call->cause = m->status;
-	call->expired = 0;
 	switch (m->status) {
 	case CHP_STATUS_OVERLOAD:
 		c->counters.overload++;
+		call->expired = 0;
 		on_later(c, call, now);
 		break;
 	case CHP_STATUS_SESSION_WINDOW:
+		call->expired = 0;
 		on_later(c, call, now);
 		break;
 	case CHP_STATUS_REDIRECT:
 		on_redirect(c, call, m->number, now);
 		break;
 	case CHP_STATUS_NOT_SERVING:
-		on_not_serving(c, call, now);
+		c->counters.not_serving++;
+		elsewhere(c, call, now);
 		break;
 	case CHP_STATUS_SESSION_UNKNOWN:
 		on_session_unknown(c, call, h, m, now);
@@ -226,8 +265,10 @@ on_final(struct chaapar *c, struct chp_call *call, const struct chp_reply_header
 
 	if (call->opcode == CHP_OPCODE_INFO)
 		chp_info_answer(c, m);
+	else if (call->own && call->opcode == CHP_OPCODE_PING)
+		chp_call_stop(c, call); /* that it answered is all */
 	else if (call->own)
-		chp_session_answer(c, call, m);
+		chp_session_answer(c, call, h, m);
 	else
 		chp_call_finish(c, call, status, m, h->node);
 }
@@ -252,6 +293,8 @@ dispatch(struct chaapar *c, struct chp_call *call, const struct chp_reply_header
 	}
 	switch (m->status) {
 	case CHP_STATUS_BUSY:
+		if (call->in_session)
+			chp_session_follow(c, call->shard, h->node, now);
 		on_busy(c, call, now);
 		break;
 	case CHP_STATUS_OVERLOAD:
@@ -263,9 +306,52 @@ dispatch(struct chaapar *c, struct chp_call *call, const struct chp_reply_header
 		on_refusal(c, call, h, m, now);
 		break;
 	default:
+		if (call->in_session)
+			chp_session_follow(c, call->shard, h->node, now);
 		on_final(c, call, h, m);
 		break;
 	}
+}
+
+/*
+ * [SAFETY 25] Whether an answer to a session's request may be believed: not when it was given in a view
+ * before one that we have heard of. From our next datagram on the home of the newer view executes the
+ * request if nobody had; what the older one's answer reports, a failed comparison say, is then not
+ * what happened.
+ */
+static bool
+is_of_today(struct chaapar *c, struct chp_call *call, const struct chp_reply_header *h,
+	    const struct chp_reply_message *m, uint64_t now)
+{
+	struct chp_client_shard *s = &c->shard[call->shard];
+
+	if (h->epoch >= s->epoch) {
+		bool newer = h->epoch > s->epoch;
+
+		s->epoch = h->epoch;
+		s->heard_ns = now;
+		if (newer) {
+			call->expired = 0;
+			chp_session_wake(c, call->shard, now);
+		}
+		return true;
+	}
+	c->counters.stale++;
+	s->stale_ns = now;
+	if (call->state != CHP_CALL_SENT || call->node != h->node)
+		return false;
+	if (m->status == CHP_STATUS_NOT_SERVING) {
+		c->counters.not_serving++;
+		call->cause = m->status;
+	}
+	if (m->status == CHP_STATUS_OVERLOAD) { /* true in any view, and no reason to ask others */
+		c->counters.overload++;
+		call->cause = m->status;
+		on_later(c, call, now);
+	} else {
+		elsewhere(c, call, now);
+	}
+	return false;
 }
 
 void
@@ -286,12 +372,12 @@ chp_answer(struct chaapar *c, const struct chp_reply_header *h, const struct chp
 		c->counters.malformed++;
 		return;
 	}
-	if (h->node < CHP_NODES_MAX) {
-		c->peer[h->node].heard_ns = now;
-		measure(&c->peer[h->node], call, now);
+	if (!call->control) { /* the control port answers also when no shard does */
+		measure(c, h->node, call, now);
+		chp_peer_heard(c, h->node, m, now);
 	}
-	if (call->in_session)
-		c->shard[call->shard].heard_ns = now;
+	if (call->in_session && !is_of_today(c, call, h, m, now))
+		return;
 	if (call->opcode == CHP_OPCODE_SESSION_OPEN && m->status != CHP_STATUS_OK)
 		chp_session_refused(c, call->shard, m->status);
 	dispatch(c, call, h, m, now);

@@ -229,21 +229,11 @@ chp_call_finish(struct chaapar *c, struct chp_call *call, enum chaapar_status st
 
 /* ---- timers ---- */
 
-uint8_t
-chp_client_next_node(const struct chaapar *c, uint8_t node)
-{
-	uint64_t above;
-
-	if (c->options.only_node || c->members == 0)
-		return node;
-	above = node + 1u < CHP_NODES_MAX ? c->members & ~(chp_bit(node + 1u) - 1) : 0;
-	return (uint8_t)chp_first_bit(above != 0 ? above : c->members);
-}
-
 /*
  * The time is up. Giving up a number lets the session's lowest pass it: a copy of the request that
  * is still on its way is then dropped by the replica as long as a later datagram overtakes it, but
- * not otherwise. So what was sent even once has an unknown outcome.
+ * not otherwise. So what was sent even once has an unknown outcome, whatever refused it since: no
+ * refusal speaks for an earlier sending.
  */
 static void
 on_deadline(struct chaapar *c, struct chp_call *call, uint64_t now)
@@ -257,8 +247,10 @@ on_deadline(struct chaapar *c, struct chp_call *call, uint64_t now)
 			status = (enum chaapar_status)call->cause;
 		else if (call->in_session || call->sent_total == 0)
 			status = CHAAPAR_UNSENT;
-	} else if (call->in_session && s->heard_ns < call->first_ns && !c->options.only_node) {
-		/* Its home said nothing at all for so long: the next writes go elsewhere. */
+	} else if (call->in_session && s->heard_ns < call->first_ns &&
+		   (!c->options.only_node || s->stale_ns >= call->first_ns)) {
+		/* Nobody said anything of it for so long, or only of views before the one that we
+		 * know: a cluster that was founded anew does not know the session. */
 		chp_session_lose(c, call->shard);
 	}
 	if (status != CHAAPAR_BUSY && !call->pinned)
@@ -266,13 +258,36 @@ on_deadline(struct chaapar *c, struct chp_call *call, uint64_t now)
 	chp_call_finish(c, call, status, NULL, CHAAPAR_ANY_NODE);
 }
 
-/* No answer came in time. Reads and opening of sessions go to another replica if that goes on. */
+/*
+ * No answer came in time. Whoever said nothing at all since then is taken for dead: this call and those
+ * that come after it go to the next member. A session's request may go to any, under its number: who
+ * is not the session's home names the home. One that has said other things only lost this.
+ */
 static void
-on_silence(struct chaapar *c, struct chp_call *call)
+leave(struct chaapar *c, struct chp_call *call, uint64_t now)
+{
+	struct chp_client_shard *s = &c->shard[call->shard];
+	uint8_t node = call->node;
+
+	if (call->pinned || c->peer[node].heard_ns >= call->sent_ns) {
+		if (!call->pinned && !call->in_session && call->expired % 2 == 0)
+			call->node = chp_peer_next(c, node, now);
+		return;
+	}
+	chp_peer_failed(c, node, true, now);
+	if (!call->in_session)
+		call->node = chp_peer_next(c, node, now);
+	else if (s->home == node)
+		s->home = chp_peer_next(c, node, now);
+}
+
+static void
+on_silence(struct chaapar *c, struct chp_call *call, uint64_t now)
 {
 	struct chp_client_shard *s = &c->shard[call->shard];
 
 	call->expired++;
+	call->hops = 0;
 	if (!call->own)
 		c->counters.retransmits++;
 	if (call->opcode == CHP_OPCODE_INFO) {
@@ -281,29 +296,25 @@ on_silence(struct chaapar *c, struct chp_call *call)
 			return;
 		}
 		c->endpoint_next++;
-	} else if (call->opcode == CHP_OPCODE_SESSION_OPEN) {
-		if (chp_list_is_empty(&s->waiting)) {
-			chp_call_stop(c, call);
-			s->state = CHP_SESSION_NONE;
-			return;
-		}
-		if (call->expired % 3 == 0)
-			s->home = call->node = chp_client_next_node(c, call->node);
-	} else if (!call->in_session && !call->pinned && call->expired % 2 == 0) {
-		/* Four in a row from one that answers nobody: prefer another one now. */
-		if (call->expired == 4 && c->peer[c->node].heard_ns < call->submit_ns)
-			c->node = chp_client_next_node(c, c->node);
-		call->node = chp_client_next_node(c, call->node);
+	} else if (call->own && call->opcode == CHP_OPCODE_PING) {
+		chp_call_stop(c, call); /* still silent */
+		return;
+	} else if (call->opcode == CHP_OPCODE_SESSION_OPEN && chp_list_is_empty(&s->waiting)) {
+		chp_call_stop(c, call);
+		s->state = CHP_SESSION_NONE;
+		return;
+	} else {
+		leave(c, call, now);
 	}
 	chp_call_send(c, call);
 }
 
 static void
-on_timer(struct chaapar *c, struct chp_call *call)
+on_timer(struct chaapar *c, struct chp_call *call, uint64_t now)
 {
 	switch (call->state) {
 	case CHP_CALL_SENT:
-		on_silence(c, call);
+		on_silence(c, call, now);
 		break;
 	case CHP_CALL_BACKOFF:
 		chp_call_send(c, call);
@@ -329,6 +340,6 @@ chp_call_timers(struct chaapar *c, uint64_t now)
 		if (call->deadline_ns <= now)
 			on_deadline(c, call, now);
 		else
-			on_timer(c, call);
+			on_timer(c, call, now);
 	}
 }

@@ -53,7 +53,8 @@ enum chaapar_status {
 	CHAAPAR_NOT_NUMBER = 4,     /* incr, decr: the value is no unsigned 64-bit number */
 	CHAAPAR_TOO_LARGE = 5,      /* the value, or what append makes of it, is too long */
 	CHAAPAR_BAD_KEY = 6,        /* empty or longer than the maximum */
-	/* Refusals. The operation was certainly not applied and will not be. */
+	/* Refusals. The operation was certainly not applied and will not be. What is "only as a
+	 * cause" says nothing about the sendings of the request before the one that it refused. */
 	CHAAPAR_BAD_REQUEST = 7,    /* the replica did not understand it */
 	CHAAPAR_UNKNOWN_OP = 8,     /* the replica is of a version without this operation */
 	CHAAPAR_WRONG_SHARD = 9,    /* replicas and library cannot agree where the key belongs */
@@ -100,8 +101,9 @@ typedef void chaapar_callback(struct chaapar *c, void *arg, const struct chaapar
 
 struct chaapar_options {
 	int node;               /* the replica to talk to; CHAAPAR_ANY_NODE: one by chance */
-	bool only_node;         /* stay at `node` also when it does not answer */
-	uint32_t timeout_ms;    /* of each request, and of chaapar_open; 0: 1000 */
+	bool only_node;         /* stay at `node` also when it does not answer; writes of a session
+				 * that the view has given to another replica follow it there */
+	uint32_t timeout_ms;    /* of each request, and of chaapar_open; 0: 3000 */
 	uint32_t in_flight_max; /* requests submitted and not ended; 0: 1024 */
 };
 
@@ -145,9 +147,11 @@ struct chaapar_counters {
 	uint64_t redirects;
 	uint64_t not_serving;
 	uint64_t sessions_opened;
-	uint64_t sessions_lost;      /* expired, or given up because their replica was silent */
+	uint64_t sessions_lost;      /* expired, or given up because nobody answered in them */
 	uint64_t info_fetched;       /* descriptions of the cluster taken */
 	uint64_t send_errors;        /* datagrams that the kernel refused */
+	uint64_t failovers;          /* times that a replica fell silent and others were asked */
+	uint64_t stale;              /* answers to writes from a view that was over, not believed */
 };
 
 /**
@@ -286,6 +290,15 @@ CHAAPAR_API enum chaapar_status chaapar_ping_sync(struct chaapar *c, uint32_t no
  */
 CHAAPAR_API enum chaapar_status chaapar_node_status(struct chaapar *c, uint32_t node,
 						    uint32_t section, char **text);
+
+/**
+ * The same without waiting, part by part: the result's value is the part's text and its number how
+ * many parts there are. Parts of one text have the same version; begin again if it changes.
+ *
+ * Errors:  as of chaapar_ping; -EINVAL section or part is 65,536 or more
+ */
+CHAAPAR_API int chaapar_node_part(struct chaapar *c, uint32_t node, uint32_t section, uint32_t part,
+				  chaapar_callback *callback, void *arg);
 
 /** The cluster's shape as last fetched. Owns: valid until the next call on the handle. */
 CHAAPAR_API const struct chaapar_info *chaapar_info(const struct chaapar *c);

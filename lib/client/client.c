@@ -11,7 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TIMEOUT_MS_DEFAULT 1000u
+/* Longer than it takes to leave a dead replica behind where cores are shared. */
+#define TIMEOUT_MS_DEFAULT 3000u
 #define IN_FLIGHT_DEFAULT  1024u
 /* Room in the socket for the answers of many requests; the kernel may grant less. */
 #define SOCKET_BYTES (1 << 20)

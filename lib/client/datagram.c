@@ -40,18 +40,20 @@ first_rto(const struct chaapar *c, const struct chp_call *call)
 	return chp_max_u64(chp_max_u64(mean, longest), CHP_CLIENT_RTO_NS_MIN) << p->shift;
 }
 
-/* How long to wait now: longer after each wait in vain. */
+/* How long to wait now: longer after each wait in vain, but not much for one that may be dead. */
 static uint64_t
 rto_of(const struct chaapar *c, const struct chp_call *call)
 {
-	uint64_t rto = first_rto(c, call);
+	uint64_t rto = first_rto(c, call), max = CHP_CLIENT_RTO_NS_MAX;
 	uint32_t rounds = call->expired;
 
+	if (!call->control && c->peer[call->node].silent && !call->pinned && chp_peer_has_other(c))
+		max = chp_max_u64(rto, CHP_CLIENT_RETRY_NS_MAX);
 	if (call->opcode == CHP_OPCODE_INFO)
 		rounds /= c->n_endpoints; /* each time it asks somebody else */
-	for (uint32_t i = 0; i < rounds && rto < CHP_CLIENT_RTO_NS_MAX; i++)
+	for (uint32_t i = 0; i < rounds && rto < max; i++)
 		rto *= 2;
-	return chp_min_u64(rto, CHP_CLIENT_RTO_NS_MAX);
+	return chp_min_u64(rto, chp_min_u64(max, CHP_CLIENT_RTO_NS_MAX));
 }
 
 static uint32_t
@@ -78,10 +80,17 @@ write_request(uint8_t *to, const struct chp_call *call)
 static void
 mark_sent(struct chaapar *c, struct chp_call *call, uint64_t now)
 {
+	if (call->in_session)
+		call->node = c->shard[call->shard].home;
 	chp_list_remove(&call->list);
 	call->state = CHP_CALL_SENT;
-	if (call->sent++ == 0)
+	if (call->sent++ == 0) {
 		call->first_ns = now;
+		call->first_node = call->node;
+		call->asked = call->asked_again = 0;
+	}
+	call->asked_again |= call->asked & chp_bit(call->node);
+	call->asked |= chp_bit(call->node);
 	call->sent_total++;
 	call->sent_ns = now;
 	chp_call_arm(c, call, now + rto_of(c, call));
@@ -130,6 +139,7 @@ build(struct chaapar *c, struct chp_list *list, uint64_t now)
 		.session = call->in_session ? s->id : 0,
 		.lowest = call->in_session ? s->lowest : 0,
 		.shard = call->control ? CHP_SHARD_ANY : call->shard,
+		.epoch = call->control ? 0 : (uint32_t)s->epoch,
 	};
 	uint8_t *data = io->out[io->out_n];
 	uint32_t len;
@@ -197,7 +207,7 @@ chp_client_flush(struct chaapar *c)
 		uint32_t shard = chp_first_bit(c->dirty);
 		struct chp_client_shard *s = &c->shard[shard];
 
-		chp_session_pump(c, shard);
+		chp_session_pump(c, shard, now);
 		if (!send_list(c, &s->send, now) || !send_list(c, &s->plain, now))
 			return false;
 		c->dirty &= ~chp_bit(shard);

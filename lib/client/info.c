@@ -299,6 +299,8 @@ take_shape(struct chaapar *c, const struct chaapar_info *info)
 		if (own->state != CHP_CALL_FREE)
 			chp_call_stop(c, own);
 	}
+	if (chp_probe_call(c)->state != CHP_CALL_FREE)
+		chp_call_stop(c, chp_probe_call(c));
 	for (uint32_t i = 0; i < c->options.in_flight_max; i++) {
 		struct chp_call *call = &c->call[i];
 		bool doomed = call->in_session && call->sent > 0;

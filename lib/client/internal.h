@@ -6,12 +6,13 @@
  *
  *   WAITING --number of the session--> TO_SEND --datagram--> SENT --answer--> FREE
  *      ^                                  ^                   |
- *      |                                  +--BACKOFF <--------+ no answer, overload, not_serving
+ *      |                                  +--BACKOFF <--------+ overload, nobody serves
  *      +--RENEW <---------------------------------------------+ busy: the number is burnt
  *      +--PARKED <--------------------------------------------+ wrong_shard: until INFO was read
  *
  * Writes have a number of their shard's session and go to the session's home; everything else has a
- * number that holds its slot, no session, and a node of its own.
+ * number that holds its slot, no session, and a node of its own. A member that is silent or does not
+ * serve is left alone for a while, and calls go to the next one at once, under the same number.
  */
 #ifndef CHP_CLIENT_INTERNAL_H
 #define CHP_CLIENT_INTERNAL_H
@@ -32,6 +33,11 @@
 #define CHP_CLIENT_RTO_NS_START (20 * CHP_MS)
 #define CHP_CLIENT_RTO_NS_MIN (2 * CHP_MS)
 #define CHP_CLIENT_RTO_NS_MAX (500 * CHP_MS)
+/* The longest wait for one that may be dead: a new view is noticed within so long. */
+#define CHP_CLIENT_RETRY_NS_MAX (64 * CHP_MS)
+/* A member in trouble is left alone for 16 ms at first, then for twice that, up to a second. */
+#define CHP_CLIENT_AVOID_NS (16 * CHP_MS)
+#define CHP_CLIENT_AVOID_SHIFT_MAX 6u
 /*
  * Hundreds of answers come in one round trip, so that the mean forgets a slow phase at once. The
  * longest recent round trip does not; it counts up to a limit, because one pause must not slow all
@@ -55,10 +61,12 @@
 #define CHP_CLIENT_ENDPOINTS_MAX (16u * 7u)
 /* Replies that one section of STATUS may be split into: more is a broken replica. */
 #define CHP_CLIENT_PARTS_MAX 1024u
+/* Times that fetching it begins again because the text became another one on the way. */
+#define CHP_CLIENT_RESTARTS_MAX 8u
 /* A number without session is serial << 17 | slot: slots of calls, of each shard's session, of
- * INFO. */
+ * INFO, of the probe. */
 #define CHP_CLIENT_SLOT_BITS 17u
-#define CHP_CLIENT_SLOTS_EXTRA (CHP_SHARDS_MAX + 1u)
+#define CHP_CLIENT_SLOTS_EXTRA (CHP_SHARDS_MAX + 2u)
 
 _Static_assert(CHAAPAR_IN_FLIGHT_MAX + CHP_CLIENT_SLOTS_EXTRA <= 1u << CHP_CLIENT_SLOT_BITS,
 	       "slot bits");
@@ -83,7 +91,8 @@ struct chp_call {
 	struct chp_list list; /* first: a list's node is the call */
 	uint8_t state;
 	uint8_t opcode;
-	uint8_t node;    /* whom to ask; in a session its home is asked instead */
+	uint8_t node;    /* whom to ask; in a session whom it was last sent to: the home is asked */
+	uint8_t first_node; /* whom it was sent to first, under this number */
 	uint8_t cause;   /* last refusal */
 	bool in_session; /* a write, or the session's close */
 	bool pinned;     /* this node and no other */
@@ -100,6 +109,7 @@ struct chp_call {
 	uint32_t refused; /* times that the answer was "later" */
 	uint32_t hops;
 	uint64_t number; /* 0 = none yet */
+	uint64_t asked, asked_again; /* node masks: sent to at least once, more than once */
 	uint64_t arg;
 	uint64_t submit_ns, first_ns, sent_ns, timer_ns, deadline_ns;
 	uint8_t *bytes; /* key, then value; kept for the next call in this slot */
@@ -118,11 +128,14 @@ enum chp_client_session_state {
 /* A shard as the client sees it: its session and what waits to go there. */
 struct chp_client_shard {
 	uint8_t state;        /* enum chp_client_session_state */
-	uint8_t home;         /* the replica that executes the session's requests */
+	uint8_t home;         /* whom to send the session's requests to */
+	bool stuck;           /* calls wait because nobody serves the session: wake them when one does */
 	uint64_t id;
+	uint64_t epoch;       /* the newest in replies to the session's requests; 0 = none yet */
 	uint64_t next;        /* number of the next request */
 	uint64_t lowest;      /* lowest number without an end; next - lowest <= the window */
-	uint64_t heard_ns;    /* last answer in this session */
+	uint64_t heard_ns;    /* last answer in this session that was believed */
+	uint64_t stale_ns;    /* last one that was not, because its view is over */
 	uint32_t outstanding; /* numbers without an end */
 	struct chp_call **ring; /* call of each such number, at number % CHP_SESSION_WINDOW_MAX */
 	struct chp_list waiting;
@@ -138,6 +151,9 @@ struct chp_client_node {
 	uint64_t sampled_ns;      /* last measurement, or when the lack of one was noted */
 	uint32_t shift;           /* the wait is doubled so often, until there is a measurement */
 	uint64_t heard_ns;
+	bool silent;              /* did not answer: nothing but a probe until it is heard again */
+	uint32_t failures;        /* in a row */
+	uint64_t avoid_ns;        /* leave it alone until then; 0: it is all right */
 };
 
 struct chaapar {
@@ -154,7 +170,7 @@ struct chaapar {
 	struct chp_client_node peer[CHP_NODES_MAX];
 	struct chp_client_shard shard[CHP_SHARDS_MAX];
 
-	struct chp_call *call; /* in_flight_max, then one of each shard's session, then INFO's */
+	struct chp_call *call; /* in_flight_max, then one of each shard's session, INFO's, the probe */
 	struct chp_list free;
 	uint32_t in_flight;
 	uint64_t serial;
@@ -237,6 +253,13 @@ chp_info_call(struct chaapar *c)
 	return &c->call[c->options.in_flight_max + CHP_SHARDS_MAX];
 }
 
+/* The call that asks a silent member whether it is back. */
+static inline struct chp_call *
+chp_probe_call(struct chaapar *c)
+{
+	return &c->call[c->options.in_flight_max + CHP_SHARDS_MAX + 1];
+}
+
 /* ---- call.c: slots, timers, the end of a call ---- */
 
 /** Act on the call at this time, or at its deadline if that is earlier. CHP_NEVER: the deadline
@@ -275,15 +298,34 @@ void chp_call_start_own(struct chp_call *call, uint8_t opcode, uint32_t shard);
 /** Do what is due. */
 void chp_call_timers(struct chaapar *c, uint64_t now);
 
-/** The member after this one; the same if there is no other or the handle must stay. */
-uint8_t chp_client_next_node(const struct chaapar *c, uint8_t node);
+/* ---- peer.c: which member to ask ---- */
+
+/** The member to ask after this one, good ones first; the same if there is no other. A handle that
+ * must stay at its node is sent there. */
+uint8_t chp_peer_next(const struct chaapar *c, uint8_t node, uint64_t now);
+
+/** Whom a call that any member can answer goes to: the preferred one unless it is in trouble. */
+uint8_t chp_peer_choose(struct chaapar *c, uint32_t shard, uint64_t now);
+
+/** Whether there is another member that a call of this handle may go to. */
+bool chp_peer_has_other(const struct chaapar *c);
+
+/** Whether a member is to be left alone now. */
+bool chp_peer_is_avoided(const struct chaapar *c, uint8_t node, uint64_t now);
+
+/** A member gave no answer (silent) or does not serve: leave it alone for a while. */
+void chp_peer_failed(struct chaapar *c, uint8_t node, bool silent, uint64_t now);
+
+/** A member answered. */
+void chp_peer_heard(struct chaapar *c, uint8_t node, const struct chp_reply_message *m,
+		    uint64_t now);
 
 /* ---- session.c ---- */
 
 void chp_session_init(struct chp_client_shard *s);
 
 /** Give numbers to writes that wait, opening a session first where there is none. */
-void chp_session_pump(struct chaapar *c, uint32_t shard);
+void chp_session_pump(struct chaapar *c, uint32_t shard, uint64_t now);
 
 /** The session is of no use any more: give out no numbers of it. */
 void chp_session_lose(struct chaapar *c, uint32_t shard);
@@ -295,8 +337,15 @@ void chp_session_abandon(struct chaapar *c, uint32_t shard);
 void chp_session_refused(struct chaapar *c, uint32_t shard, uint8_t status);
 
 /** The answer to the session's own call. */
-void chp_session_answer(struct chaapar *c, struct chp_call *call,
+void chp_session_answer(struct chaapar *c, struct chp_call *call, const struct chp_reply_header *h,
 			const struct chp_reply_message *m);
+
+/** A member answered as the session's home, or was named as it. */
+void chp_session_follow(struct chaapar *c, uint32_t shard, uint8_t node, uint64_t now);
+
+/** Something changed for the better: send again at once what waits or was sent to a member in
+ * trouble. */
+void chp_session_wake(struct chaapar *c, uint32_t shard, uint64_t now);
 
 /** Begin to close every open session; true if there is any. */
 bool chp_session_close_all(struct chaapar *c);

@@ -75,6 +75,8 @@ submit(struct chaapar *c, const struct ask *a, chaapar_callback *callback, void 
 	call->control = a->control;
 	call->in_session = a->write;
 	call->node = a->pinned ? a->node : c->node;
+	if (!a->pinned && !a->write)
+		call->node = chp_peer_choose(c, call->shard, call->submit_ns);
 	call->arg = a->arg;
 	call->deadline_ns = call->submit_ns + c->options.timeout_ms * CHP_MS;
 	call->callback = callback;
@@ -288,46 +290,67 @@ chaapar_ping_sync(struct chaapar *c, uint32_t node, uint32_t shard, struct chaap
 }
 
 /* A section comes in parts of one reply each: arg = part << 16 | section, number = how many. */
+static struct ask
+ask_part(uint32_t node, uint32_t section, uint64_t part)
+{
+	return (struct ask){ .opcode = CHP_OPCODE_STATUS,
+			     .pinned = true,
+			     .control = true,
+			     .node = (uint8_t)node,
+			     .arg = part << 16 | section };
+}
+
+int
+chaapar_node_part(struct chaapar *c, uint32_t node, uint32_t section, uint32_t part,
+		  chaapar_callback *callback, void *arg)
+{
+	struct ask a = ask_part(node, section, part);
+
+	if (!is_member(c, node))
+		return -ENOENT;
+	if (section > UINT16_MAX || part > UINT16_MAX)
+		return -EINVAL;
+	return submit(c, &a, callback, arg);
+}
+
 enum chaapar_status
 chaapar_node_status(struct chaapar *c, uint32_t node, uint32_t section, char **text)
 {
-	struct ask a = {
-		.opcode = CHP_OPCODE_STATUS, .pinned = true, .control = true, .node = (uint8_t)node
-	};
-	enum chaapar_status status = CHAAPAR_OK;
+	uint64_t parts = 1, version = 0;
+	uint32_t restarts = 0;
 	struct chaapar_result r;
-	uint64_t parts = 1;
 	char *all = NULL;
 	size_t len = 0;
 
 	*text = NULL;
 	if (!is_member(c, node) || section > UINT16_MAX)
 		return CHAAPAR_BAD_REQUEST;
-	for (uint64_t part = 0; part < parts && status == CHAAPAR_OK; part++) {
+	for (uint64_t part = 0; part < parts; part++) {
+		struct ask a = ask_part(node, section, part);
 		char *more;
 
-		a.arg = part << 16 | section;
-		status = run(c, &a, &r);
-		if (status != CHAAPAR_OK)
-			break;
-		if (r.number == 0 || r.number > CHP_CLIENT_PARTS_MAX) {
-			status = CHAAPAR_BAD_REQUEST;
-			break;
+		run(c, &a, &r);
+		if (r.status == CHAAPAR_OK && part > 0 && r.version != version) {
+			/* Another text: too many fetch some at the same time. */
+			part = UINT64_MAX; /* the next one is 0 */
+			len = 0;
+			if (++restarts <= CHP_CLIENT_RESTARTS_MAX)
+				continue;
+			r.status = CHAAPAR_BUSY;
+		}
+		if (r.status == CHAAPAR_OK && (r.number == 0 || r.number > CHP_CLIENT_PARTS_MAX))
+			r.status = CHAAPAR_BAD_REQUEST;
+		more = r.status == CHAAPAR_OK ? realloc(all, len + r.value_len + 1) : NULL;
+		if (more == NULL) {
+			free(all);
+			return r.status != CHAAPAR_OK ? r.status : CHAAPAR_NO_MEMORY;
 		}
 		parts = r.number;
-		more = realloc(all, len + r.value_len + 1);
-		if (more == NULL) {
-			status = CHAAPAR_NO_MEMORY;
-			break;
-		}
+		version = r.version;
 		all = more;
 		memcpy(all + len, r.value, r.value_len);
 		len += r.value_len;
 		all[len] = '\0';
-	}
-	if (status != CHAAPAR_OK) {
-		free(all);
-		return status;
 	}
 	*text = all;
 	return CHAAPAR_OK;

@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * One session per shard, opened at the first write. Its home is the replica that executes its
- * requests: a retry applies once because it meets the record of the first try there. A session is
- * never moved; one whose home is silent is given up once its last number has ended, and the next is
- * opened elsewhere.
+ * requests: a retry applies once because it meets the record of the first try there. Which one is
+ * home, the view says; the library only follows. Home is whoever was named last in a redirect or
+ * answered as home; if it is silent, the next member is asked. A session is given up when nobody said
+ * anything of it for a whole time-out, once its last number has ended.
+ *
+ * Exactly once needs two things of us (SAFETY 25). What we have seen of a newer view, the header of
+ * each datagram says: a new home executes only what was sent in that knowledge. And from then on no
+ * answer of an older view is believed: the old home's answer, late, would be a second one.
  */
 #include "client/internal.h"
 
@@ -14,6 +19,8 @@ chp_session_init(struct chp_client_shard *s)
 	s->id = 0;
 	s->next = s->lowest = 1;
 	s->outstanding = 0;
+	s->stuck = false;
+	s->epoch = 0;
 }
 
 static void
@@ -24,16 +31,14 @@ open_session(struct chaapar *c, uint32_t shard)
 
 	chp_session_init(s);
 	s->state = CHP_SESSION_OPENING;
-	if ((c->members & chp_bit(s->home)) == 0 || c->options.only_node)
-		s->home = c->node;
 	chp_call_start_own(call, CHP_OPCODE_SESSION_OPEN, shard);
-	call->node = s->home;
+	call->node = chp_peer_choose(c, shard, call->submit_ns);
 	call->arg = chp_random_u64(&c->random);
 	chp_call_send(c, call);
 }
 
 void
-chp_session_pump(struct chaapar *c, uint32_t shard)
+chp_session_pump(struct chaapar *c, uint32_t shard, uint64_t now)
 {
 	struct chp_client_shard *s = &c->shard[shard];
 
@@ -43,6 +48,8 @@ chp_session_pump(struct chaapar *c, uint32_t shard)
 		open_session(c, shard);
 	if (s->state != CHP_SESSION_OPEN)
 		return;
+	if (c->peer[s->home].silent) /* as another shard's session found out: do not pay again */
+		s->home = chp_peer_next(c, s->home, now);
 	while (!chp_list_is_empty(&s->waiting) && s->next - s->lowest < c->info.session_window) {
 		struct chp_call *call = chp_list_first(&s->waiting);
 
@@ -61,7 +68,6 @@ chp_session_lose(struct chaapar *c, uint32_t shard)
 	if (s->state != CHP_SESSION_OPEN)
 		return;
 	c->counters.sessions_lost++;
-	s->home = chp_client_next_node(c, s->home);
 	s->state = s->outstanding > 0 ? CHP_SESSION_DRAINING : CHP_SESSION_NONE;
 	c->dirty |= chp_bit(shard);
 }
@@ -89,7 +95,39 @@ chp_session_refused(struct chaapar *c, uint32_t shard, uint8_t status)
 }
 
 void
-chp_session_answer(struct chaapar *c, struct chp_call *call, const struct chp_reply_message *m)
+chp_session_wake(struct chaapar *c, uint32_t shard, uint64_t now)
+{
+	struct chp_client_shard *s = &c->shard[shard];
+
+	s->stuck = false;
+	for (uint64_t n = s->lowest; n < s->next; n++) {
+		struct chp_call *call = s->ring[n % CHP_SESSION_WINDOW_MAX];
+
+		if (call == NULL)
+			continue;
+		if (call->state == CHP_CALL_BACKOFF ||
+		    (call->state == CHP_CALL_SENT && call->node != s->home &&
+		     chp_peer_is_avoided(c, call->node, now))) {
+			call->expired = 0;
+			chp_call_send(c, call);
+		}
+	}
+}
+
+void
+chp_session_follow(struct chaapar *c, uint32_t shard, uint8_t node, uint64_t now)
+{
+	struct chp_client_shard *s = &c->shard[shard];
+	bool moved = s->home != node;
+
+	s->home = node;
+	if (moved || s->stuck)
+		chp_session_wake(c, shard, now);
+}
+
+void
+chp_session_answer(struct chaapar *c, struct chp_call *call, const struct chp_reply_header *h,
+		   const struct chp_reply_message *m)
 {
 	struct chp_client_shard *s = &c->shard[call->shard];
 	uint64_t now = chp_client_now();
@@ -103,6 +141,8 @@ chp_session_answer(struct chaapar *c, struct chp_call *call, const struct chp_re
 		chp_call_stop(c, call);
 		s->state = CHP_SESSION_OPEN;
 		s->id = m->number;
+		s->home = h->node;
+		s->epoch = h->epoch;
 		s->heard_ns = now;
 		c->counters.sessions_opened++;
 		c->dirty |= chp_bit(call->shard);

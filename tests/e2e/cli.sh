@@ -94,6 +94,27 @@ check "nobody dropped anything" is_json "$out" \
 	     if k.startswith("drop_")
 	     and k not in ("drop_ip_protocol", "drop_tx_neighbour", "drop_ipv6", "drop_ether_type"))'
 
+# ---- the cluster's health, and watching it
+expect 0 "cluster-health" "${ctl[@]}" cluster-health
+check "it says so" has "$out" '^healthy: 3 of 3 members serve, view 1 with 3 voters$'
+expect 0 "cluster-health --json" "${ctl[@]}" --json cluster-health
+check "of three" is_json "$out" 'd["health"] == "healthy" and d["serving"] == 3 and len(d["members"]) == 3'
+check "voters with leases" is_json "$out" 'all(m["serves"] and m["role"] == "voter" and m["epoch"] == 1
+	and m["lease_ms"] > 0 and m["why"] == "" for m in d["members"])'
+expect 0 "status --watch" "${ctl[@]}" status --watch --count 2 --interval 0.1
+check "two blocks" test "$(grep -c '^NODE' "$out")" = 2
+check "a line for each member" test "$(grep -Ec '^[012] +n[012] .* voter +1 +[0-9]+ ms .* serves' "$out")" = 6
+check "the view's history" has "$out" '^ +1 .* ago +voters n0 n1 n2'
+check "nothing is drawn over where no terminal is" has_not "$out" $'\033'
+expect 0 "status --watch on a terminal" \
+	script -qec "'$cluster' exec chaaparctl status --watch --count 2 --interval 0.1" /dev/null
+check "it is" has "$out" $'\033\\[H'
+expect 0 "status --watch --json" "${ctl[@]}" --json status --watch --count 2 --interval 0.1
+check "an object a line" test "$(wc -l <"$out")" = 2
+head -n 1 "$out" >"$work/watch"
+check "with what the members say" is_json "$work/watch" \
+	'd["epoch"] == 1 and all(n["membership"]["role"] == "voter" for n in d["nodes"])'
+
 # ---- load, check
 expect 0 "load" "${ctl[@]}" load --preload --keys 200 --clients 3 --ops 3000 --history "$work/load.history"
 check "a summary" has "$out" '^ *[0-9]+ operations in '
@@ -127,9 +148,14 @@ expect 2 "two keys" "${ctl[@]}" get a b
 expect 2 "a node that is no number" "${ctl[@]}" --node x get a
 expect 2 "a node that is no member" "${ctl[@]}" --node 7 get a
 expect 2 "cas without anything to compare" "${ctl[@]}" cas c x
+expect 2 "--interval without --watch" "${ctl[@]}" status --interval 1
+expect 2 "--all with --watch" "${ctl[@]}" status --watch --all
+expect 2 "no time at all" "${ctl[@]}" status --watch --interval x
+expect 2 "health of one replica" "${ctl[@]}" --node 1 cluster-health
+expect 2 "health of something" "${ctl[@]}" cluster-health now
 expect 2 "no endpoints" env -u CHAAPAR_ENDPOINTS "$build/chaaparctl" get a
 expect 0 "help" "$build/chaaparctl" help
-for command in put get del cas add replace append prepend incr decr ping info status load check; do
+for command in put get del cas add replace append prepend incr decr ping info status cluster-health load check; do
 	expect 0 "help $command" "$build/chaaparctl" help "$command"
 	check "it shows how" has "$out" "^Usage: chaaparctl $command"
 done
@@ -140,12 +166,40 @@ expect 0 "a cluster file instead of endpoints" "$cluster" exec env -u CHAAPAR_EN
 # ---- nobody there
 expect 5 "no answer" "$cluster" exec chaaparctl --endpoints 10.99.0.77 --timeout 200 get a
 expect 5 "no answer from that one" "$cluster" exec chaaparctl --endpoints 10.99.0.77:7170 --timeout 200 ping
-for node in 0 1 2; do
-	expect 0 "stop $node" "$cluster" stop "$node"
-done
+
+# ---- a member dies and comes back; then most of them are gone
+health_is() { # CODE PATTERN
+	"${ctl[@]}" cluster-health >"$work/health" 2>&1
+	[ $? = "$1" ] && has "$work/health" "$2"
+}
+expect 0 "kill" "$cluster" kill 2
+expect 1 "cluster-health without one" "${ctl[@]}" cluster-health
+check "it says who" has "$out" '^  n2 .*no answer'
+expect 0 "a write until the view changes" "${ctl[@]}" --timeout 20000 put survived yes
+expect 0 "a read of it at its replica" "${ctl[@]}" --node 1 --timeout 5000 get survived
+check "it is there" is_output yes
+check "the view changes" wait_for 20 health_is 1 '2 of 3 members serve, view 2 with 2 voters'
+expect 0 "status --watch" "${ctl[@]}" status --watch --count 1
+check "it is out" has "$out" '^2 +n2 .* out .*no answer'
+check "the views" has "$out" '^  2 .*voters n0 n1  \('
+expect 0 "start" "$cluster" start 2
+check "all are well" wait_for 20 health_is 0 'healthy: 3 of 3'
+expect 0 "a read at the new one" "${ctl[@]}" --node 2 --timeout 5000 get survived
+check "it has the copy" is_output yes
+expect 0 "stop" "$cluster" stop 1
+check "the view changes" wait_for 20 health_is 1 '2 of 3 members serve, view [0-9]+ with 2 voters'
+expect 0 "kill" "$cluster" kill 2
+check "a minority does not serve" wait_for 20 health_is 5 '^down: 0 of 3'
+check "it says why" has "$work/health" '^  n0 .*no lease'
+expect 5 "a write to a minority" "${ctl[@]}" --timeout 500 put lonely yes
+expect 5 "a read from a minority" "${ctl[@]}" --node 0 --timeout 500 get survived
+check "it says why" has "$err" 'not serving'
+expect 0 "stop" "$cluster" stop 0
 expect 5 "get when all are down" "${ctl[@]}" --timeout 300 get a
 expect 5 "put when all are down" "${ctl[@]}" --timeout 300 put a b
 expect 5 "ping when all are down" "${ctl[@]}" --timeout 300 ping
+expect 5 "cluster-health when all are down" "${ctl[@]}" --timeout 300 --json cluster-health
+check "JSON all the same" is_json "$out" 'd["health"] == "down"'
 
 # ---- the tool for local clusters itself
 expect 1 "a second cluster in the same place" "$cluster" up

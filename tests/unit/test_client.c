@@ -26,6 +26,7 @@
 #define HASH       0x1234abcdu
 #define KEYS       512u
 #define RECORDS    8192u
+#define EPOCH      UINT64_C(0x2fffffffe) /* the next but one has a lower half of 0 */
 
 /* ---- the replicas ---- */
 
@@ -35,6 +36,7 @@ enum action {
 	DROP_REPLY, /* executed, but the answer is lost */
 	TWICE,      /* answered two times */
 	REFUSE,     /* answered with seen->status and seen->number, not executed */
+	REFUSE_LATE, /* the same, but the answer travels until just before the next one */
 	GARBAGE,    /* many malformed replies, then the right one */
 };
 
@@ -43,6 +45,7 @@ struct seen {
 	uint64_t session, lowest, request, arg;
 	uint32_t opcode;
 	uint32_t nth; /* of this (session, request, opcode): 1 at first */
+	uint32_t epoch; /* as the datagram's header says */
 	uint32_t in_datagram, datagram_len;
 	uint8_t key[CHP_KEY_BYTES_MAX];
 	uint32_t key_len;
@@ -65,6 +68,11 @@ struct pair {
 	bool present;
 };
 
+struct datagram {
+	uint8_t data[2048];
+	uint32_t len;
+};
+
 struct fake {
 	pthread_t thread;
 	pthread_mutex_t lock;
@@ -75,11 +83,21 @@ struct fake {
 	uint32_t hash;
 	const char *info; /* instead of the right one */
 	enum action (*hook)(struct fake *f, struct seen *s);
+	/* The view. Only the home executes writes of sessions; what it has no record of only if the
+	 * datagram says that the client knows of epoch `since`. */
+	bool homed;
+	uint32_t home, dead, refusing; /* the last two: node masks */
+	uint64_t epoch[NODES], since;
+	struct datagram late; /* an answer on its way */
+	struct sockaddr_in late_to;
+	int late_fd;
+	bool late_waits;
 	/* what happened */
+	uint32_t lost_gets, lost_pings, lost_writes, stayed; /* at dead nodes; refused by the view */
 	struct pair pair[KEYS];
 	struct record record[RECORDS];
 	uint32_t n_records;
-	uint64_t version, session, lowest[64];
+	uint64_t version, session, lowest[NODES][64];
 	uint64_t alive; /* sessions 1..63 that are known */
 	uint32_t datagrams, executed, replayed, closed, opened, violations, dgram_requests_max;
 	uint32_t len_max, mixed; /* reads in datagrams of a session */
@@ -212,11 +230,6 @@ record_of(struct fake *f, uint64_t session, const struct chp_request *q)
 	return &f->record[f->n_records++];
 }
 
-struct datagram {
-	uint8_t data[2048];
-	uint32_t len;
-};
-
 static void
 begin_reply(const struct fake *f, struct datagram *d, uint32_t node,
 	    const struct chp_request_header *h)
@@ -224,7 +237,7 @@ begin_reply(const struct fake *f, struct datagram *d, uint32_t node,
 	struct chp_reply_header r = { .prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION,
 						   CHP_PACKET_REPLY, f->hash },
 				      .session = h->session,
-				      .epoch = 1,
+				      .epoch = f->epoch[node],
 				      .shard = h->shard,
 				      .node = (uint8_t)node };
 
@@ -308,17 +321,19 @@ send_garbage(const struct fake *f, int fd, uint32_t node, const struct chp_reque
 	send_reply(f->fd[(node + 1) % NODES][h->shard], &good, to);
 }
 
+/* What two nodes get may overtake each other. */
 static void
-check_session(struct fake *f, const struct chp_request_header *h, const struct chp_request *q)
+check_session(struct fake *f, uint32_t node, const struct chp_request_header *h,
+	      const struct chp_request *q)
 {
 	/* Reads ride along in a session's datagram without a number of it. */
 	if (h->session == 0 || q->opcode == CHP_OPCODE_GET || q->opcode == CHP_OPCODE_PING)
 		return;
 	if (h->session >= 64 || h->lowest == 0 || q->request < h->lowest ||
-	    q->request - h->lowest >= f->window || h->lowest < f->lowest[h->session])
+	    q->request - h->lowest >= f->window || h->lowest < f->lowest[node][h->session])
 		f->violations++;
 	else
-		f->lowest[h->session] = h->lowest;
+		f->lowest[node][h->session] = h->lowest;
 }
 
 static void
@@ -361,6 +376,33 @@ serve(struct fake *f, int fd, const struct seen *s, const struct chp_request_hea
 		f->violations++;
 }
 
+/* What a replica says before it looks at the key. */
+static uint32_t
+view_status(const struct fake *f, const struct seen *s, const struct chp_request_header *h,
+	    const struct record *r)
+{
+	if (s->opcode == CHP_OPCODE_PING)
+		return CHP_STATUS_OK;
+	if ((f->refusing >> s->node & 1) != 0)
+		return CHP_STATUS_NOT_SERVING;
+	if (!f->homed || h->session == 0 || s->opcode == CHP_OPCODE_GET)
+		return CHP_STATUS_OK;
+	if (s->node != f->home || (!r->executed && (int32_t)(h->epoch - (uint32_t)f->since) < 0))
+		return CHP_STATUS_REDIRECT;
+	return CHP_STATUS_OK;
+}
+
+static void
+count_lost(struct fake *f, uint32_t opcode)
+{
+	if (opcode == CHP_OPCODE_GET)
+		f->lost_gets++;
+	else if (opcode == CHP_OPCODE_PING)
+		f->lost_pings++;
+	else
+		f->lost_writes++;
+}
+
 /* Each request is answered in a datagram of its own: SAFETY 27 allows any split. */
 static void
 on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_header *h,
@@ -377,7 +419,7 @@ on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_head
 	s->nth = ++r->nth;
 	s->key_len = q->key_len;
 	memcpy(s->key, chp_request_key(q), q->key_len);
-	check_session(f, h, q);
+	check_session(f, s->node, h, q);
 	if (h->session != 0 && q->opcode == CHP_OPCODE_GET)
 		f->mixed++;
 	if (chp_request_check(q, CHP_KEY_BYTES_MAX, f->value_max) != CHP_STATUS_OK)
@@ -386,8 +428,14 @@ on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_head
 		a = f->hook(f, s);
 	if (a == DROP)
 		return;
+	if (a == ANSWER) {
+		s->status = view_status(f, s, h, r);
+		s->number = f->home;
+		a = s->status != CHP_STATUS_OK ? REFUSE : ANSWER;
+		f->stayed += a == REFUSE;
+	}
 	begin_reply(f, &d, s->node, h);
-	if (a == REFUSE) {
+	if (a == REFUSE || a == REFUSE_LATE) {
 		m.status = (uint8_t)s->status;
 		m.number = s->number;
 		m.version = f->seed;
@@ -396,6 +444,16 @@ on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_head
 		if (a == GARBAGE)
 			send_garbage(f, fd, s->node, h, q, from);
 		serve(f, fd, s, h, q, r, &d);
+	}
+	if (a == REFUSE_LATE) {
+		f->late = d;
+		f->late_fd = fd;
+		f->late_to = *from;
+		return;
+	}
+	if (f->late.len > 0 && !f->late_waits) {
+		send_reply(f->late_fd, &f->late, &f->late_to);
+		f->late.len = 0;
 	}
 	if (a != DROP_REPLY)
 		send_reply(fd, &d, from);
@@ -435,6 +493,8 @@ on_control(struct fake *f, int fd, uint32_t node, const struct chp_request_heade
 			return;
 		if (a == REFUSE)
 			m.number = s.number;
+		if (q->opcode == CHP_OPCODE_STATUS)
+			m.version = f->user[2];
 	}
 	if (q->opcode == CHP_OPCODE_INFO)
 		info_text(f, text, sizeof(text), node);
@@ -470,10 +530,13 @@ on_datagram(struct fake *f, int fd, uint32_t node, uint32_t port)
 		return; /* another cluster's: dropped, as the real one does */
 	s.session = h->session;
 	s.lowest = h->lowest;
+	s.epoch = h->epoch;
 	s.datagram_len = (uint32_t)n;
 	while ((q = chp_request_next(data, (uint32_t)n, &offset)) != NULL) {
 		s.in_datagram = at++;
-		if (port == f->shards)
+		if ((f->dead >> node & 1) != 0)
+			count_lost(f, q->opcode);
+		else if (port == f->shards)
 			on_control(f, fd, node, h, q, &from);
 		else
 			on_request(f, fd, &s, h, q, &from);
@@ -547,6 +610,9 @@ start(uint32_t shards, uint32_t window, enum action (*hook)(struct fake *f, stru
 	f->seed = UINT64_C(0xfedcba9876543210); /* beyond 2^53 */
 	f->hash = HASH;
 	f->hook = hook;
+	for (uint32_t i = 0; i < NODES; i++)
+		f->epoch[i] = EPOCH;
+	f->since = EPOCH;
 	do
 		f->port_base = 20000 + 8 * (uint32_t)chp_random_below(&random, 5000);
 	while (!bind_all(f));
@@ -1413,32 +1479,430 @@ Test(client, a_time_out_is_an_unknown_outcome_and_lowest_passes_it)
 	stop();
 }
 
-static enum action
-node_0_dies(struct fake *f, struct seen *s)
+/* ---- views ---- */
+
+/* A view without a node, or with one, in which node `home` is the home of all sessions. */
+static void
+next_view(struct fake *f, uint32_t home)
 {
-	return f->user[0] != 0 && s->node == 0 ? DROP : ANSWER;
+	if (home != f->home)
+		f->since = f->epoch[home] + 1;
+	f->home = home;
+	for (uint32_t i = 0; i < NODES; i++) {
+		if ((f->dead >> i & 1) == 0)
+			f->epoch[i]++;
+	}
 }
 
-Test(client, a_silent_home_is_left_after_a_time_out)
+static void
+start_homed(enum action (*hook)(struct fake *f, struct seen *s))
+{
+	start(1, 64, hook);
+	LOCKED(fake->homed = true);
+}
+
+Test(client, a_session_survives_its_home_and_pays_once)
+{
+	struct chaapar_counters n;
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "n", 1, "0", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 0);
+	for (uint32_t home = 1; home < NODES; home++) { /* twice: the epoch's lower half wraps */
+		LOCKED(fake->dead = 1u << (home - 1); next_view(fake, home));
+		for (uint64_t i = 1; i <= 100; i++) {
+			cr_assert_eq(chaapar_incr_sync(c, "n", 1, 1, &r), CHAAPAR_OK);
+			cr_assert_eq(r.number, 100 * (home - 1) + i);
+			cr_assert_eq(r.node, (int)home);
+		}
+		/* One time-out, not a hundred; a slow machine may add a few. */
+		LOCKED(cr_assert_geq(fake->lost_writes, 1u); cr_assert_lt(fake->lost_writes, 20u);
+		       cr_assert_lt(fake->stayed, 40u); fake->lost_writes = fake->stayed = 0);
+	}
+	chaapar_get_counters(c, &n);
+	cr_assert_geq(n.failovers, 2u);
+	cr_assert_eq(n.sessions_opened, 1u);
+	cr_assert_eq(n.sessions_lost, 0u);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 201u);
+	cr_assert_eq(fake->opened, 1u);
+	stop();
+}
+
+/* The home falls silent after the third put of a batch; its successor is home at once. */
+static enum action
+home_dies_in_a_batch(struct fake *f, struct seen *s)
+{
+	if (s->opcode != CHP_OPCODE_INCR || s->node != 0)
+		return ANSWER;
+	if (++f->user[0] < 4)
+		return ANSWER;
+	if (f->user[0] == 8) { /* some were executed, and nobody was told */
+		f->dead = 1;
+		next_view(f, 1);
+	}
+	return DROP_REPLY;
+}
+
+Test(client, a_batch_at_a_dying_home_is_applied_once)
+{
+	struct told t = { 0 };
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "n", 1, "0", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->hook = home_dies_in_a_batch);
+	for (int i = 0; i < 100; i++)
+		cr_assert_eq(chaapar_incr(c, "n", 1, 1, tell, &t), 0);
+	drain(c);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 100u);
+	cr_assert_eq(t.last.node, 1);
+	cr_assert_eq(chaapar_get_sync(c, "n", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.value_len, 3u);
+	cr_assert_arr_eq(r.value, "100", 3);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 101u);
+	stop();
+}
+
+/*
+ * The old home refuses the cas at its last moment, in the old view, and that answer is slow: it comes
+ * after the client has heard of the new view, just before the new home's answer.
+ */
+static enum action
+late_refusal(struct fake *f, struct seen *s)
+{
+	if (s->opcode != CHP_OPCODE_CAS)
+		return ANSWER;
+	if (s->node != 0) {
+		f->late_waits = (int32_t)(s->epoch - (uint32_t)f->since) < 0;
+		return ANSWER;
+	}
+	f->dead = 1; /* so that its epoch, which its answer names, stays the old one */
+	f->late_waits = true;
+	next_view(f, 1);
+	s->status = CHP_STATUS_COMPARE_FAILED;
+	return REFUSE_LATE;
+}
+
+Test(client, an_answer_of_a_view_that_is_over_is_not_believed)
+{
+	struct chaapar_counters n;
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->hook = late_refusal);
+	cr_assert_eq(chaapar_cas_sync(c, "k", 1, r.version, "w", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 1);
+	chaapar_get_counters(c, &n);
+	cr_assert_geq(n.stale, 1u);
+	cr_assert_geq(n.redirects, 1u);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 2u);
+	stop();
+}
+
+Test(client, a_home_in_a_newer_view_gets_the_request_again_at_once)
+{
+	struct chaapar_counters n;
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	/* It left and came back, as it were: the same node, home since a view that we do not know. */
+	LOCKED(fake->since = fake->epoch[0] + 1; next_view(fake, 0));
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 0);
+	cr_assert_eq(r.cause, CHAAPAR_REDIRECT);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "x", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.cause, CHAAPAR_OK);
+	chaapar_get_counters(c, &n);
+	cr_assert_geq(n.redirects, 1u);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 3u);
+	stop();
+}
+
+static enum action
+new_home_waits_for_replays(struct fake *f, struct seen *s)
+{
+	if (s->node != f->home || s->opcode != CHP_OPCODE_PUT || f->user[0] == 5 ||
+	    (int32_t)(s->epoch - (uint32_t)f->since) < 0)
+		return ANSWER;
+	f->user[0]++;
+	s->status = CHP_STATUS_OVERLOAD;
+	return REFUSE;
+}
+
+Test(client, a_new_home_that_is_not_ready_is_waited_for)
+{
+	struct chaapar_counters n;
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->hook = new_home_waits_for_replays; fake->dead = 1; next_view(fake, 2));
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 2);
+	chaapar_get_counters(c, &n);
+	cr_assert_geq(n.overload, 5u);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 2u);
+	stop();
+}
+
+Test(client, a_home_that_does_not_serve_is_left_with_the_same_number)
+{
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->refusing = 1; next_view(fake, 1));
+	for (int i = 0; i < 50; i++) {
+		cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
+		cr_assert_eq(r.node, 1);
+	}
+	LOCKED(cr_assert_lt(fake->stayed, 10u)); /* one not_serving, one redirect */
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 51u);
+	cr_assert_eq(fake->opened, 1u);
+	stop();
+}
+
+/* Executed, the answer is lost, and then nobody serves any more. */
+static enum action
+all_stop_after_execution(struct fake *f, struct seen *s)
+{
+	if (s->opcode != CHP_OPCODE_PUT)
+		return ANSWER;
+	if (f->user[0]++ == 0)
+		return DROP_REPLY;
+	f->refusing = 7;
+	return ANSWER;
+}
+
+Test(client, not_serving_says_nothing_of_earlier_sendings)
+{
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(all_stop_after_execution);
+	c = client(0, 300, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_TIMEOUT);
+	cr_assert(chaapar_outcome_unknown(r.status));
+	cr_assert_eq(r.cause, CHAAPAR_NOT_SERVING);
+	/* Nor where it was refused by all, each time: the copies may still be on their way. */
+	LOCKED(fake->stayed = 0);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_TIMEOUT);
+	cr_assert_eq(r.cause, CHAAPAR_NOT_SERVING);
+	LOCKED(cr_assert_gt(fake->stayed, 3u);    /* all were asked, more than once */
+	       cr_assert_lt(fake->stayed, 100u)); /* but it was no storm */
+	LOCKED(fake->refusing = 0; fake->hook = NULL);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	chaapar_close(c);
+	cr_assert_eq(fake->opened, 1u);
+	stop();
+}
+
+/* All but node 2 are dead and it says so: node 0 is home until the view changes. */
+static enum action
+view_changes_late(struct fake *f, struct seen *s)
+{
+	if (s->opcode == CHP_OPCODE_PUT && s->node == 2 && ++f->user[0] == f->user[1])
+		next_view(f, 2);
+	return ANSWER;
+}
+
+Test(client, a_dead_home_is_waited_for_until_the_view_changes)
+{
+	struct chaapar_counters n;
+	struct told t = { 0 };
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(view_changes_late);
+	c = client(0, 20000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->dead = 3; fake->user[1] = 100);
+	for (int i = 0; i < 20; i++)
+		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &t), 0);
+	drain(c);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 20u);
+	cr_assert_eq(t.last.node, 2);
+	chaapar_get_counters(c, &n);
+	cr_assert_geq(n.redirects, 80u);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 21u);
+	stop();
+}
+
+static enum action
+a_third_goes_wrong_and_homes_move(struct fake *f, struct seen *s)
+{
+	if (s->opcode == CHP_OPCODE_INCR && f->user[1]++ % 100 == 99)
+		next_view(f, (f->home + 1) % NODES);
+	return a_third_goes_wrong(f, s);
+}
+
+Test(client, heavy_loss_and_moving_homes_change_no_count)
+{
+	struct told t = { 0 };
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(1, 30000, false);
+	cr_assert_eq(chaapar_put_sync(c, "a", 1, "0", 1, NULL), CHAAPAR_OK);
+	LOCKED(fake->hook = a_third_goes_wrong_and_homes_move);
+	for (int i = 0; i < 800; i++) {
+		while (chaapar_incr(c, "a", 1, 1, tell, &t) == -EAGAIN)
+			cr_assert_geq(chaapar_poll(c, -1), 0);
+	}
+	drain(c);
+	LOCKED(fake->hook = NULL);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 800u);
+	cr_assert_eq(chaapar_get_sync(c, "a", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.value_len, 3u);
+	cr_assert_arr_eq(r.value, "800", 3);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 801u);
+	stop();
+}
+
+static enum action
+slow_open(struct fake *f, struct seen *s)
+{
+	if (s->opcode == CHP_OPCODE_SESSION_OPEN && s->node == 0)
+		f->user[0] = s->arg;
+	if (s->opcode == CHP_OPCODE_SESSION_OPEN && s->node == 1)
+		f->user[1] = s->arg;
+	return s->opcode == CHP_OPCODE_SESSION_OPEN && s->node == 0 ? DROP : ANSWER;
+}
+
+Test(client, a_session_is_opened_at_the_next_member_if_one_is_silent)
+{
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start(1, 64, slow_open);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 1);
+	LOCKED(cr_assert_eq(fake->user[0], fake->user[1])); /* the nonce that tells opens apart */
+	chaapar_close(c);
+	cr_assert_eq(fake->opened, 1u);
+	stop();
+}
+
+static uint64_t
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+Test(client, reads_leave_a_silent_member_and_come_back)
+{
+	struct chaapar_result r = { .node = CHAAPAR_ANY_NODE };
+	uint64_t end = now_ms() + 20000;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
+	cr_assert_eq(r.node, 0);
+	LOCKED(fake->dead = 1);
+	for (int i = 0; i < 200 || fake->lost_pings == 0; i++) {
+		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
+		cr_assert_neq(r.node, 0);
+		cr_assert_lt(now_ms(), end, "it is never asked whether it is back");
+	}
+	/* One read found out; whether it is back, the library asks without any request waiting. */
+	LOCKED(cr_assert_geq(fake->lost_gets, 1u); cr_assert_lt(fake->lost_gets, 5u);
+	       fake->dead = 0);
+	while (r.node != 0) {
+		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
+		cr_assert_lt(now_ms(), end, "reads do not come back");
+	}
+	chaapar_close(c);
+	stop();
+}
+
+Test(client, reads_try_a_member_again_that_did_not_serve)
+{
+	struct chaapar_result r = { .node = CHAAPAR_ANY_NODE };
+	uint64_t end = now_ms() + 20000;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, false);
+	LOCKED(fake->refusing = 1);
+	for (int i = 0; i < 200; i++) {
+		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
+		cr_assert_neq(r.node, 0);
+	}
+	LOCKED(cr_assert_lt(fake->stayed, 50u); fake->refusing = 0);
+	while (r.node != 0) {
+		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
+		cr_assert_lt(now_ms(), end, "reads do not come back");
+	}
+	chaapar_close(c);
+	stop();
+}
+
+Test(client, a_cluster_founded_anew_is_served_after_one_time_out)
 {
 	struct chaapar_result r;
 	struct chaapar *c;
 	enum chaapar_status status = CHAAPAR_TIMEOUT;
 
-	start(1, 64, node_0_dies);
-	c = client(0, 300, false);
+	start_homed(NULL);
+	c = client(0, 200, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	cr_assert_eq(r.node, 0);
-	LOCKED(fake->user[0] = 1);
-	/* A read finds another replica by itself; a write that was sent must not. */
-	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_OK);
-	cr_assert_neq(r.node, 0);
-	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_TIMEOUT);
+	/* Epochs begin again, below what the session has seen. */
+	LOCKED(fake->alive = 0; for (uint32_t i = 0; i < NODES; i++) fake->epoch[i] = 1;
+	       fake->since = 0);
 	for (int tries = 0; tries < 20 && status != CHAAPAR_OK; tries++)
 		status = chaapar_put_sync(c, "k", 1, "w", 1, &r);
 	cr_assert_eq(status, CHAAPAR_OK);
-	cr_assert_neq(r.node, 0);
 	chaapar_close(c);
+	stop();
+}
+
+Test(client, a_handle_that_must_stay_follows_its_session_and_returns)
+{
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_homed(NULL);
+	c = client(0, 10000, true);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(next_view(fake, 2));
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 2);
+	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 0);
+	LOCKED(fake->dead = 1u << 2; next_view(fake, 0));
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "x", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 0);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 3u);
 	stop();
 }
 
@@ -1634,6 +2098,46 @@ Test(client, status_is_put_together_from_its_parts)
 	LOCKED(fake->user[3] = UINT64_MAX);
 	cr_assert_eq(chaapar_node_status(c, 1, 0, &text), CHAAPAR_BAD_REQUEST);
 	cr_assert_null(text);
+	chaapar_close(c);
+	stop();
+}
+
+/* The text becomes another one before its second part, user[1] times. */
+static enum action
+changing_parts(struct fake *f, struct seen *s)
+{
+	if (s->opcode == CHP_OPCODE_STATUS && s->arg >> 16 == 1 && s->nth == 1 && f->user[1] > 0) {
+		f->user[1]--;
+		f->user[2]++;
+	}
+	return ANSWER;
+}
+
+Test(client, parts_of_different_texts_are_not_put_together)
+{
+	struct told t = { 0 };
+	struct chaapar *c;
+	char *text;
+
+	start(1, 64, changing_parts);
+	fake->user[1] = 2;
+	c = client(0, 5000, false);
+	cr_assert_eq(chaapar_node_status(c, 1, 0, &text), CHAAPAR_OK);
+	cr_assert_str_eq(text, "{\"a\":[1,2]}");
+	cr_assert_eq(fake->user[1], 0u);
+	free(text);
+	LOCKED(fake->user[1] = 1000);
+	cr_assert_eq(chaapar_node_status(c, 1, 0, &text), CHAAPAR_BUSY);
+	cr_assert_null(text);
+	/* The same by hand. */
+	cr_assert_eq(chaapar_node_part(c, 2, 0, 0, tell, &t), 0);
+	drain(c);
+	cr_assert_eq(t.last.status, CHAAPAR_OK);
+	cr_assert_eq(t.last.number, 3u);
+	cr_assert_eq(t.last.node, 2);
+	cr_assert_eq(chaapar_node_part(c, 9, 0, 0, tell, &t), -ENOENT);
+	cr_assert_eq(chaapar_node_part(c, 0, 65536, 0, tell, &t), -EINVAL);
+	cr_assert_eq(chaapar_node_part(c, 0, 0, 65536, tell, &t), -EINVAL);
 	chaapar_close(c);
 	stop();
 }

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * status --watch: the members, the view and its history, again and again. A terminal is drawn over;
+ * anything else gets a block each time.
+ */
+#include "watch.h"
+
+#include "gather.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BAR 24u
+#define HISTORY_MAX 8u
+#define WHY_BYTES (2 * GATHER_TEXT_BYTES)
+
+/* The rest of the line is cleared: what stood there before may have been longer. */
+static void
+end_line(bool redraw)
+{
+	fputs(redraw ? "\033[K\n" : "\n", stdout);
+}
+
+/* ---- pieces of text ---- */
+
+static void
+ago_text(uint64_t ms, char *to, size_t size)
+{
+	if (ms < 60 * 1000)
+		snprintf(to, size, "%.1f s", (double)ms / 1e3);
+	else if (ms < 3600 * 1000)
+		snprintf(to, size, "%" PRIu64 " min", ms / (60 * 1000));
+	else
+		snprintf(to, size, "%" PRIu64 " h %" PRIu64 " min", ms / (3600 * 1000),
+			 ms / (60 * 1000) % 60);
+}
+
+/* A list of node ids as names. */
+static void
+print_nodes(const struct gather *g, const json_t *list)
+{
+	const json_t *v;
+	size_t i;
+
+	if (json_array_size(list) == 0)
+		fputs(" -", stdout);
+	json_array_foreach (list, i, v) {
+		const char *name = NULL;
+
+		for (uint32_t n = 0; n < g->n; n++) {
+			if (json_is_integer(v) &&
+			    json_integer_value(v) == (json_int_t)g->node[n].member.id)
+				name = g->node[n].member.name;
+		}
+		if (name != NULL)
+			printf(" %s", name);
+		else
+			printf(" %" JSON_INTEGER_FORMAT, json_integer_value(v));
+	}
+}
+
+/* How far a copy is: a bar, the share, what was copied, from whom. */
+static void
+print_copy(const json_t *copy)
+{
+	uint64_t ppm = gather_number(copy, "progress_ppm"), restarts = gather_number(copy, "restarts");
+	const json_t *from = json_object_get(copy, "source");
+	json_int_t source = json_is_integer(from) ? json_integer_value(from) : -1;
+	uint32_t full;
+
+	if (ppm > 1000000)
+		ppm = 1000000;
+	full = (uint32_t)(ppm * BAR / 1000000);
+	fputs("  [", stdout);
+	for (uint32_t i = 0; i < BAR; i++)
+		fputc(i < full ? '#' : '.', stdout);
+	printf("] %5.1f %%  %" PRIu64 " items, %.1f MB", (double)ppm / 1e4,
+	       gather_number(copy, "items"), (double)gather_number(copy, "bytes") / 1e6);
+	if (source >= 0)
+		printf(" from node %" JSON_INTEGER_FORMAT, source);
+	if (restarts > 0)
+		printf(", begun again %" PRIu64 " time%s", restarts, restarts == 1 ? "" : "s");
+}
+
+/* ---- one member, a line ---- */
+
+static void
+print_node(const struct gather *g, const struct gather_node *n, bool redraw)
+{
+	const json_t *known = gather_member(g, n->member.id), *copy;
+	const json_t *suspected = json_object_get(n->membership, "suspected");
+	char role[16], lease[24] = "-", epoch[24] = "-", lives[24] = "-", why[WHY_BYTES];
+
+	/* What the others say where it says nothing itself. */
+	gather_text(n->role[0] != '\0' ? n->membership : known, "role", role, sizeof(role));
+	if (n->json != NULL && n->lease_ms > 0)
+		snprintf(lease, sizeof(lease), "%" PRIu64 " ms", n->lease_ms);
+	if (n->epoch > 0)
+		snprintf(epoch, sizeof(epoch), "%" PRIu64, n->epoch);
+	if (n->lives > 0)
+		snprintf(lives, sizeof(lives), "%" PRIu64, n->lives);
+	printf("%-4u %-12s %-15s %-8s %6s %10s %5s", n->member.id, n->member.name,
+	       n->member.address, role[0] != '\0' ? role : "?", epoch, lease, lives);
+	copy = json_object_get(n->membership, "copy");
+	gather_why(g, n, why, sizeof(why));
+	if (n->is_learner && json_is_object(copy) && !json_is_true(json_object_get(copy, "done")))
+		print_copy(copy);
+	else if (why[0] != '\0')
+		printf("  %s", why);
+	else
+		fputs("  serves", stdout);
+	if (json_array_size(suspected) > 0) {
+		fputs("; suspects", stdout);
+		print_nodes(g, suspected);
+	}
+	end_line(redraw);
+}
+
+/* ---- the view and those before it ---- */
+
+static void
+print_history(const struct gather *g, bool redraw)
+{
+	const json_t *list = g->newest != NULL ? json_object_get(g->newest->membership, "history")
+					       : NULL;
+	char ago[32], why[GATHER_TEXT_BYTES];
+	size_t n = json_array_size(list);
+
+	if (n == 0)
+		return;
+	printf("views, as %s knows them", g->newest->member.name);
+	end_line(redraw);
+	for (size_t i = n; i > 0 && n - i < HISTORY_MAX; i--) { /* the newest is the last */
+		const json_t *v = json_array_get(list, i - 1);
+
+		ago_text(gather_number(v, "age_ms"), ago, sizeof(ago));
+		gather_text(v, "why", why, sizeof(why));
+		printf("  %-6" PRIu64 " %12s ago  voters", gather_number(v, "epoch"), ago);
+		print_nodes(g, json_object_get(v, "voters"));
+		if (json_array_size(json_object_get(v, "learners")) > 0) {
+			fputs(", learners", stdout);
+			print_nodes(g, json_object_get(v, "learners"));
+		}
+		if (why[0] != '\0')
+			printf("  (%s)", why);
+		end_line(redraw);
+	}
+}
+
+static void
+print_block(const struct gather *g, bool redraw)
+{
+	char clock[16] = "";
+	time_t now = time(NULL);
+	struct tm tm;
+	uint32_t serving = 0;
+
+	for (uint32_t i = 0; i < g->n; i++)
+		serving += g->node[i].serves && g->node[i].epoch == g->newest->epoch;
+	if (localtime_r(&now, &tm) != NULL)
+		(void)strftime(clock, sizeof(clock), "%H:%M:%S", &tm);
+	printf("%s  %s: ", clock, g->cluster);
+	if (g->newest != NULL && g->newest->epoch > 0)
+		printf("view %" PRIu64 ", ", g->newest->epoch);
+	else
+		fputs("no view, ", stdout);
+	printf("%u of %u serve", serving, g->n);
+	end_line(redraw);
+	printf("%-4s %-12s %-15s %-8s %6s %10s %5s  %s", "NODE", "NAME", "ADDRESS", "ROLE", "VIEW",
+	       "LEASE", "LIVES", "STATE");
+	end_line(redraw);
+	for (uint32_t i = 0; i < g->n; i++)
+		print_node(g, &g->node[i], redraw);
+	print_history(g, redraw);
+}
+
+static void
+print_json(const struct gather *g)
+{
+	json_t *nodes = json_array();
+
+	for (uint32_t i = 0; i < g->n; i++) {
+		const struct gather_node *n = &g->node[i];
+		json_t *v = json_pack("{si ss sb}", "node", (int)n->member.id, "name",
+				      n->member.name, "answered", n->json != NULL);
+
+		if (n->membership != NULL)
+			json_object_set_new(v, "membership", json_deep_copy(n->membership));
+		json_array_append_new(nodes, v);
+	}
+	ctl_json_print(json_pack("{sI so}", "epoch",
+				 (json_int_t)(g->newest != NULL ? g->newest->epoch : 0), "nodes",
+				 nodes));
+}
+
+int
+ctl_watch(struct ctl *ctl, double interval_s, uint64_t count)
+{
+	static struct gather g;
+	struct timespec wait = { .tv_sec = (time_t)interval_s };
+	bool redraw = isatty(STDOUT_FILENO) == 1 && !ctl->json;
+
+	wait.tv_nsec = (long)((interval_s - (double)wait.tv_sec) * 1e9);
+	for (uint64_t i = 0; count == 0 || i < count; i++) {
+		if (i > 0)
+			nanosleep(&wait, NULL);
+		gather(ctl->c, ctl->node, &g);
+		if (redraw) /* home; and the first time everything away */
+			fputs(i == 0 ? "\033[2J\033[H" : "\033[H", stdout);
+		else if (i > 0 && !ctl->json)
+			fputc('\n', stdout);
+		if (ctl->json)
+			print_json(&g);
+		else
+			print_block(&g, redraw);
+		if (redraw)
+			fputs("\033[J", stdout); /* and what was below */
+		gather_free(&g);
+		if (fflush(stdout) != 0)
+			return ctl_fail(ctl, CTL_ERROR, "cannot write any more");
+	}
+	return CTL_OK;
+}
