@@ -701,7 +701,7 @@ find_homes(struct chp_shard *s, const struct chp_view *v)
 		const uint64_t gone = (uint64_t)node << CHP_SESSION_NODE_SHIFT; /* writer 0: nobody's */
 		const bool was = (s->view.voters & chp_bit(node)) != 0, is = (v->voters & chp_bit(node)) != 0;
 
-		if (s->view.epoch == 0 || chp_view_home(&s->view, gone) != chp_view_home(v, gone) || was != is ||
+		if (v->epoch != s->view.epoch + 1 || chp_view_home(&s->view, gone) != chp_view_home(v, gone) || was != is ||
 		    (is && s->view.writer[node] != v->writer[node]))
 			s->home_since[node] = v->epoch;
 	}

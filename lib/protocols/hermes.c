@@ -56,6 +56,7 @@ struct client_op {
 	uint8_t opcode;
 	uint8_t tries;
 	bool is_asked; /* see struct chp_op */
+	bool moved;    /* its session had another home meanwhile, which may have executed it */
 };
 
 /* A write in progress that we coordinate: our own, or a replay of another's. Its index is its ticket. */
@@ -509,10 +510,9 @@ apply_session(struct hermes *h, const uint8_t *key, uint8_t version_flags)
 		chp_session_open(h->env.sessions, id);
 }
 
-/* The key gets a newer version: its slot, its log entry. The caller sets the state. */
+/* The slot gets a newer version. */
 static void
-install(struct hermes *h, struct chp_slot *s, struct key_record *k, struct chp_log_entry *e, const uint8_t *key,
-	const uint8_t *value, bool own)
+set_slot(struct hermes *h, struct chp_slot *s, const struct chp_log_entry *e, const uint8_t *key, const uint8_t *value)
 {
 	CHP_ASSERT_OP(e->version, >, s->version);
 	chp_cache_set(h->env.cache, s, value, e->value_len, e->version_flags);
@@ -522,10 +522,18 @@ install(struct hermes *h, struct chp_slot *s, struct key_record *k, struct chp_l
 		s->flags |= CHP_SLOT_BASE_ABSENT;
 	else
 		s->flags &= (uint16_t)~CHP_SLOT_BASE_ABSENT;
-	e->slot = k->slot;
-	k->log = chp_log_append(h->env.log, e, key, value, k->log, own);
 	if ((e->version_flags & CHP_INV_SESSION) != 0)
 		apply_session(h, key, e->version_flags);
+}
+
+/* The key gets a newer version: its slot, its log entry. The caller sets the state. */
+static void
+install(struct hermes *h, struct chp_slot *s, struct key_record *k, struct chp_log_entry *e, const uint8_t *key,
+	const uint8_t *value, bool own)
+{
+	set_slot(h, s, e, key, value);
+	e->slot = k->slot;
+	k->log = chp_log_append(h->env.log, e, key, value, k->log, own);
 }
 
 /* Our ticket is committed: answer its client, if it has one. */
@@ -730,10 +738,17 @@ owe_ack(struct hermes *h, const struct chp_slot *s, const struct chp_hermes_inv 
 	return true;
 }
 
+/* Whether a version would open a session for which there is no room. */
 static bool
-opens_session(const struct chp_hermes_inv *inv)
+no_room_for_session(const struct hermes *h, uint8_t version_flags, const uint8_t *key)
 {
-	return (inv->inv_flags & (CHP_INV_SESSION | CHP_INV_TOMBSTONE)) == CHP_INV_SESSION;
+	uint64_t id;
+
+	if ((version_flags & (CHP_INV_SESSION | CHP_INV_TOMBSTONE)) != CHP_INV_SESSION ||
+	    h->env.sessions->n < h->env.sessions->capacity)
+		return false;
+	memcpy(&id, key, sizeof(id));
+	return chp_session_find(h->env.sessions, id) == NULL;
 }
 
 /*
@@ -759,7 +774,7 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 	h->env.counters->inv_received++;
 	/* Credits and headroom keep this room; a peer that does not obey them is not believed. */
 	if (chp_log_room_records(h->env.log) == 0 || chp_cache_room(h->env.cache) == 0 || h->free_key == NONE ||
-	    (opens_session(inv) && h->env.sessions->n == h->env.sessions->capacity)) {
+	    no_room_for_session(h, inv->inv_flags, chp_hermes_inv_key(inv))) {
 		h->env.counters->overrun++;
 		return;
 	}
@@ -935,34 +950,32 @@ base_of_item(const struct chp_copy_item *item)
 	return chp_version_make(chp_version_counter(item->version) - step, item->base_writer);
 }
 
-/* A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. */
+/*
+ * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. It needs no log
+ * entry, being committed: the log's room is promised to the peers. False: no room, the chunk is asked for again.
+ */
 static bool
 apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 {
 	struct hermes *h = p;
 	const struct chp_copy_item *item = (const void *)m->message;
 	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
-	struct chp_log_entry e = { .version = item->version,
-				   .base = base_of_item(item),
-				   .value_len = item->value_total,
-				   .key_len = item->key_len,
-				   .version_flags = item->item_flags & CHP_COPY_VERSION_FLAGS };
-	struct key_record *k;
+	const struct chp_log_entry e = { .version = item->version,
+					 .base = base_of_item(item),
+					 .value_len = item->value_total,
+					 .key_len = item->key_len,
+					 .version_flags = item->item_flags & CHP_COPY_VERSION_FLAGS };
 
+	(void)out;
 	if (s != NULL && s->version >= item->version)
 		return true;
-	if (h->is_complete || chp_log_room_records(h->env.log) == 0 || h->free_key == NONE ||
-	    (s == NULL && chp_cache_room(h->env.cache) == 0) ||
-	    ((e.version_flags & (CHP_INV_SESSION | CHP_INV_TOMBSTONE)) == CHP_INV_SESSION &&
-	     h->env.sessions->n == h->env.sessions->capacity))
+	/* A key with an older write under way comes to rest first; that hardly happens, as what is committed was seen here. */
+	if (h->is_complete || (s != NULL && s->state != VALID) || chp_cache_room(h->env.cache) == 0 ||
+	    no_room_for_session(h, e.version_flags, chp_copy_item_key(item)))
 		return false;
 	if (s == NULL)
 		s = chp_cache_insert(h->env.cache, &m->key);
-	k = take_key(h, s);
-	if (k->replay != NONE)
-		release_ticket(h, &h->ticket[k->replay]);
-	install(h, s, k, &e, chp_copy_item_key(item), chp_copy_item_value(item), false);
-	become_valid(h, k, out);
+	set_slot(h, s, &e, chp_copy_item_key(item), chp_copy_item_value(item));
 	return true;
 }
 
@@ -1236,7 +1249,8 @@ answer_asked(struct hermes *h, uint32_t i, const struct chp_slot *s, struct chp_
 }
 
 /*
- * Whether an operation that waited may still be executed here. Without a lease even a failed comparison would be a read
+ * Whether an operation that waited may still be executed here. Its client is sent to the present home, which may be this
+ * node again: what it finds in the record then tells whether another home executed it meanwhile. Without a lease even a failed comparison would be a read
  * of what may be old; and what a session sent is its present home's to execute.
  */
 static bool
@@ -1245,7 +1259,7 @@ may_start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_ou
 	const struct client_op *op = &h->op[i];
 	const uint32_t home = op->session == 0 ? h->env.self : chp_view_home(&h->view, op->session);
 
-	if (home != h->env.self) {
+	if (home != h->env.self || op->moved) {
 		h->env.counters->moved++;
 		reply_op(h, out, i, CHP_STATUS_REDIRECT, 0, home);
 		return false;
@@ -1643,11 +1657,36 @@ drop_replays(struct hermes *h)
 	}
 }
 
+/* The operations of a session that waited here through a view with another home for it, or may have. */
+static void
+mark_moved(struct hermes *h, struct client_op *op, const struct chp_view *old)
+{
+	if (op->session != 0 && op->session >> CHP_SESSION_WRITER_SHIFT != h->writer &&
+	    (chp_view_home(&h->view, op->session) != h->env.self || h->view.epoch != old->epoch + 1))
+		op->moved = true;
+}
+
+/*
+ * What waits, and what was begun and may be overtaken and tried again: whoever is the home in between may execute the
+ * same request, so it must not be begun here once more when the session comes back.
+ */
+static void
+mark_all_moved(struct hermes *h, const struct chp_view *old)
+{
+	for (uint32_t i = 0; i < h->n_keys; i++)
+		for (uint32_t op = h->key[i].used ? h->key[i].wait_head : NONE; op != NONE; op = h->op[op].next)
+			mark_moved(h, &h->op[op], old);
+	for (uint32_t i = 0; i < h->n_tickets; i++)
+		if (h->ticket[i].used && h->ticket[i].op != NONE)
+			mark_moved(h, &h->op[h->ticket[i].op], old);
+}
+
 /* [H9, SAFETY 8] Everything in flight is lost: re-send every own open write, replay every other. */
 static void
 hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct chp_out *out)
 {
 	struct hermes *h = p;
+	const struct chp_view old = h->view;
 
 	(void)now;
 	h->is_complete = h->is_complete || (v->voters & chp_bit(h->env.self)) != 0;
@@ -1656,6 +1695,7 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	h->ever_live |= h->live;
 	h->peers = h->live & ~chp_bit(h->env.self);
 	h->writer = v->writer[h->env.self];
+	mark_all_moved(h, &old);
 	for (uint32_t peer = 0; peer < h->env.n_nodes; peer++)
 		forget_peer(h, peer);
 	drop_replays(h);
