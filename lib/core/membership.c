@@ -1084,6 +1084,9 @@ tell_accepted(struct chp_membership *m, uint64_t now_ns)
 
 	if (a->accepted_ballot == 0 || a->told == a->accepted_ballot || now_ns < m->accepted_at_ns)
 		return;
+	/* Telling ends our asking for leases, also those that we ask for to be dropped by a later ballot. */
+	if (may_ask(m))
+		m->unasked_ns = now_ns;
 	a->told = a->accepted_ballot;
 	if (chp_ballot_node(a->told) != m->config.self)
 		m->peer[chp_ballot_node(a->told)].due |= due_bit(CHP_CONTROL_ACCEPTED);
@@ -1659,6 +1662,11 @@ on_decided_with_us(struct chp_membership *m, uint64_t now_ns, const struct chp_v
 	}
 	if (m->state == CHP_MEMBERSHIP_MEMBER && v->epoch == m->view.epoch + 1 && !may_follow(m, v)) {
 		m->counters.bad_view++;
+		return;
+	}
+	/* Another writer number: a view between dropped us, and who did not know that admitted us again (SAFETY 1, 21). */
+	if (m->state == CHP_MEMBERSHIP_MEMBER && v->writer[m->config.self] != m->view.writer[m->config.self]) {
+		join(m, now_ns, v->epoch);
 		return;
 	}
 	enter(m, now_ns, v);
