@@ -272,6 +272,10 @@ bench: deps-present $(B)/bench ## three replicas and a load generator in one pro
 		--protocol $(PROTOCOL) --replicas $(REPLICAS) --keys $(KEYS) --value-bytes $(VALUE_BYTES) \
 		--duration-s $(DURATION_S) --shards $(SHARDS)
 
+.PHONY: bench-recovery
+bench-recovery: all ## a replica dies under load and comes back: JSON, and build/bench-recovery.svg
+	$(Q)tools/bench-recovery --keys $(KEYS) --value-bytes $(VALUE_BYTES) --svg $(B)/bench-recovery.svg
+
 # ---------------------------------------------------------------- care of the sources
 
 .PHONY: tidy format install clean

@@ -172,6 +172,7 @@ static const char load_help[] =
 	"                       default get=70,put=20,cas=4,incr=3,delete=1,add=1,append=1\n"
 	"  --zipf THETA         prefer some keys, as 0.99; 0: all alike (default)\n"
 	"  --history FILE       record every request and answer, for \"chaaparctl check\"\n"
+	"  --timeline FILE      per 10 ms: milliseconds, answers, writes, longest wait in us\n"
 	"  --report-interval S  seconds between live lines (default 1); 0: none\n"
 	"\n"
 	"Examples:\n"

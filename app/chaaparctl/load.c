@@ -53,6 +53,7 @@ enum {
 	O_VALUE_BYTES,
 	O_ZIPF,
 	O_HISTORY,
+	O_TIMELINE,
 	O_REPORT,
 };
 
@@ -68,6 +69,7 @@ static const struct option own_options[] = {
 	{ "value-bytes", required_argument, NULL, O_VALUE_BYTES },
 	{ "zipf", required_argument, NULL, O_ZIPF },
 	{ "history", required_argument, NULL, O_HISTORY },
+	{ "timeline", required_argument, NULL, O_TIMELINE },
 	{ "report-interval", required_argument, NULL, O_REPORT },
 	{ 0 },
 };
@@ -104,6 +106,9 @@ take_option(struct ctl *ctl, struct load_options *o, int option, bool *has_durat
 		return ctl_fraction(ctl, "--zipf", optarg, &o->theta);
 	case O_HISTORY:
 		o->history = optarg;
+		return true;
+	case O_TIMELINE:
+		o->timeline = optarg;
 		return true;
 	default:
 		return ctl_fraction(ctl, "--report-interval", optarg, &o->report_interval_s);
@@ -322,15 +327,26 @@ run(struct load *l)
 }
 
 static int
-open_history(struct load *l)
+open_file(struct load *l, const char *name, FILE **file)
 {
-	if (l->o.history == NULL)
+	if (name == NULL)
 		return CTL_OK;
-	l->history = fopen(l->o.history, "we");
-	if (l->history == NULL)
-		return ctl_fail(l->ctl, CTL_ERROR, "%s: %s", l->o.history, strerror(errno));
-	(void)setvbuf(l->history, NULL, _IOFBF, HISTORY_BUFFER_BYTES);
+	*file = fopen(name, "we");
+	if (*file == NULL)
+		return ctl_fail(l->ctl, CTL_ERROR, "%s: %s", name, strerror(errno));
+	(void)setvbuf(*file, NULL, _IOFBF, HISTORY_BUFFER_BYTES);
 	return CTL_OK;
+}
+
+static int
+close_timeline(struct load *l, int code)
+{
+	if (l->timeline == NULL)
+		return code;
+	load_write_step(l);
+	if (fclose(l->timeline) != 0)
+		return ctl_fail(l->ctl, CTL_ERROR, "%s: could not be written completely", l->o.timeline);
+	return code;
 }
 
 /* A history with a hole is worse than none: say so. */
@@ -367,7 +383,9 @@ ctl_load(struct ctl *ctl, int argc, char **argv)
 		chp_histogram_init(&l.by_kind[k]);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	code = open_history(&l);
+	code = open_file(&l, l.o.history, &l.history);
+	if (code == CTL_OK)
+		code = open_file(&l, l.o.timeline, &l.timeline);
 	if (code == CTL_OK)
 		code = open_all(&l);
 	if (code == CTL_OK && stopped)
@@ -375,5 +393,5 @@ ctl_load(struct ctl *ctl, int argc, char **argv)
 	if (code == CTL_OK)
 		code = run(&l);
 	close_all(&l);
-	return close_history(&l, code);
+	return close_history(&l, close_timeline(&l, code));
 }

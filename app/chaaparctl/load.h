@@ -29,10 +29,17 @@ struct load_zipf {
 struct load_options {
 	uint64_t keys, clients, depth, ops, value_bytes;
 	double duration_s, report_interval_s, theta;
-	const char *prefix, *history;
+	const char *prefix, *history, *timeline;
 	uint32_t weight[LOAD_KINDS];
 	uint32_t weight_sum;
 	bool preload;
+};
+
+/* What ended in one step of the timeline. */
+#define LOAD_STEP_NS UINT64_C(10000000)
+struct load_step {
+	uint64_t number; /* of LOAD_STEP_NS of the monotonic clock */
+	uint64_t ops, writes, longest_ns;
 };
 
 struct load;
@@ -68,6 +75,8 @@ struct load {
 	uint32_t n_clients;
 	FILE *history;
 	bool history_failed;
+	FILE *timeline;
+	struct load_step step;
 	bool issuing, preloading;
 	uint64_t numeric_keys;
 	uint64_t preload_next, preload_done, preload_failed;
@@ -102,6 +111,9 @@ bool load_preload_next(struct load *l, struct load_slot *slot);
 
 /** Count the end of an operation and record it. */
 void load_ended(struct load *l, const struct load_slot *slot, const struct chaapar_result *r);
+
+/** Write the timeline's step that is being counted, if anything ended in it. */
+void load_write_step(struct load *l);
 
 /** The live line of what happened since the last one. */
 void load_line(struct load *l, uint64_t now_ns, double interval_s);

@@ -66,6 +66,34 @@ is_answer(enum chaapar_status status)
 }
 
 void
+load_write_step(struct load *l)
+{
+	const struct load_step *step = &l->step;
+
+	if (step->ops > 0)
+		fprintf(l->timeline, "%llu,%llu,%llu,%llu\n",
+			(unsigned long long)(step->number * (LOAD_STEP_NS / 1000000)),
+			(unsigned long long)step->ops, (unsigned long long)step->writes,
+			(unsigned long long)(step->longest_ns / 1000));
+}
+
+/* The timeline: milliseconds of the monotonic clock, what ended in the step, its writes, the longest wait in us. */
+static void
+count_step(struct load *l, bool is_write, uint64_t now_ns, uint64_t took_ns)
+{
+	struct load_step *step = &l->step;
+
+	if (now_ns / LOAD_STEP_NS != step->number) {
+		load_write_step(l);
+		*step = (struct load_step){ .number = now_ns / LOAD_STEP_NS };
+	}
+	step->ops++;
+	step->writes += is_write;
+	if (took_ns > step->longest_ns)
+		step->longest_ns = took_ns;
+}
+
+void
 load_ended(struct load *l, const struct load_slot *slot, const struct chaapar_result *r)
 {
 	uint64_t now_ns = load_now_ns();
@@ -79,6 +107,8 @@ load_ended(struct load *l, const struct load_slot *slot, const struct chaapar_re
 		l->errors++;
 	if (slot->is_preload)
 		return;
+	if (l->timeline != NULL && is_answer(r->status))
+		count_step(l, slot->call.kind != CHP_HISTORY_GET, now_ns, now_ns - slot->call.t_ns);
 	l->ended++;
 	l->by_status[r->status]++;
 	chp_histogram_record(&l->total, now_ns - slot->call.t_ns);

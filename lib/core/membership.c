@@ -716,7 +716,7 @@ why_text(struct chp_membership *m, const struct chp_view *old, struct chp_text *
 
 /* For `status` and the log: "view 3 is in force: voters 0 2, learners 1 (node 1 admitted)". */
 static void
-remember_change(struct chp_membership *m, uint64_t now_ns, const struct chp_view *old)
+remember_change(struct chp_membership *m, uint64_t now_ns, uint64_t wanted_ns, const struct chp_view *old)
 {
 	struct chp_membership_change *c = &m->change[m->n_changes++ % CHP_MEMBERSHIP_CHANGES];
 	struct chp_text why = chp_text_of(c->why, sizeof(c->why));
@@ -725,6 +725,7 @@ remember_change(struct chp_membership *m, uint64_t now_ns, const struct chp_view
 
 	c->epoch = m->view.epoch;
 	c->at_ns = now_ns;
+	c->took_ns = wanted_ns == 0 ? 0 : since(wanted_ns, now_ns);
 	c->voters = m->view.voters;
 	c->learners = m->view.learners;
 	why_text(m, old, &why);
@@ -743,6 +744,7 @@ static void
 enter(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
 {
 	const struct chp_view old = m->view;
+	const uint64_t wanted_ns = m->wanted_ns;
 	uint64_t kept_ns = (v->voters & self_bit(m)) != 0 ? chp_membership_lease_until_ns(m) : 0;
 
 	CHP_ASSERT(names_us(m, v));
@@ -763,7 +765,7 @@ enter(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
 		if (i != m->config.self)
 			enter_peer(m, now_ns, i, &old);
-	remember_change(m, now_ns, &old);
+	remember_change(m, now_ns, wanted_ns, &old);
 	beat(m, now_ns);
 }
 
@@ -1876,11 +1878,11 @@ chp_membership_peer_heard(struct chp_membership *m, uint64_t now_ns, uint32_t pe
 void
 chp_membership_set_ready(struct chp_membership *m, uint64_t now_ns, bool ready)
 {
-	if (m->ready == ready)
+	/* Outside a view there is nothing to be ready for: what the driver says is of the life before. */
+	if (m->ready == ready || m->state != CHP_MEMBERSHIP_MEMBER)
 		return;
 	m->ready = ready;
-	if (m->state == CHP_MEMBERSHIP_MEMBER)
-		beat(m, now_ns);
+	beat(m, now_ns);
 }
 
 /* ---- time ---- */

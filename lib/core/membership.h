@@ -179,6 +179,7 @@ struct chp_membership_peer {
 /* A view that this process entered. */
 struct chp_membership_change {
 	uint64_t epoch, at_ns;
+	uint64_t took_ns; /* since this voter wanted another view: agreement, without detection; 0 = it did not */
 	uint64_t voters, learners;
 	char why[CHP_MEMBERSHIP_WHY_BYTES]; /* "node 1 suspected; node 2 promoted" */
 };
@@ -294,7 +295,7 @@ uint64_t chp_membership_lease_until_ns(const struct chp_membership *m);
 
 /**
  * The driver says whether every shard of this learner has its complete copy, in the present life. Makes
- * the voters promote it. Forgotten at rebirth.
+ * the voters promote it. Forgotten at rebirth, and not listened to while there is no view.
  */
 void chp_membership_set_ready(struct chp_membership *m, uint64_t now_ns, bool ready);
 

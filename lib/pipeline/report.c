@@ -315,6 +315,7 @@ membership_history(struct json *j, const struct chp_membership *m, uint64_t now_
 		open(j, NULL, '{');
 		number(j, "epoch", c->epoch);
 		number(j, "age_ms", ms_since(now_ns, c->at_ns));
+		number(j, "took_us", c->took_ns / 1000);
 		nodes(j, "voters", c->voters);
 		nodes(j, "learners", c->learners);
 		string(j, "why", c->why);
