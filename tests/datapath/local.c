@@ -82,7 +82,7 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 	one_lcore(l, lcores, sizeof(lcores));
 	n = snprintf(text, sizeof(text),
 		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s }", i, i,
-		     l->options.node != NULL ? l->options.node : "",
+		     l->options.node != NULL ? l->options.node : LOCAL_PATIENT,
 		     l->options.lcores != NULL ? l->options.lcores : lcores);
 	errors.n = 0;
 	if (!chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors))

@@ -14,6 +14,8 @@
 #include <stdint.h>
 
 #define LOCAL_REPLICAS_MAX 8u
+/* For the node files: nobody is suspected or without a lease because this process has to wait for a CPU. */
+#define LOCAL_PATIENT "\"timers\": { \"suspect_us\": 20000000, \"lease_us\": 10000000 },"
 /* Replicas killed in one test; each keeps its memory until the end. */
 #define LOCAL_DEAD_MAX 8u
 
@@ -23,7 +25,7 @@ struct local_options {
 	uint32_t queues;       /* of each port */
 	const char *lcores;    /* JSON of "lcores" in the node files; NULL: everything on one lcore */
 	const char *cluster;   /* more members of the cluster file, as "\"keys_max\": 1000,"; or NULL */
-	const char *node;      /* more members of the node file; or NULL */
+	const char *node;      /* more members of the node file; NULL: LOCAL_PATIENT */
 	uint32_t ring_entries; /* of the network; 0 = 4096 */
 	bool (*tap)(void *context, uint32_t from, struct rte_mbuf *m); /* see ring_net.h */
 	void *tap_context;

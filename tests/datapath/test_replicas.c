@@ -20,7 +20,7 @@
 #define CLUSTER                                                                                    \
 	"\"keys_max\": 4096, \"value_blocks_max\": 4096, \"sessions_max\": 64, "                    \
 	"\"session_window\": 16, \"credits\": 64,"
-#define NODE "\"rx_ring\": 256, \"tx_ring\": 256, \"stage_ring\": 256,"
+#define NODE "\"rx_ring\": 256, \"tx_ring\": 256, \"stage_ring\": 256," LOCAL_PATIENT
 
 /* Every stage on an lcore of its own: rings between all of them. */
 #define FOUR_LCORES                                                                                \
@@ -584,12 +584,13 @@ Test(replicas, other_threads_get_reports)
 	local_destroy(&l);
 }
 
-/* The three categories are all that a busy iteration takes. */
-Test(replicas, cycles_add_up)
+/* Ticks of 20,000 iterations of replica 0: what it accounted for, and what passed around them. */
+static void
+account(uint64_t *sum, uint64_t *tsc)
 {
-	uint64_t begin[CHP_CYCLES_COUNT], end[CHP_CYCLES_COUNT], tsc = 0, sum = 0;
+	uint64_t begin[CHP_CYCLES_COUNT], end[CHP_CYCLES_COUNT];
 
-	start("0", (struct local_options){ 0 });
+	*sum = *tsc = 0;
 	chp_pipeline_cycles(l.replica[0], 0, begin);
 	for (uint32_t i = 0; i < 20000; i++) {
 		uint64_t t;
@@ -601,7 +602,7 @@ Test(replicas, cycles_add_up)
 		}
 		t = rte_rdtsc();
 		(void)chp_pipeline_poll(l.replica[0], 0);
-		tsc += rte_rdtsc() - t;
+		*tsc += rte_rdtsc() - t;
 		(void)chp_pipeline_poll(l.replica[1], 0);
 		(void)chp_pipeline_poll(l.replica[2], 0);
 		(void)ring_net_poll(&l.net);
@@ -610,10 +611,23 @@ Test(replicas, cycles_add_up)
 	chp_pipeline_cycles(l.replica[0], 0, end);
 	for (uint32_t i = 0; i < CHP_CYCLES_COUNT; i++) {
 		cr_assert_gt(end[i], begin[i]);
-		sum += end[i] - begin[i];
+		*sum += end[i] - begin[i];
 	}
-	/* Outside stand only the two clock reads and the call. */
-	cr_assert_leq(sum, tsc);
+}
+
+/*
+ * The three categories are all that a busy iteration takes. Outside stand only the two clock reads and the
+ * call, an eighth of it; a round in which this process lost its CPU just there is not counted.
+ */
+Test(replicas, cycles_add_up)
+{
+	uint64_t sum = 0, tsc = 1;
+
+	start("0", (struct local_options){ 0 });
+	for (uint32_t round = 0; round < 10 && sum * 10 < tsc * 6; round++) {
+		account(&sum, &tsc);
+		cr_assert_leq(sum, tsc);
+	}
 	cr_assert_geq(sum * 10, tsc * 6);
 	local_destroy(&l);
 }

@@ -13,7 +13,7 @@
 #define CLUSTER                                                                                    \
 	"\"keys_max\": 4096, \"value_blocks_max\": 4096, \"sessions_max\": 64, "                    \
 	"\"session_window\": 16, \"credits\": 64,"
-#define NODE "\"rx_ring\": 256, \"tx_ring\": 256, \"stage_ring\": 256,"
+#define NODE "\"rx_ring\": 256, \"tx_ring\": 256, \"stage_ring\": 256," LOCAL_PATIENT
 
 static struct local l;
 static struct caller c;

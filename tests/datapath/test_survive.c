@@ -367,7 +367,8 @@ Test(survive, who_paused_wakes_without_a_lease)
 /* SAFETY 16 again: the lease ends between the look at the clock and the end of the batch, as in a pause. */
 Test(survive, reads_are_taken_back_when_the_lease_ends_in_their_batch)
 {
-	uint64_t revoked = 0, refused = 0, end;
+	uint64_t revoked = 0, end;
+	uint32_t refused = 0;
 	struct chp_pipeline *p;
 
 	start((struct local_options){ .lcores = FOUR_LCORES,
