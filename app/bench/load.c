@@ -226,7 +226,7 @@ on_reply(struct load *g, struct load_connection *c, const struct chp_reply_messa
 		if (s->opcode == CHP_OPCODE_SESSION_OPEN)
 			c->session = m->number;
 		chp_histogram_record(&g->latency, now - s->sent);
-	} else if (m->status == CHP_STATUS_OVERLOAD ||
+	} else if (m->status == CHP_STATUS_OVERLOAD || m->status == CHP_STATUS_NOT_SERVING ||
 		   (m->status == CHP_STATUS_BUSY && g->mix == LOAD_PRELOAD)) {
 		s->sent = 0; /* comes with the next resend */
 		g->counts.refused++;

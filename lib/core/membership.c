@@ -1666,7 +1666,10 @@ on_decided_with_us(struct chp_membership *m, uint64_t now_ns, const struct chp_v
 		m->counters.bad_view++;
 		return;
 	}
-	/* Another writer number: a view between dropped us, and who did not know that admitted us again (SAFETY 1, 21). */
+	/*
+	 * Another writer number: a view between dropped us, and who did not know that admitted us again
+	 * (SAFETY 1, 21).
+	 */
 	if (m->state == CHP_MEMBERSHIP_MEMBER && v->writer[m->config.self] != m->view.writer[m->config.self]) {
 		join(m, now_ns, v->epoch);
 		return;

@@ -205,7 +205,7 @@ struct chp_membership {
 	uint64_t known_epoch;          /* the newest view known, with or without us */
 	struct chp_agreement agreement;
 	uint64_t accepted_at_ns;       /* when what the agreement accepted may be told */
-	uint64_t unasked_ns;           /* since when no lease is asked for, as we accepted to be dropped */
+	uint64_t unasked_ns;           /* since when this voter asks for no lease in this view */
 	uint64_t wanted_ns;            /* since when another view is wanted; 0 = it is not */
 	uint64_t hold_ns;              /* no proposal before: another one is running, or was rejected */
 	uint64_t resend_at_ns, give_up_at_ns; /* of our proposal */

@@ -477,8 +477,9 @@ check_record(struct chp_shard *s, struct chp_op *op, struct chp_session *session
 }
 
 /*
- * [SAFETY 25] Whether this home of a session that another opened may look at its requests: it has heard of all that was
- * under way when the view began, and the client knows that it is the home, so that it takes no answer from an earlier one.
+ * [SAFETY 25] Whether this home of a session that another opened may look at its requests: it has heard of all
+ * that was under way when the view began, and the client knows that it is the home, so that it takes no answer
+ * from an earlier one.
  */
 static bool
 check_adopted(struct chp_shard *s, const struct chp_op *op)
@@ -608,14 +609,14 @@ prepare_key_op(struct chp_shard *s, struct chp_op *op)
 static bool
 prepare_op(struct chp_shard *s, struct chp_op *op, uint64_t *session_key)
 {
-	if (op->opcode == CHP_OPCODE_PING) {
-		answer(s, op, CHP_STATUS_OK, 0, 0);
-		return false;
-	}
 	/* Its own answer follows from its own copy only under a lease: a failed comparison is a read, too. */
 	if ((s->view.voters & chp_bit(s->config.self)) == 0 || s->now->ns >= s->now->lease_until_ns) {
 		s->counters.not_serving++;
 		answer(s, op, CHP_STATUS_NOT_SERVING, 0, 0);
+		return false;
+	}
+	if (op->opcode == CHP_OPCODE_PING) {
+		answer(s, op, CHP_STATUS_OK, 0, 0);
 		return false;
 	}
 	op->is_asked = false;
@@ -691,8 +692,8 @@ expire_sessions(struct chp_shard *s)
 /* ------------------------------------------------------------------ the run */
 
 /*
- * Since when this node is the home of sessions whose opener is gone: since the voter behind the opener's node id or the opener
- * itself last changed. Epochs that this node did not see count as the one that it enters.
+ * Since when this node is the home of sessions whose opener is gone: since the voter behind the opener's node
+ * id or the opener itself last changed. Epochs that this node did not see count as the one that it enters.
  */
 static void
 find_homes(struct chp_shard *s, const struct chp_view *v)
@@ -701,8 +702,8 @@ find_homes(struct chp_shard *s, const struct chp_view *v)
 		const uint64_t gone = (uint64_t)node << CHP_SESSION_NODE_SHIFT; /* writer 0: nobody's */
 		const bool was = (s->view.voters & chp_bit(node)) != 0, is = (v->voters & chp_bit(node)) != 0;
 
-		if (v->epoch != s->view.epoch + 1 || chp_view_home(&s->view, gone) != chp_view_home(v, gone) || was != is ||
-		    (is && s->view.writer[node] != v->writer[node]))
+		if (v->epoch != s->view.epoch + 1 || was != is || (is && s->view.writer[node] != v->writer[node]) ||
+		    chp_view_home(&s->view, gone) != chp_view_home(v, gone))
 			s->home_since[node] = v->epoch;
 	}
 	/* Whoever's sessions come here begins to be idle now. */

@@ -126,7 +126,7 @@ verdict(const struct chp_native *f, const struct chp_request_header *h, const st
 	if (r->opcode >= CHP_OPCODE_INFO) /* the control port's */
 		return CHP_STATUS_UNKNOWN_OP;
 	if (r->opcode == CHP_OPCODE_PING)
-		return f->epoch != 0 ? CHP_STATUS_OK : CHP_STATUS_NOT_SERVING;
+		return -1; /* whether it serves is the shard's to say */
 	if (h->shard != f->shard && h->shard != CHP_SHARD_ANY)
 		return CHP_STATUS_WRONG_SHARD;
 	return -1;
@@ -177,8 +177,7 @@ chp_native_parse(struct chp_native *f, const uint8_t *data, uint32_t len, uint32
 			fill_op(&op[n++], h, r, address);
 			continue;
 		}
-		if (r->opcode != CHP_OPCODE_PING || status != CHP_STATUS_OK)
-			f->counters.refused++;
+		f->counters.refused++;
 		answer(f, address, h->session, r, (enum chp_status)status);
 	}
 	return n;

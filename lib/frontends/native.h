@@ -62,7 +62,7 @@ chp_native_room(const struct chp_native *f)
 }
 
 /**
- * Turn a request datagram, whose header was accepted, into operations. Answered here: ping, and requests
+ * Turn a request datagram, whose header was accepted, into operations. Answered here: requests
  * that are wrong in themselves (status unknown_op, bad_key, too_large, bad_request) or whose datagram is
  * addressed to another shard (wrong_shard). Whether a key belongs to the shard is the core's to say.
  *

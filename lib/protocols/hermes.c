@@ -925,9 +925,9 @@ is_absent(const struct chp_slot *s)
 /* ------------------------------------------------------------------ the copy for a learner (SAFETY 9) */
 
 /*
- * Whether a key can be sent to a learner. While a write is on its way the learner might be left with neither it nor what
- * it replaces; once its base is newer than what the slot had when we first looked, all live members, the learner among
- * them, have acknowledged that base in this view.
+ * Whether a key can be sent to a learner. While a write is on its way the learner might be left with neither it
+ * nor what it replaces; once its base is newer than what the slot had when we first looked, all live members,
+ * the learner among them, have acknowledged that base in this view.
  */
 static enum chp_copy_verdict
 look_for_copy(void *p, const struct chp_slot *s, uint64_t seen)
@@ -951,8 +951,9 @@ base_of_item(const struct chp_copy_item *item)
 }
 
 /*
- * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. It needs no log
- * entry, being committed: the log's room is promised to the peers. False: no room, the chunk is asked for again.
+ * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. It
+ * needs no log entry, being committed: the log's room is promised to the peers. False: no room, the chunk is
+ * asked for again.
  */
 static bool
 apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
@@ -969,7 +970,7 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 	(void)out;
 	if (s != NULL && s->version >= item->version)
 		return true;
-	/* A key with an older write under way comes to rest first; that hardly happens, as what is committed was seen here. */
+	/* A key with an older write under way comes to rest first: seldom, as what is committed was seen here. */
 	if (h->is_complete || (s != NULL && s->state != VALID) || chp_cache_room(h->env.cache) == 0 ||
 	    no_room_for_session(h, e.version_flags, chp_copy_item_key(item)))
 		return false;
@@ -1222,8 +1223,9 @@ record_of_op(struct hermes *h, const struct client_op *op)
 }
 
 /*
- * [SAFETY 25] The key is Valid: what became of a request that an earlier home had sent? A plain write was, or will be for
- * ever, right before what overtook it. True: answered. False: it was aborted everywhere and is executed like a new one.
+ * [SAFETY 25] The key is Valid: what became of a request that an earlier home had sent? A plain write was, or
+ * will be for ever, right before what overtook it. True: answered. False: it was aborted everywhere and is
+ * executed like a new one.
  */
 static bool
 answer_asked(struct hermes *h, uint32_t i, const struct chp_slot *s, struct chp_out *out)
@@ -1249,9 +1251,10 @@ answer_asked(struct hermes *h, uint32_t i, const struct chp_slot *s, struct chp_
 }
 
 /*
- * Whether an operation that waited may still be executed here. Its client is sent to the present home, which may be this
- * node again: what it finds in the record then tells whether another home executed it meanwhile. Without a lease even a failed comparison would be a read
- * of what may be old; and what a session sent is its present home's to execute.
+ * Whether an operation that waited may still be executed here. Its client is sent to the present home, which
+ * may be this node again: what it finds in the record then tells whether another home executed it meanwhile.
+ * Without a lease even a failed comparison would be a read of what may be old; and what a session sent is its
+ * present home's to execute.
  */
 static bool
 may_start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_out *out)
@@ -1532,8 +1535,8 @@ forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct c
 #define SWEEP_NS UINT64_C(100000)
 
 /*
- * When an eighth of the cache holds deleted keys: one replica has them forgotten, each removes what was. Not while there is a
- * learner: what it is sent of a key may be older than the key's end, which it must still know.
+ * When an eighth of the cache holds deleted keys: one replica has them forgotten, each removes what was. Not
+ * while there is a learner: what it is sent of a key may be older than the key's end, which it must still know.
  */
 static void
 sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)

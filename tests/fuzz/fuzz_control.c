@@ -23,7 +23,7 @@ enum choice {
 	CHOICE_PAD = 1 << 3,    /* zeros up to the full payload */
 	CHOICE_OTHER = 1 << 4,  /* the sender is another process of its id */
 	CHOICE_VIEW = 1 << 5,   /* name the right incarnations in a view */
-	CHOICE_LATER = 1 << 6,  /* much time passes before, enough to suspect who is silent */
+	CHOICE_LATER = 1 << 6,  /* time passes before: twice, and who is silent is suspected */
 	CHOICE_BEHIND = 1 << 7, /* the sender is in the view before */
 };
 
@@ -100,6 +100,7 @@ make_right(uint8_t *packet, uint32_t len, uint8_t choices, uint64_t now_ns)
 	struct chp_control_view *v = (void *)packet;
 	struct chp_control_ballot *b = (void *)packet;
 	struct chp_control_heartbeat *beat = (void *)packet;
+	struct chp_control_hello *hello = (void *)packet;
 	uint32_t from = choices & CHOICE_SOURCE;
 
 	h->prelude = (struct chp_prelude){
@@ -124,6 +125,8 @@ make_right(uint8_t *packet, uint32_t len, uint8_t choices, uint64_t now_ns)
 		b->epoch = h->epoch + 1;
 		b->ballot = make_ballot(b->ballot, h);
 	}
+	if (h->type <= CHP_CONTROL_HELLO_SHORT && len >= sizeof(*hello) && hello->members_hash == 0)
+		hello->members_hash = m.members_hash;
 	if (h->type == CHP_CONTROL_HEARTBEAT || h->type == CHP_CONTROL_GRANT)
 		beat->sent_ns = now_ns - beat->sent_ns % MS;
 	if ((choices & CHOICE_VIEW) == 0 || len < chp_control_view_bytes(NODES) || from >= NODES)
@@ -202,7 +205,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			make_right(packet, len, choices, now_ns);
 			chp_control_seal(packet, len);
 		}
-		pass(&now_ns, (choices & CHOICE_LATER) != 0 ? 25 : 1);
+		pass(&now_ns, (choices & CHOICE_LATER) != 0 ? 6 : 1);
 		chp_membership_set_ready(&m, now_ns, size % 3 == 0);
 		chp_membership_receive(&m, now_ns, packet, len, choices & CHOICE_SOURCE);
 		send_all(now_ns);

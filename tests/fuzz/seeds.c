@@ -217,7 +217,6 @@ add_forming(void)
 		add_control(CHP_CONTROL_HELLO, sizeof(struct chp_control_hello), node | PAD);
 		add_control(CHP_CONTROL_FOUNDING, chp_control_view_bytes(3), node | VIEW);
 	}
-	add_control(CHP_CONTROL_DECIDED, chp_control_view_bytes(3), 1 | VIEW);
 }
 
 static void
@@ -233,13 +232,18 @@ controls(void)
 	add_control(CHP_CONTROL_GRANT, sizeof(struct chp_control_grant), 2);
 	write_seed("fuzz_control", "leases", k, k_len);
 	/* Node 2 is suspected: ours is the proposal. */
-	for (uint32_t i = 0; i < 3; i++)
-		add_control(CHP_CONTROL_HEARTBEAT, beat, i == 0 ? 1 | LATER : 1);
-	add_control(CHP_CONTROL_HEARTBEAT, beat, 1 | LATER);
+	for (uint32_t i = 0; i < 2; i++)
+		add_control(CHP_CONTROL_HEARTBEAT, beat, 1 | LATER);
 	add_control(CHP_CONTROL_PROMISE, ballot, 1);
-	add_control(CHP_CONTROL_REJECTED, ballot, 1);
-	add_control(CHP_CONTROL_PROMISE, view, 1 | VIEW);
+	add_control(CHP_CONTROL_HEARTBEAT, beat, 1 | LATER);
 	add_control(CHP_CONTROL_ACCEPTED, ballot, 1);
+	add_control(CHP_CONTROL_HELLO, hello, 2 | PAD | OTHER);
+	for (uint32_t i = 0; i < 4; i++) {
+		add_control(CHP_CONTROL_HELLO, hello, 2 | PAD);
+		add_control(CHP_CONTROL_HEARTBEAT, beat, 1 | LATER);
+	}
+	add_control(CHP_CONTROL_PROMISE, view, 1 | VIEW);
+	add_control(CHP_CONTROL_REJECTED, ballot, 1);
 	write_seed("fuzz_control", "proposing", k, k_len);
 	add_forming();
 	add_control(CHP_CONTROL_PREPARE, ballot, 1);

@@ -25,8 +25,8 @@
  *   trace links on|off
  *   state [KEY]   digest   counters NAME
  *
- * A version is printed as counter.writer, and node n has writer n + 1 until it restarts: v2.1 is a write of node 0. Messages
- * are printed when they are sent, with the epoch if it is not 1; client lines are answers. After every
+ * A version is printed as counter.writer, and node n has writer n + 1 until it restarts: v2.1 is a write of node 0.
+ * Messages are printed when they are sent, with the epoch if it is not 1; client lines are answers. After every
  * command the nodes' invariants and their agreement are checked.
  */
 #include "world.h"

@@ -232,6 +232,27 @@ deliver(struct chp_random *r, uint32_t n, const struct message *m)
 	return false;
 }
 
+static void
+begin_ballot(struct chp_random *r, uint32_t n, uint32_t i, uint16_t mark)
+{
+	struct chp_view v = view_of(mark);
+
+	cr_assert(chp_agreement_propose(&net[i], &v, chp_agreement_majority(net[i].voters)));
+	post_all(r, n, (struct message){ .kind = PREPARE, .from = i, .ballot = net[i].ballot });
+}
+
+/* Any message that is on its way, to *to. Returns whether this decided. */
+static bool
+deliver_any(struct chp_random *r, uint32_t n, uint32_t *to)
+{
+	uint32_t at = (uint32_t)chp_random_below(r, n_messages);
+	struct message m = message[at];
+
+	message[at] = message[--n_messages];
+	*to = m.to;
+	return deliver(r, n, &m);
+}
+
 Test(agreement, all_that_is_decided_is_one_view)
 {
 	uint32_t twice = 0, never = 0;
@@ -249,22 +270,13 @@ Test(agreement, all_that_is_decided_is_one_view)
 			uint32_t i = (uint32_t)chp_random_below(&r, n);
 
 			if (n_messages == 0 || chp_random_chance(&r, 40000)) {
-				struct chp_view v = view_of(++mark);
-
-				cr_assert(chp_agreement_propose(&net[i], &v, chp_agreement_majority(start.voters)));
-				post_all(&r, n, (struct message){ .kind = PREPARE, .from = i, .ballot = net[i].ballot });
-			} else {
-				uint32_t at = (uint32_t)chp_random_below(&r, n_messages);
-				struct message m = message[at];
-
-				message[at] = message[--n_messages];
-				i = m.to;
-				if (deliver(&r, n, &m)) {
-					cr_assert(decisions == 0 || memcmp(&decided, &net[i].value, sizeof(decided)) == 0,
-						  "seed %lu: two views were decided", seed);
-					decided = net[i].value;
-					decisions++;
-				}
+				begin_ballot(&r, n, i, ++mark);
+			} else if (deliver_any(&r, n, &i)) {
+				cr_assert(decisions == 0 ||
+						  memcmp(&decided, &net[i].value, sizeof(decided)) == 0,
+					  "seed %lu: two views were decided", seed);
+				decided = net[i].value;
+				decisions++;
 			}
 			chp_agreement_check(&net[i]);
 		}

@@ -63,6 +63,7 @@ struct world {
 	uint32_t n_packets;
 	uint32_t loss_ppm, duplicate_ppm, slow_ppm;
 	uint64_t suspect_ns, lease_ns;
+	uint64_t delay_ns_min, delay_ns_max;
 	uint64_t copy_ns;        /* how long a learner copies */
 	uint32_t small_only;     /* node id whose outgoing path drops full-size packets; NOBODY */
 	uint64_t cut[NODES_MAX]; /* cut[i]: node mask that node i cannot send to */
@@ -87,6 +88,8 @@ world_init(uint64_t seed, uint32_t n_nodes)
 	w.suspect_ns = SUSPECT;
 	w.lease_ns = LEASE;
 	w.copy_ns = 200 * MS;
+	w.delay_ns_min = MS / 20;
+	w.delay_ns_max = 2 * MS;
 	w.small_only = NOBODY;
 }
 
@@ -309,7 +312,7 @@ static void
 put_packet(uint32_t from, uint32_t to, const uint8_t *data, uint32_t len)
 {
 	struct packet *k = &packet[w.n_packets++];
-	uint64_t delay = chp_random_range(&w.random, MS / 20, 2 * MS);
+	uint64_t delay = chp_random_range(&w.random, w.delay_ns_min, w.delay_ns_max);
 
 	cr_assert_leq(w.n_packets, PACKETS_MAX);
 	if (chp_random_chance(&w.random, w.slow_ppm))
@@ -808,6 +811,31 @@ Test(membership, a_dead_member_is_dropped_after_the_suspicion_time)
 	}
 }
 
+/* As on pinned cores: half a millisecond of silence is suspicious. */
+Test(membership, times_may_be_a_thousand_times_shorter)
+{
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		uint64_t ns;
+
+		world_init(seed, 3);
+		w.suspect_ns = MS / 2;
+		w.lease_ns = MS / 5;
+		w.copy_ns = MS;
+		w.delay_ns_min = 2000;
+		w.delay_ns_max = 8000;
+		start_all();
+		cr_assert(run_until(all_serve, S), "%s", everybody());
+		run_for(20 * MS);
+		cr_assert_eq(w.n_entered, 1);
+		ns = change_time(chp_bit((uint32_t)(seed % 3)));
+		cr_assert_leq(ns, w.suspect_ns * 13 / 10, "%lu us", ns / 1000);
+		start((uint32_t)(seed % 3), false);
+		cr_assert(run_until(all_serve, 100 * MS), "%s", everybody());
+		for (uint32_t i = 0; i < 3; i++)
+			cr_assert_eq(node(i)->m.counters.leases_lost, 0);
+	}
+}
+
 Test(membership, any_minority_may_die_at_once)
 {
 	for (uint32_t n = 3; n <= NODES_MAX; n++) {
@@ -1104,8 +1132,12 @@ Test(membership, a_learner_serves_nothing_until_it_is_ready)
 	cut_off(4);
 	run_for(3 * S);
 	heal();
-	run_for(500 * MS);
+	run_for(200 * MS);
 	cr_assert_eq(node(2)->m.lives, 2);
+	cr_assert_not(node(2)->m.ready);
+	/* What the driver says outside a view is of the life before. */
+	cr_assert_null(chp_membership_view(&node(2)->m));
+	chp_membership_set_ready(&node(2)->m, clock_of(node(2)), true);
 	cr_assert_not(node(2)->m.ready);
 }
 
@@ -1425,36 +1457,64 @@ Test(membership, a_grant_counts_from_the_question)
 	cr_assert_lt(chp_membership_lease_until_ns(&p->m), clock_of(p) + LEASE - 50 * MS);
 }
 
+/* A packet with a view that a test makes, before it spoils it: of the present members, one epoch later. */
+struct made {
+	struct chp_control_view v;
+	struct chp_control_member member[NODES_MAX];
+};
+
+static struct made
+make_view(const struct process *from, const struct process *to, enum chp_control_type type, uint64_t round)
+{
+	const struct chp_view *view = &from->m.view;
+	struct made k = { .v = {
+				  .header = header(from, to, type),
+				  .epoch = view->epoch + 1,
+				  .ballot = round == 0 ? 0 : round << 8 | from->id,
+				  .voters = view->voters,
+				  .learners = view->learners,
+				  .n_members = (uint8_t)w.n_nodes,
+				  .next_writer = view->next_writer,
+			  } };
+
+	for (uint32_t i = 0; i < w.n_nodes; i++)
+		k.member[i] = (struct chp_control_member){ view->incarnation[i], view->writer[i], { 0 } };
+	return k;
+}
+
+static void
+drop_from(struct made *k, uint32_t id)
+{
+	k->v.voters &= ~chp_bit(id);
+	k->v.learners &= ~chp_bit(id);
+	k->member[id] = (struct chp_control_member){ 0 };
+}
+
+static void
+hand_view(const struct process *from, struct process *to, struct made *k)
+{
+	hand_over(from, to, k, chp_control_view_bytes(w.n_nodes));
+}
+
 /* From accepting a view that drops a node on, it gets no lease; the proposer is told when all are over. */
 Test(membership, an_acceptor_waits_for_the_leases_that_it_gave)
 {
 	found(1, 3);
 	struct process *a = node(0), *b = node(1), *c = node(2);
 	uint64_t given, until_ns, told = w.packets_of[CHP_CONTROL_ACCEPTED];
-	struct {
-		struct chp_control_view v;
-		struct chp_control_member member[3];
-	} accept = { .v = {
-			     .header = header(a, b, CHP_CONTROL_ACCEPT),
-			     .epoch = 2,
-			     .ballot = 1 << 8,
-			     .voters = 3,
-			     .n_members = 3,
-			     .next_writer = 4,
-		     } };
+	struct made accept = make_view(a, b, CHP_CONTROL_ACCEPT, 1);
 	struct chp_control_heartbeat h = {
 		.header = header(c, b, CHP_CONTROL_HEARTBEAT),
 		.sent_ns = clock_of(c),
 		.lease_ns = LEASE,
 	};
 
-	for (uint32_t i = 0; i < 2; i++)
-		accept.member[i] = (struct chp_control_member){ node(i)->m.incarnation, (uint16_t)(i + 1), { 0 } };
+	drop_from(&accept, 2);
 	hand_over(c, b, &h, sizeof(h));
 	given = b->m.counters.leases_given;
 	until_ns = chp_lease_given_until(&b->m.lease, 2, c->m.incarnation);
 	cr_assert_eq(until_ns, clock_of(b) + LEASE);
-	hand_over(a, b, &accept, sizeof(accept));
+	hand_view(a, b, &accept);
 	cr_assert_eq(b->m.agreement.accepted_ballot, 1 << 8);
 	cr_assert_eq(b->m.agreement.told, 0, "its lease runs");
 	cr_assert_eq(b->m.accepted_at_ns, until_ns);
@@ -1481,7 +1541,7 @@ Test(membership, an_acceptor_waits_for_the_leases_that_it_gave)
 	accept.v.ballot = 2 << 8;
 	accept.v.voters = 7;
 	accept.member[2] = (struct chp_control_member){ c->m.incarnation + 1, 3, { 0 } };
-	hand_over(a, b, &accept, sizeof(accept));
+	hand_view(a, b, &accept);
 	cr_assert_eq(b->m.agreement.accepted_ballot, 1 << 8);
 	cr_assert_eq(b->m.counters.bad_view, 1);
 }
@@ -1491,29 +1551,18 @@ Test(membership, an_acceptor_that_is_dropped_gives_its_lease_up_first)
 {
 	found(1, 3);
 	struct process *a = node(0), *b = node(1);
-	struct {
-		struct chp_control_view v;
-		struct chp_control_member member[3];
-	} accept = { .v = {
-			     .header = header(a, b, CHP_CONTROL_ACCEPT),
-			     .epoch = 2,
-			     .ballot = 1 << 8,
-			     .voters = 5,
-			     .n_members = 3,
-			     .next_writer = 4,
-		     } };
+	struct made accept = make_view(a, b, CHP_CONTROL_ACCEPT, 1);
 	uint64_t accepted_ns = clock_of(b);
 
-	for (uint32_t i = 0; i < 3; i += 2)
-		accept.member[i] = (struct chp_control_member){ node(i)->m.incarnation, (uint16_t)(i + 1), { 0 } };
+	drop_from(&accept, 1);
 	cr_assert(has_lease(b));
-	hand_over(a, b, &accept, sizeof(accept));
+	hand_view(a, b, &accept);
 	cr_assert_eq(b->m.agreement.accepted_ballot, 1 << 8);
 	run_for(LEASE / 2);
 	cr_assert_eq(b->m.agreement.told, 0);
 	/* A later ballot changes nothing: it has asked for none since. */
 	accept.v.ballot = 2 << 8;
-	hand_over(a, b, &accept, sizeof(accept));
+	hand_view(a, b, &accept);
 	cr_assert_eq(b->m.accepted_at_ns, accepted_ns + LEASE);
 	while (b->m.agreement.told == 0 && b->m.view.epoch == 1)
 		cr_assert(step(w.now_ns + S));
@@ -1522,6 +1571,232 @@ Test(membership, an_acceptor_that_is_dropped_gives_its_lease_up_first)
 	/* It was accepted, so it comes about, and node 1 comes back. */
 	cr_assert(run_until(all_serve, 10 * S), "%s", everybody());
 	cr_assert_eq(b->m.lives, 2);
+}
+
+/* The same where it had first accepted, and told, a view that keeps it. */
+Test(membership, an_acceptor_that_told_and_is_dropped_then_waits_too)
+{
+	uint64_t told_ns;
+
+	found(1, 5);
+	struct process *a = node(0), *b = node(1);
+	struct made accept = make_view(a, b, CHP_CONTROL_ACCEPT, 1);
+
+	run_for(LEASE);
+	drop_from(&accept, 4);
+	/* No lease of node 4 is left: it may be told at once. */
+	b->m.lease.given_until_ns[4] = 0;
+	hand_view(a, b, &accept);
+	cr_assert_eq(b->m.agreement.told, 1 << 8);
+	cr_assert(has_lease(b));
+	told_ns = clock_of(b);
+	accept = make_view(a, b, CHP_CONTROL_ACCEPT, 2);
+	drop_from(&accept, 1);
+	run_for(10 * MS);
+	hand_view(a, b, &accept);
+	cr_assert_eq(b->m.agreement.accepted_ballot, 2 << 8);
+	cr_assert_eq(b->m.agreement.told, 1 << 8);
+	cr_assert_eq(b->m.accepted_at_ns, told_ns + LEASE);
+}
+
+/* Leases of the view before may be known to none of the acceptors: nobody is dropped until they are over. */
+Test(membership, soon_after_a_view_change_an_acceptor_waits_for_older_leases)
+{
+	uint64_t entered_ns;
+
+	found(1, 5);
+	change_time(chp_bit(4));
+	struct process *a = node(0), *b = node(1);
+	struct made accept = make_view(a, b, CHP_CONTROL_ACCEPT, 1);
+
+	entered_ns = b->m.entered_ns;
+	drop_from(&accept, 3);
+	b->m.lease.given_until_ns[3] = 0;
+	hand_view(a, b, &accept);
+	cr_assert_eq(b->m.agreement.accepted_ballot, 1 << 8);
+	cr_assert_eq(b->m.agreement.told, 0);
+	cr_assert_eq(b->m.accepted_at_ns, entered_ns + LEASE);
+	/* How long the leases of a member are that never asked for one, nobody knows. */
+	b->m.peer[3].lease_ns = 0;
+	accept.v.ballot = 2 << 8;
+	hand_view(a, b, &accept);
+	cr_assert_eq(b->m.accepted_at_ns, entered_ns + CHP_LEASE_NS_MAX);
+}
+
+/* ---- views that cannot be ---- */
+
+#define BAD_VIEW(...)                                                              \
+	do {                                                                       \
+		uint64_t bad = b->m.counters.bad_view;                             \
+		struct made k = make_view(a, b, CHP_CONTROL_DECIDED, 0);           \
+		__VA_ARGS__;                                                       \
+		hand_view(a, b, &k);                                               \
+		cr_assert_eq(b->m.counters.bad_view, bad + 1, #__VA_ARGS__);       \
+		cr_assert_eq(b->m.view.epoch, 2);                                  \
+		k.v.header.type = CHP_CONTROL_ACCEPT;                              \
+		k.v.ballot = 9 << 8;                                               \
+		if (k.v.epoch != 3)                                                \
+			break;                                                     \
+		hand_view(a, b, &k);                                               \
+		cr_assert_eq(b->m.counters.bad_view, bad + 2, #__VA_ARGS__);       \
+		cr_assert_eq(b->m.agreement.accepted_ballot, 0);                   \
+		k.v.header.type = CHP_CONTROL_PROMISE;                             \
+		k.v.accepted = 8 << 8;                                             \
+		hand_view(a, b, &k);                                               \
+		cr_assert_eq(b->m.counters.bad_view, bad + 3, #__VA_ARGS__);       \
+	} while (0)
+
+Test(membership, views_that_cannot_be_are_counted)
+{
+	found(1, 5);
+	change_time(chp_bit(4)); /* so view 2 has four voters and nobody is node 4 */
+	struct process *a = node(0), *b = node(1);
+
+	BAD_VIEW(drop_from(&k, 2); drop_from(&k, 3)); /* no majority stays */
+	BAD_VIEW(k.v.voters ^= 4; k.v.learners ^= 4); /* a voter is none any more */
+	BAD_VIEW(k.member[2].writer = 77; k.v.next_writer = 78); /* another writer number */
+	BAD_VIEW(k.member[2].writer = k.member[3].writer);
+	BAD_VIEW(k.member[2].writer = 0);
+	BAD_VIEW(k.v.next_writer = 2); /* has been given out */
+	BAD_VIEW(k.v.voters |= 16; k.member[4].incarnation = 99; k.member[4].writer = k.v.next_writer++);
+	BAD_VIEW(k.v.learners |= 16; k.member[4].incarnation = 99; k.member[4].writer = 5); /* used before */
+	BAD_VIEW(k.v.epoch = 9; for (uint32_t i = 1; i < 4; i++) drop_from(&k, i)); /* one voter */
+	BAD_VIEW(k.v.epoch = 1); /* not all members */
+	BAD_VIEW(k.v.epoch = 1; k.v.voters = 31; k.member[4].incarnation = 9; k.member[4].writer = 6);
+	/* Not in the view itself; another view of the same epoch. */
+	struct made k = make_view(a, b, CHP_CONTROL_DECIDED, 0);
+
+	drop_from(&k, 0);
+	hand_view(a, b, &k);
+	k = make_view(a, b, CHP_CONTROL_DECIDED, 0);
+	k.v.epoch = 2;
+	drop_from(&k, 3);
+	hand_view(a, b, &k);
+	cr_assert_eq(b->m.counters.conflicts, 2);
+	cr_assert_eq(b->m.view.epoch, 2);
+	cr_assert_eq(b->m.lives, 1);
+}
+
+/* It was dropped and admitted again by voters that had not seen it go, before it knew of either. */
+Test(membership, who_was_away_for_a_view_is_reborn_though_it_is_in_the_next)
+{
+	found(1, 3);
+	struct process *a = node(0), *b = node(1);
+	struct made k = make_view(a, b, CHP_CONTROL_DECIDED, 0);
+
+	k.v.epoch = 5;
+	k.v.voters ^= 2;
+	k.v.learners ^= 2;
+	k.member[1].writer = k.v.next_writer++;
+	chp_control_seal(&k, chp_control_view_bytes(3));
+	chp_membership_receive(&b->m, clock_of(b), &k, chp_control_view_bytes(3), 0);
+	cr_assert_null(chp_membership_view(&b->m));
+	cr_assert_eq(b->m.lives, 2);
+	cr_assert_neq(b->m.incarnation, k.member[1].incarnation);
+}
+
+Test(membership, ballots_that_are_used_up_stop_nothing_else)
+{
+	found(1, 3);
+	struct chp_control_ballot reject = {
+		.header = header(node(1), node(0), CHP_CONTROL_REJECTED),
+		.epoch = 2,
+		.ballot = CHP_AGREEMENT_ROUND_MAX << 8 | 1,
+	};
+
+	hand_over(node(1), node(0), &reject, sizeof(reject));
+	end(2);
+	/* Node 1 proposes, in its turn. */
+	cr_assert(run_until(all_serve, 5 * S), "%s", everybody());
+	cr_assert_eq(node(0)->m.counters.proposals, 0);
+}
+
+/* ---- texts ---- */
+
+static const char *
+peer_text(const struct process *p, uint32_t peer)
+{
+	static char text[CHP_MEMBERSHIP_TEXT_BYTES];
+	struct chp_text t = chp_text_of(text, sizeof(text));
+
+	chp_membership_peer_text(&p->m, clock_of(p), peer, &t);
+	return text;
+}
+
+#define SAYS(text, part) \
+	cr_assert(strstr(text, part) != NULL, "\"%s\" without \"%s\"", text, part)
+
+Test(membership, who_forms_a_view_says_what_it_waits_for)
+{
+	world_init(1, 3);
+	for (uint32_t i = 0; i < 3; i++)
+		start(i, false);
+	run_for(S);
+	cr_assert_str_eq(peer_text(node(0), 0), "this node");
+	cr_assert_str_eq(peer_text(node(0), 1), "ready");
+	end(2);
+	run_for(5 * S);
+	SAYS(waiting(node(0)), "waiting for node 2 (10.99.0.12): not heard for ");
+	start(2, false)->m.members_hash++;
+	run_for(S);
+	SAYS(waiting(node(0)), "has other members or addresses in its cluster file");
+	/* The founder is bound, the others wait for it, then for the last to accept. */
+	world_init(1, 3);
+	start_all();
+	while (node(0)->m.founding.epoch == 0)
+		cr_assert(step(w.now_ns + S));
+	SAYS(waiting(node(1)), "waiting for node 0 (10.99.0.10) to begin the first view");
+	end(2);
+	run_for(S);
+	SAYS(waiting(node(0)), "waiting for node 2 (10.99.0.12) to accept the first view");
+}
+
+Test(membership, who_is_not_in_the_view_says_why)
+{
+	found(1, 3);
+	end(2);
+	run_for(500 * MS);
+	start(2, false);
+	run_for(200 * MS);
+	SAYS(waiting(node(2)), "heard another process as node 2 0.");
+	SAYS(peer_text(node(0), 2), "heard ");
+	while (node(0)->m.view.epoch == 1)
+		cr_assert(step(w.now_ns + S));
+	SAYS(peer_text(node(0), 2), "not in the view");
+	run_for(250 * MS);
+	SAYS(peer_text(node(0), 2), "waits to be admitted");
+	SAYS(waiting(node(2)), "will admit us when we and all members hear each other");
+	SAYS(peer_text(node(2), 0), "heard ");
+	cut_off(4);
+	run_for(2 * S);
+	SAYS(waiting(node(2)), "; members not heard for ");
+	SAYS(peer_text(node(0), 2), "not in the view");
+	/* One that still runs: the second is refused. */
+	found(2, 3);
+	start(1, false);
+	run_for(5 * S);
+	cr_assert_eq(node(1)->m.state, CHP_MEMBERSHIP_REFUSED);
+	cr_assert_str_eq(waiting(node(1)), node(1)->m.reason);
+	SAYS(waiting(node(1)), "another process runs as node 1: node ");
+}
+
+Test(membership, reports_that_nobody_reads_are_the_oldest_to_go)
+{
+	found(1, 3);
+	for (uint32_t i = 0; i < 3 * CHP_MEMBERSHIP_REPORTS; i++) {
+		cut_off(4);
+		run_for(1500 * MS);
+		heal();
+		run_for(1500 * MS);
+	}
+	uint32_t n = 0;
+
+	while (chp_membership_report(&node(2)->m) != NULL)
+		n++;
+	cr_assert_eq(n, CHP_MEMBERSHIP_REPORTS);
+	cr_assert_gt(node(0)->m.n_changes, CHP_MEMBERSHIP_CHANGES);
+	cr_assert_eq(node(0)->m.change[(node(0)->m.n_changes - 1) % CHP_MEMBERSHIP_CHANGES].epoch,
+		     node(0)->m.view.epoch);
 }
 
 /* ---- everything at once ---- */
