@@ -571,7 +571,11 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 	number(&j, "total", r->copy.total);
 	number(&j, "items", r->copy.items);
 	number(&j, "bytes", r->copy.bytes);
-	number(&j, "restarts", r->copy.restarts);
+	open(&j, "counters", '{');
+#define COPY(name, help) number(&j, #name, r->core.copy.name);
+	CHP_COPY_COUNTERS(COPY)
+#undef COPY
+	close(&j, '}');
 	close(&j, '}');
 	open(&j, "log", '{');
 	number(&j, "head", t->log_head);

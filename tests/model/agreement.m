@@ -9,7 +9,7 @@
 --             is given in one step; 0: a lease may run out at any time, which is more than any clocks can do
 --   PROPERTY  0: everything must hold; 1: only "one view in an epoch", without leases; 2 to 4: that something
 --             never happens which must be able to happen, or the model proves nothing
---   BROKEN    0, or the number of a mistake that must be found
+--   BROKEN    0, or the number of a mistake that must be found; the script names them
 --
 -- What is left out, and why nothing is lost by it:
 --   * A packet that was sent can be received for ever, in any order, any number of times, by each receiver
@@ -217,6 +217,9 @@ ruleset n: node do
     promised[n] := 0;
     accepted[n] := 0;
     given[n] := 0;
+    if n = victim then
+      for g: node do held[g] := 0; end;
+    end;
   end;
 
   rule "tell" accepted[n] != 0 & !told[accepted[n]][n] ==>

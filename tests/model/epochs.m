@@ -9,7 +9,7 @@
 --   LEASE     ticks that a lease runs
 --   PROPERTY  0: everything must hold; 2 and 3: that something never happens which must be
 --             able to happen, or the model proves nothing
---   BROKEN    0, or the number of a mistake that must be found
+--   BROKEN    0, or the number of a mistake that must be found; the script names them
 --
 -- What agreement.m shows is taken for granted here: each epoch gets at most one view, when a majority of the
 -- voters before has accepted it; and in true time a lease is over with its holder no later than with its
