@@ -446,7 +446,8 @@ write_heartbeat(const struct chp_membership *m, uint64_t now_ns, uint32_t node, 
 	memset(h, 0, sizeof(*h));
 	write_header(m, node, CHP_CONTROL_HEARTBEAT, &h->header);
 	h->sent_ns = now_ns;
-	if (may_ask(m))
+	/* A learner gets none, but says how long its leases will be: who drops it must know (see tell_at_ns). */
+	if (may_ask(m) || (m->view.learners & self_bit(m)) != 0)
 		h->lease_ns = m->config.lease_ns;
 	if (m->ready && (m->view.learners & self_bit(m)) != 0)
 		h->flags = CHP_HEARTBEAT_READY;
@@ -1343,7 +1344,7 @@ on_heartbeat(struct chp_membership *m, uint64_t now_ns, const struct chp_control
 		return;
 	p->ready = (h->flags & CHP_HEARTBEAT_READY) != 0;
 	p->lease_ns = chp_max_u64(p->lease_ns, h->lease_ns);
-	if (h->lease_ns == 0 || !is_voter(m))
+	if (h->lease_ns == 0 || !is_voter(m) || (m->view.voters & chp_bit(from)) == 0)
 		return;
 	if (!may_grant(m, h)) {
 		m->counters.leases_refused++;

@@ -96,7 +96,7 @@ enum chp_heartbeat_flag {
 struct chp_control_heartbeat {
 	struct chp_control_header header;
 	uint64_t sent_ns;   /* the sender's clock, never 0: what its lease counts from */
-	uint64_t lease_ns;  /* 0 = asks for none */
+	uint64_t lease_ns;  /* that it asks for, or as a learner will ask for; 0 = asks for none */
 	uint32_t flags;     /* enum chp_heartbeat_flag */
 	uint32_t reserved;  /* 0 */
 } CHP_PACKED;
