@@ -173,6 +173,7 @@ static const char load_help[] =
 	"  --zipf THETA         prefer some keys, as 0.99; 0: all alike (default)\n"
 	"  --history FILE       record every request and answer, for \"chaaparctl check\"\n"
 	"  --timeline FILE      per 10 ms: milliseconds, answers, writes, longest wait in us\n"
+	"  --rate N             at most so many operations a second\n"
 	"  --report-interval S  seconds between live lines (default 1); 0: none\n"
 	"\n"
 	"Examples:\n"

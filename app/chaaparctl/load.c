@@ -54,6 +54,7 @@ enum {
 	O_ZIPF,
 	O_HISTORY,
 	O_TIMELINE,
+	O_RATE,
 	O_REPORT,
 };
 
@@ -70,6 +71,7 @@ static const struct option own_options[] = {
 	{ "zipf", required_argument, NULL, O_ZIPF },
 	{ "history", required_argument, NULL, O_HISTORY },
 	{ "timeline", required_argument, NULL, O_TIMELINE },
+	{ "rate", required_argument, NULL, O_RATE },
 	{ "report-interval", required_argument, NULL, O_REPORT },
 	{ 0 },
 };
@@ -110,6 +112,8 @@ take_option(struct ctl *ctl, struct load_options *o, int option, bool *has_durat
 	case O_TIMELINE:
 		o->timeline = optarg;
 		return true;
+	case O_RATE:
+		return ctl_number(ctl, "--rate", optarg, 1, 100000000, &o->rate);
 	default:
 		return ctl_fraction(ctl, "--report-interval", optarg, &o->report_interval_s);
 	}
@@ -207,14 +211,38 @@ close_all(struct load *l)
 
 /* ---- the loop ---- */
 
-/* Fill the client's idle slots. */
+/* How many operations may have been issued by now. With --rate, what was missed is made up for. */
+static uint64_t
+allowed(const struct load *l, uint64_t now)
+{
+	uint64_t passed = now - l->start_ns, n;
+
+	if (l->preloading || l->o.rate == 0)
+		return l->o.ops;
+	n = passed / 1000000000u * l->o.rate + passed % 1000000000u * l->o.rate / 1000000000u;
+	return chp_min_u64(n, l->o.ops);
+}
+
+/* When --rate lets the next operation go, if not now. */
+static uint64_t
+next_ns(const struct load *l, uint64_t now)
+{
+	uint64_t n = l->issued + 1;
+
+	if (!l->issuing || l->preloading || l->o.rate == 0 || l->issued < allowed(l, now))
+		return CHP_NEVER;
+	return l->start_ns + n / l->o.rate * 1000000000u +
+	       (n % l->o.rate * 1000000000u + l->o.rate - 1) / l->o.rate;
+}
+
+/* Fill the client's idle slots, until so many operations were issued. */
 static void
-issue(struct load *l, struct load_client *client)
+issue(struct load *l, struct load_client *client, uint64_t limit)
 {
 	while (client->idle != NULL && l->issuing) {
 		struct load_slot *slot = client->idle;
 
-		if (!l->preloading && l->issued >= l->o.ops)
+		if (!l->preloading && l->issued >= limit)
 			return;
 		client->idle = slot->next;
 		if (!l->preloading) {
@@ -271,7 +299,8 @@ static void
 run_phase(struct load *l, struct pollfd *p)
 {
 	uint64_t interval = (uint64_t)(l->o.report_interval_s * 1e9);
-	uint64_t last = load_now_ns(), report = interval > 0 ? last + interval : CHP_NEVER;
+	uint64_t last = load_now_ns(), report = interval > 0 ? last + interval : CHP_NEVER, wake;
+	uint32_t first = 0;
 
 	l->start_ns = last;
 	l->end_ns = l->o.duration_s > 0 ? last + (uint64_t)(l->o.duration_s * 1e9) : CHP_NEVER;
@@ -284,15 +313,19 @@ run_phase(struct load *l, struct pollfd *p)
 				break;
 		}
 		for (uint32_t i = 0; i < l->n_clients; i++) {
-			issue(l, &l->client[i]);
-			chaapar_flush(l->client[i].c);
+			struct load_client *client = &l->client[(first + i) % l->n_clients];
+
+			issue(l, client, allowed(l, now));
+			chaapar_flush(client->c);
 		}
+		first = (first + 1) % l->n_clients; /* with --rate, whoever is first takes all */
 		if (now >= report) {
 			load_line(l, now, (double)(now - last) / 1e9);
 			last = now;
 			report = now + interval;
 		}
-		wait_any(l, p, chp_min_u64(report, l->issuing ? l->end_ns : CHP_NEVER));
+		wake = chp_min_u64(report, l->issuing ? l->end_ns : CHP_NEVER);
+		wait_any(l, p, chp_min_u64(wake, next_ns(l, now)));
 		for (uint32_t i = 0; i < l->n_clients; i++)
 			(void)chaapar_poll(l->client[i].c, 0);
 	}

@@ -27,7 +27,7 @@ struct load_zipf {
 };
 
 struct load_options {
-	uint64_t keys, clients, depth, ops, value_bytes;
+	uint64_t keys, clients, depth, ops, value_bytes, rate;
 	double duration_s, report_interval_s, theta;
 	const char *prefix, *history, *timeline;
 	uint32_t weight[LOAD_KINDS];

@@ -106,3 +106,45 @@ done
 kill "$start" 2>/dev/null
 expect 0 "the others go on" "${ctl[@]}" --node 0 --timeout 500 ping
 expect 5 "the stranger does not serve" "${ctl[@]}" --node 2 --timeout 500 get x
+wait "$start"
+expect 0 "stop the stranger" "$cluster" stop 2
+
+# ---- two processes with one id
+
+sed -i "s|$work/other.json|$CHAAPAR_CLUSTER_DIR/cluster.json|" "$CHAAPAR_CLUSTER_DIR/n2.command"
+expect 0 "start replica 2 as it should be" "$cluster" start 2
+expect 0 "put" "${ctl[@]}" put kept value
+before=$(identity 0)$(identity 1)$(identity 2)
+"${ctl[@]}" load --preload --keys 100 --clients 3 --rate 500 --duration 12 --history "$work/1.history" \
+	>"$work/lines" 2>&1 &
+load=$!
+check "the load runs" wait_for 20 has "$work/lines" '^run '
+
+# Another machine at the same bridge, with the files of replica 2.
+box=$(cut -d' ' -f1 "$CHAAPAR_CLUSTER_DIR/box")
+[ "$(readlink "/proc/$box/ns/user")" = "$(readlink /proc/self/ns/user)" ] && user=() || user=(-U --preserve-credentials)
+in_box=(nsenter -t "$box" "${user[@]}" -m -n -p --)
+in_twin=("${in_box[@]}" nsenter --net=/run/netns/twin --)
+"${in_box[@]}" ip netns add twin && "${in_box[@]}" ip link add twin type veth peer name data netns twin &&
+	"${in_box[@]}" ip link set twin addrgenmode none master bridge up &&
+	"${in_twin[@]}" ip link set data addrgenmode none up || die "no other machine"
+mapfile -t words <"$CHAAPAR_CLUSTER_DIR/n2.command"
+for i in "${!words[@]}"; do
+	[ "${words[i]}" = n2 ] && words[i]=twin # --file-prefix
+done
+expect 4 "the twin is refused" "${in_twin[@]}" "${words[@]}"
+check "it says why" has "$err" 'refused by the cluster: another process runs as node 2: .* stop one of them'
+check "and never served" has_not "$err" 'view [0-9]+ is in force'
+for node in 0 1; do
+	check "replica $node says so" wait_for 5 has "$CHAAPAR_CLUSTER_DIR/n$node.log" 'two processes run as node 2'
+done
+check "replica 2 says so" has "$CHAAPAR_CLUSTER_DIR/n2.log" 'another host with MAC address .* uses this node.s address'
+wait "$load"
+# The others may have its MAC address for as long as an ARP entry lives.
+check "all is well again" wait_for 60 "${ctl[@]}" cluster-health
+for node in 0 1 2; do
+	expect 0 "get at replica $node" "${ctl[@]}" --node "$node" get kept
+	check "the value" is_output value
+done
+check "the same processes as before" test "$(identity 0)$(identity 1)$(identity 2)" = "$before"
+check_histories

@@ -27,15 +27,28 @@ demo() {
 }
 
 short='clean  '
-long='three replicas|n1 serves|loading  |clean  |lossy  |linearizable\?'
+long='three replicas|n1 serves|loading  |clean  |lossy  |n1 gets SIGKILL|n1 is started|n2.s cable is back'
+long+='|linearizable\?'
 [ -n "${CHECK_LONG:-}" ] || export DEMO_PHASE_S=3
-seconds=$((2 * ${DEMO_PHASE_S:-10}))
+seconds=$((2 * ${DEMO_PHASE_S:-8} + 10)) # and as long as it takes to die and come back
 
 demo
 check "the whole demo" wait "$pid" || tail -n 20 "$out" >&2
 grep -q 'permission to make user namespaces' "$out" && skip "$(tail -n 1 "$out")"
 check "EAL's arguments" has "$out" '--vdev net_af_(xdp|packet)0,iface=data'
 check "a line a second" test "$(grep -c ' op/s .* p50 .* p99 .* retransmits ' "$out")" -ge $((seconds - 3))
+for event in 'n1 gets SIGKILL' "n2's cable is pulled"; do
+	check "$event" has "$out" "^  >> $event"
+done
+check "writes go on, twice" test "$(grep -c '^  >> a write is answered [0-9]* ms later' "$out")" = 2
+check "a view without n1" has "$out" '^  >> view 2: voters n0 n2 '
+check "a view without n2" has "$out" '^  >> view 5: voters n0 n1 '
+for node in 1 2; do
+	check "n$node is a learner" has "$out" "^  >> view [36]: .*, learner n$node "
+	check "with a bar" has "$out" "^     n$node copies \[#*\.*\] +[0-9]+ %"
+	check "and comes back" has "$out" "^  >> n$node serves again"
+done
+check "the view of all" has "$out" '^  >> view 7: voters n0 n1 n2 '
 check "the verdict" has "$out" '^ *verdict: linearizable'
 check "nothing left" nothing_left
 
@@ -47,7 +60,7 @@ IFS="|" read -ra moments <<<"$moments"
 for moment in "${moments[@]}"; do
 	for how in one group; do
 		demo
-		check "the demo gets to '$moment'" wait_for 60 has "$out" "$moment"
+		check "the demo gets to '$moment'" wait_for 120 has "$out" "$moment"
 		if [ $how = one ]; then kill -TERM "$pid"; else kill -INT -- "-$pid"; fi
 		wait "$pid"
 		code=$?
@@ -66,3 +79,13 @@ wait "$pid"
 check "exit code 1" test $? = 1
 check "it says which" has "$out" 'n1 .* killed'
 check "nothing left" nothing_left
+
+# One that leaves the view when nobody expects it.
+if [ -n "${CHECK_LONG:-}" ]; then
+	demo
+	check "the demo gets on" wait_for 120 has "$out" 'n1 serves again'
+	kill -KILL "$(cut -d' ' -f1 "$TMPDIR"/chaapar-demo.*/cluster/n1.pid)"
+	wait "$pid"
+	check "exit code 1" test $? = 1
+	check "nothing left" nothing_left
+fi
