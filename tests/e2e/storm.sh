@@ -5,13 +5,14 @@
 # given back, while clients run all through. Never more than a minority at a time: the next one waits until
 # all are voters again. Nobody but the victim may leave the view, and one verdict covers all of it.
 #
-# STORM_S (30) and STORM_SEED choose how long and which failures; the seed is printed.
+# STORM_S (30, with CHECK_LONG 600) and STORM_SEED choose how long and which failures; the seed is printed.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
 . "$(dirname "$0")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=survive.inc
 . "$(dirname "$0")/survive.inc"
 
-seconds=${STORM_S:-30}
+seconds=${STORM_S:-${CHECK_LONG:+600}}
+seconds=${seconds:-30}
 seed=${STORM_SEED:-$RANDOM$RANDOM}
 RANDOM=$seed
 declare -A count=([kill]=0 [stop]=0 [pause]=0 [cable]=0 [peers]=0)
