@@ -451,6 +451,8 @@ write_heartbeat(const struct chp_membership *m, uint64_t now_ns, uint32_t node, 
 		h->lease_ns = m->config.lease_ns;
 	if (m->ready && (m->view.learners & self_bit(m)) != 0)
 		h->flags = CHP_HEARTBEAT_READY;
+	if (since(chp_max_u64(m->peer[node].heard_ns, m->entered_ns), now_ns) < m->config.suspect_ns / 2)
+		h->flags |= CHP_HEARTBEAT_HEARS;
 	return sizeof(*h);
 }
 
@@ -1342,6 +1344,12 @@ on_heartbeat(struct chp_membership *m, uint64_t now_ns, const struct chp_control
 
 	if (m->state != CHP_MEMBERSHIP_MEMBER || !is_live(m, from))
 		return;
+	/*
+	 * Who does not hear us can neither acknowledge nor grant: as good as dead, though it talks. That it hears us
+	 * is said of packets of any kind, so both trust each other again as soon as both ways work.
+	 */
+	if ((h->flags & CHP_HEARTBEAT_HEARS) != 0)
+		chp_detector_heard(&m->detector, from);
 	p->ready = (h->flags & CHP_HEARTBEAT_READY) != 0;
 	p->lease_ns = chp_max_u64(p->lease_ns, h->lease_ns);
 	if (h->lease_ns == 0 || !is_voter(m) || (m->view.voters & chp_bit(from)) == 0)
@@ -1500,6 +1508,14 @@ is_expected(const struct chp_membership *m, const struct chp_control_header *h)
 	       p->incarnation == p->retired || m->detector.score[h->from] == 0;
 }
 
+/* A packet that its sender sends only because one of ours has reached it. */
+static bool
+is_answer(const struct chp_control_header *h)
+{
+	return h->type == CHP_CONTROL_GRANT || h->type == CHP_CONTROL_PROMISE || h->type == CHP_CONTROL_ACCEPTED ||
+	       h->type == CHP_CONTROL_REJECTED;
+}
+
 /* What every packet tells, whatever its type. */
 static void
 note_peer(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header *h)
@@ -1518,7 +1534,7 @@ note_peer(struct chp_membership *m, uint64_t now_ns, const struct chp_control_he
 	if (h->epoch != 0)
 		m->heard_view_ns = now_ns;
 	if (m->state == CHP_MEMBERSHIP_MEMBER) {
-		if (is_live(m, h->from) || p->epoch == 0)
+		if (is_live(m, h->from) ? is_answer(h) : p->epoch == 0)
 			chp_detector_heard(&m->detector, h->from);
 		if (h->epoch < m->view.epoch && (is_live(m, h->from) || h->epoch != 0))
 			p->due |= due_bit(CHP_CONTROL_DECIDED);
@@ -1936,7 +1952,10 @@ detect(struct chp_membership *m, uint64_t now_ns)
 		struct chp_text t = chp_text_of(line, sizeof(line));
 
 		m->counters.suspected++;
-		silence_text(m->peer[i].heard_ns, now_ns, &t);
+		if (since(m->peer[i].heard_ns, now_ns) < m->config.suspect_ns / 2)
+			chp_text_add(&t, "does not hear us");
+		else
+			silence_text(m->peer[i].heard_ns, now_ns, &t);
 		report(m, "%s is suspected: %s", node_text(m, i).text, line);
 	}
 }

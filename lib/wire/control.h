@@ -86,8 +86,9 @@ struct chp_control_ballot {
 
 enum chp_heartbeat_flag {
 	CHP_HEARTBEAT_READY = 1u << 0, /* a learner whose copy is complete: make it a voter */
+	CHP_HEARTBEAT_HEARS = 1u << 1, /* the sender hears the receiver: the way back works, too */
 };
-#define CHP_HEARTBEAT_FLAGS_ALL 0x1u
+#define CHP_HEARTBEAT_FLAGS_ALL 0x3u
 
 /*
  * HEARTBEAT, from members to the live members of the view, and from who waits to be admitted to all.

@@ -70,7 +70,8 @@ static uint32_t
 write_request(const struct sim_world *w, const struct sim_call *call, uint8_t *to)
 {
 	uint8_t key[CHP_KEY_BYTES_MAX];
-	uint32_t key_len = call->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : key_bytes(w, call->key, key);
+	const bool has_key = call->opcode != CHP_OPCODE_SESSION_OPEN && call->opcode != CHP_OPCODE_SESSION_CLOSE;
+	uint32_t key_len = has_key ? key_bytes(w, call->key, key) : 0;
 	uint32_t len = chp_request_bytes(key_len, call->value_len);
 	struct chp_request *r = (void *)to;
 
@@ -111,9 +112,16 @@ send_call(struct sim_world *w, uint32_t c, struct sim_call *call)
 	p->len = (uint32_t)sizeof(*h) + write_request(w, call, p->data + sizeof(*h));
 	call->sends++;
 	call->retry_ns = w->now_ns + call->rto_ns;
-	call->rto_ns = chp_min_u64(2 * call->rto_ns, 20 * SIM_MS);
+	call->rto_ns = chp_min_u64(2 * call->rto_ns, w->config.retry_ns_cap);
 	send_datagram(w, p, call->anywhere ? (uint32_t)chp_random_below(&w->random, w->config.n_nodes)
 					   : client->home);
+}
+
+/* Until a request that somebody has just refused or that has a new home is sent again. */
+static uint64_t
+soon_ns(struct sim_world *w)
+{
+	return w->config.retry_ns_min / 2 + chp_random_below(&w->random, w->config.retry_ns_min);
 }
 
 /* Everything open at once, to a home that is new. */
@@ -127,7 +135,7 @@ send_all(struct sim_world *w, uint32_t c)
 
 		if (call->state != SIM_CALL_OPEN || call->anywhere || call->once)
 			continue;
-		call->rto_ns = SIM_MS + chp_random_below(&w->random, SIM_MS);
+		call->rto_ns = 2 * soon_ns(w);
 		send_call(w, c, call);
 	}
 }
@@ -155,16 +163,30 @@ static const struct {
 	{ CHP_OPCODE_INCR, CHP_HISTORY_INCR, 6 },        { CHP_OPCODE_DECR, CHP_HISTORY_DECR, 2 },
 };
 
-/* Deletes, and adds that make the keys come back. */
 static uint32_t
-choose_churn(struct sim_world *w)
+index_in_mix(uint8_t opcode)
 {
-	const uint8_t opcode = chp_random_chance(&w->random, 500000) ? CHP_OPCODE_DELETE : CHP_OPCODE_ADD;
 	uint32_t i = 0;
 
 	while (mix[i].opcode != opcode)
 		i++;
 	return i;
+}
+
+/* Deletes, and adds that make the keys come back. */
+static uint32_t
+choose_churn(struct sim_world *w)
+{
+	return index_in_mix(chp_random_chance(&w->random, 500000) ? CHP_OPCODE_DELETE : CHP_OPCODE_ADD);
+}
+
+/* What shows it if it is done twice. */
+static uint32_t
+choose_rmw(struct sim_world *w)
+{
+	static const uint8_t opcodes[] = { CHP_OPCODE_INCR, CHP_OPCODE_INCR, CHP_OPCODE_APPEND, CHP_OPCODE_CAS };
+
+	return index_in_mix(opcodes[chp_random_below(&w->random, CHP_ARRAY_LEN(opcodes))]);
 }
 
 static uint32_t
@@ -219,6 +241,10 @@ choose_operation(struct sim_world *w, uint32_t c)
 		return 0;
 	if (chp_random_chance(&w->random, w->config.delete_ppm))
 		return choose_churn(w);
+	if (chp_random_chance(&w->random, w->config.rmw_ppm))
+		return choose_rmw(w);
+	if (chp_random_chance(&w->random, w->config.put_ppm))
+		return index_in_mix(CHP_OPCODE_PUT);
 	return chp_random_chance(&w->random, w->config.get_ppm) ? 0 : choose(w);
 }
 
@@ -234,8 +260,10 @@ issue(struct sim_world *w, uint32_t c, struct sim_call *call)
 				   .opcode = mix[m].opcode,
 				   .key = (uint32_t)chp_random_below(&w->random, w->config.n_keys),
 				   .request = client->next_request++,
-				   .rto_ns = chp_random_range(&w->random, 1, 4) * SIM_MS,
-				   .give_up_ns = w->now_ns + chp_random_range(&w->random, 5, 600) * SIM_MS };
+				   .rto_ns = chp_random_range(&w->random, w->config.retry_ns_min,
+							      w->config.retry_ns_max),
+				   .give_up_ns = w->now_ns + chp_random_range(&w->random, w->config.patience_ns_min,
+									      600 * SIM_MS) };
 	call->once = client->roams && is_write(call->opcode);
 	call->anywhere = client->roams || (!is_write(call->opcode) &&
 					   chp_random_chance(&w->random, w->config.anywhere_ppm));
@@ -272,10 +300,27 @@ open_session(struct sim_world *w, uint32_t c)
 	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
 				   .opcode = CHP_OPCODE_SESSION_OPEN,
 				   .request = chp_random_u64(&w->random),
-				   .rto_ns = 4 * SIM_MS,
+				   .rto_ns = w->config.retry_ns_max,
 				   .history = CHP_HISTORY_NONE,
 				   .give_up_ns = w->now_ns + 500 * SIM_MS };
 	call->arg = call->request;
+	send_call(w, c, call);
+}
+
+static void
+close_session(struct sim_world *w, uint32_t c)
+{
+	struct sim_client *client = &w->client[c];
+	struct sim_call *call = &client->call[0];
+
+	client->closes = true;
+	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
+				   .opcode = CHP_OPCODE_SESSION_CLOSE,
+				   .request = client->next_request++,
+				   .rto_ns = w->config.retry_ns_max,
+				   .history = CHP_HISTORY_NONE,
+				   .give_up_ns = w->now_ns + 500 * SIM_MS };
+	sim_trace(w, "client %u closes session %" PRIx64, c, client->session);
 	send_call(w, c, call);
 }
 
@@ -294,6 +339,10 @@ complete(struct sim_world *w, uint32_t c, struct sim_call *call, enum chp_histor
 	};
 
 	call->state = SIM_CALL_FREE;
+	if (call->opcode == CHP_OPCODE_SESSION_CLOSE) { /* done, or it may be at any time from now on */
+		w->client[c].closes = false;
+		w->client[c].session = 0;
+	}
 	if (call->history == CHP_HISTORY_NONE)
 		return;
 	if (r != NULL && outcome != CHP_HISTORY_UNKNOWN) {
@@ -336,6 +385,7 @@ lose_session(struct sim_world *w, uint32_t c)
 		if (client->call[i].state == SIM_CALL_OPEN)
 			complete(w, c, &client->call[i], CHP_HISTORY_UNKNOWN, NULL);
 	client->session = 0;
+	client->closes = false;
 }
 
 /* The same request to another node, which may be the same one, now that its epoch is known. */
@@ -365,8 +415,8 @@ not_served(struct sim_world *w, uint32_t c, struct sim_call *call, const struct 
 		complete(w, c, call, CHP_HISTORY_FAIL, r);
 		return;
 	}
-	call->retry_ns = chp_min_u64(call->retry_ns, w->now_ns + SIM_MS / 2 + chp_random_below(&w->random, SIM_MS));
-	call->rto_ns = SIM_MS + chp_random_below(&w->random, SIM_MS);
+	call->retry_ns = chp_min_u64(call->retry_ns, w->now_ns + soon_ns(w));
+	call->rto_ns = 2 * soon_ns(w);
 	if (r->status == CHP_STATUS_NOT_SERVING && node == client->home)
 		go_next(w, c);
 }
@@ -374,7 +424,8 @@ not_served(struct sim_world *w, uint32_t c, struct sim_call *call, const struct 
 static void
 session_unknown(struct sim_world *w, uint32_t c)
 {
-	if (w->config.shard.session_idle_ns == SIM_IDLE_NEVER_NS && !w->refounded)
+	/* An answer to a close that was sent twice is no surprise. */
+	if (w->config.shard.session_idle_ns == SIM_IDLE_NEVER_NS && !w->refounded && !w->client[c].closes)
 		sim_fail(w, "client %u was told that its session %" PRIx64 " is unknown", c, w->client[c].session);
 	lose_session(w, c);
 }
@@ -389,8 +440,10 @@ opened(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_
 		return;
 	}
 	call->state = SIM_CALL_FREE;
-	if (r->status != CHP_STATUS_OK)
+	if (r->status != CHP_STATUS_OK) {
+		client->open_ns = w->now_ns + chp_random_below(&w->random, 4 * SIM_MS);
 		return;
+	}
 	client->session = r->number;
 	client->home = node;
 	w->served = true;
@@ -501,12 +554,21 @@ retry(struct sim_world *w, uint32_t c, struct sim_call *call)
 	send_call(w, c, call);
 }
 
+static bool
+is_idle(const struct sim_client *client)
+{
+	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+		if (client->call[i].state == SIM_CALL_OPEN)
+			return false;
+	return true;
+}
+
 static void
 issue_some(struct sim_world *w, uint32_t c)
 {
 	struct sim_client *client = &w->client[c];
 
-	for (uint32_t i = 0; i < w->config.depth && w->issued < w->config.ops; i++)
+	for (uint32_t i = 0; i < w->config.depth && w->issued < w->config.ops && !client->closes; i++)
 		if (client->call[i].state == SIM_CALL_FREE &&
 		    client->next_request - lowest_open(client) < w->config.shard.session_window &&
 		    chp_random_chance(&w->random, 700000))
@@ -527,9 +589,11 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 			retry(w, c, call);
 	}
 	if (!w->healed) {
-		if (client->roams || client->session != 0)
+		if (client->session != 0 && is_idle(client) && chp_random_chance(&w->random, w->config.close_ppm))
+			close_session(w, c);
+		else if (client->roams || client->session != 0)
 			issue_some(w, c);
-		else if (client->call[0].state == SIM_CALL_FREE)
+		else if (client->call[0].state == SIM_CALL_FREE && w->now_ns >= client->open_ns)
 			open_session(w, c);
 		next_ns = w->now_ns + w->config.think_ns / 2 + chp_random_below(&w->random, w->config.think_ns);
 	}
@@ -544,8 +608,7 @@ bool
 sim_clients_done(const struct sim_world *w)
 {
 	for (uint32_t c = 0; c < w->config.n_clients; c++)
-		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
-			if (w->client[c].call[i].state == SIM_CALL_OPEN)
-				return false;
+		if (!is_idle(&w->client[c]))
+			return false;
 	return true;
 }

@@ -119,11 +119,13 @@ sim_faults_repairable(const struct sim_world *w)
 bool
 sim_faults_whole(const struct sim_world *w)
 {
-	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
-		const struct sim_node *node = &w->node[n];
+	const uint64_t wanted = (chp_bit(w->config.n_nodes) - 1) & ~w->stay_dead;
+	const uint64_t epoch = w->node[chp_first_bit(wanted)].view.epoch;
 
-		if (!node->alive || node->view.epoch == 0 || node->view.epoch != w->node[0].view.epoch ||
-		    chp_count_bits(node->view.voters) != w->config.n_nodes)
+	for (uint64_t rest = wanted; rest != 0; rest &= rest - 1) {
+		const struct sim_node *node = &w->node[chp_first_bit(rest)];
+
+		if (!node->alive || epoch == 0 || node->view.epoch != epoch || node->view.voters != wanted)
 			return false;
 	}
 	return true;
@@ -159,7 +161,7 @@ lose(struct sim_world *w, uint32_t n)
 static void
 pause_node(struct sim_world *w, uint32_t n, uint64_t ns)
 {
-	const uint32_t what = (uint32_t)chp_random_below(&w->random, 3);
+	const uint32_t what = w->config.whole_pauses ? 0 : (uint32_t)chp_random_below(&w->random, 3);
 
 	/* The shard stage alone is noticed by clients only. */
 	if (w->node[n].alive && (what == 2 || may_disturb(w, chp_bit(n), ns)))
@@ -250,6 +252,30 @@ cut_client(struct sim_world *w, uint32_t n)
 	sim_trace(w, "client %u reaches node %u only", c, n);
 }
 
+/*
+ * A node dies while it sends: some of the others, perhaps its clients, too, hear nothing of what it does last. What it has
+ * begun then is known to some and not to others, and what it has answered is not known to who asked.
+ */
+static void
+ambush(struct sim_world *w, uint32_t n)
+{
+	struct chp_random *r = &w->random;
+	const uint64_t others = (chp_bit(w->config.n_nodes) - 1) & ~chp_bit(n);
+	const uint64_t until_ns = w->now_ns + chp_random_below(r, w->config.ambush_ns_max);
+	uint64_t deaf = chp_random_below(r, chp_bit(w->config.n_nodes)) & others;
+
+	if (!w->node[n].alive || !may_lose(w, n))
+		return;
+	if (chp_random_chance(r, 500000))
+		deaf = chp_bit((uint32_t)chp_random_below(r, w->config.n_nodes)) & others;
+	sim_trace(w, "%" PRIx64 " hear no more of %u, which will crash", deaf, n);
+	for (; deaf != 0; deaf &= deaf - 1)
+		w->cut_until_ns[n][chp_first_bit(deaf)] = until_ns;
+	if (chp_random_chance(r, 500000))
+		w->mute_until_ns[n] = until_ns + SIM_MS;
+	sim_schedule(w, until_ns, SIM_ACT, n | ACTION_CRASH << 8, NULL);
+}
+
 static void
 act(struct sim_world *w, uint32_t n, enum action action)
 {
@@ -263,6 +289,13 @@ act(struct sim_world *w, uint32_t n, enum action action)
 	default:
 		cut_node(w, n, long_ns(w));
 	}
+}
+
+void
+sim_faults_act(struct sim_world *w, uint32_t who)
+{
+	if (!w->healed)
+		act(w, who & 0xff, (enum action)(who >> 8));
 }
 
 /* ------------------------------------------------------------------ faults at a packet */
@@ -293,6 +326,12 @@ sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p)
 	if (w->healed || t->type != h->type || --t->countdown > 0)
 		return true;
 	t->type = 0;
+	/* At once, or when what was sent has arrived, and perhaps its answers as well. */
+	if (chp_random_chance(&w->random, 500000)) {
+		sim_schedule(w, w->now_ns + 1 + chp_random_below(&w->random, 4 * w->config.latency_ns_max), SIM_ACT,
+			     n | t->action << 8, NULL);
+		return true;
+	}
 	act(w, n, (enum action)t->action);
 	return w->node[n].alive;
 }
@@ -314,6 +353,37 @@ roll(struct sim_world *w)
 	}
 }
 
+/* Another view of the newest epoch's members; who is in it hears of it sooner or later, or when there is another. */
+static void
+same_view(struct sim_world *w)
+{
+	if (w->n_entered == 0)
+		return;
+	if (w->same_epoch != w->n_entered) {
+		w->same_epoch = w->n_entered;
+		w->same_views = 0;
+	}
+	if (w->same_views + 1 == SIM_EPOCHS)
+		return;
+	w->same_views++;
+	w->seen.same_views++;
+	for (uint32_t n = 0; n < w->config.n_nodes; n++)
+		if (chp_random_chance(&w->random, 900000))
+			sim_schedule(w, w->now_ns + chp_random_below(&w->random, w->config.lag_ns_max), SIM_EPOCH, n,
+				     NULL);
+}
+
+/* Some ways are slow for a while, most are not. */
+static void
+draw_uneven(struct sim_world *w)
+{
+	for (uint32_t a = 0; a < w->config.n_nodes; a++)
+		for (uint32_t b = 0; b < w->config.n_nodes; b++)
+			w->uneven_ns[a][b] = chp_random_chance(&w->random, 300000)
+						     ? chp_random_below(&w->random, w->config.uneven_ns_max)
+						     : 0;
+}
+
 static void
 draw_faults(struct sim_world *w)
 {
@@ -332,6 +402,12 @@ draw_faults(struct sim_world *w)
 	}
 	if (chp_random_chance(r, c->crash_ppm))
 		lose(w, a);
+	if (chp_random_chance(r, c->ambush_ppm))
+		ambush(w, a);
+	if (chp_random_chance(r, c->view_ppm))
+		same_view(w);
+	if (c->uneven_ns_max != 0 && chp_random_chance(r, 50000))
+		draw_uneven(w);
 	if (chp_random_chance(r, c->trigger_ppm))
 		set_trigger(w);
 	if (chp_random_chance(r, c->client_cut_ppm))
@@ -358,17 +434,39 @@ sim_faults_tick(struct sim_world *w)
 	sim_schedule(w, w->now_ns + SIM_MS, SIM_FAULTS, 0, NULL);
 }
 
+/* One that the rest can do without, dead already or killed now, is not restarted. */
+static void
+choose_dead(struct sim_world *w)
+{
+	const uint32_t from = (uint32_t)chp_random_below(&w->random, w->config.n_nodes);
+
+	if (w->n_entered == 0 || w->config.budget == SIM_BEYOND || !w->config.stays_dead || w->config.n_nodes < 3)
+		return;
+	for (uint32_t i = 0; i < w->config.n_nodes && w->stay_dead == 0; i++) {
+		const uint32_t n = (from + i) % w->config.n_nodes;
+
+		if (w->node[n].alive && may_lose(w, n))
+			sim_node_crash(w, n);
+		if (!w->node[n].alive)
+			w->stay_dead = chp_bit(n);
+	}
+	sim_trace(w, "%" PRIx64 " stay dead", w->stay_dead);
+}
+
 void
 sim_faults_heal(struct sim_world *w)
 {
 	/* Beyond the budget, the dead may stay dead. */
 	const bool restart = w->config.budget != SIM_BEYOND || chp_random_chance(&w->random, 500000);
 
+	choose_dead(w);
 	sim_trace(w, "heal");
 	w->healed = true;
 	memset(w->cut_until_ns, 0, sizeof(w->cut_until_ns));
 	memset(w->client_cut_until_ns, 0, sizeof(w->client_cut_until_ns));
+	memset(w->mute_until_ns, 0, sizeof(w->mute_until_ns));
 	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
+		sim_schedule(w, w->now_ns + chp_random_below(&w->random, SIM_MS), SIM_EPOCH, n, NULL);
 		if (w->node[n].alive)
 			sim_node_resume(w, n);
 		else if (restart)

@@ -140,6 +140,47 @@ drop_first(struct sim_world *w, struct sim_packet **inbox, uint32_t *n, uint32_t
 
 /* ------------------------------------------------------------------ the control stage */
 
+/* The shard stage runs behind the control stage. */
+static void
+tell_shard(struct sim_world *w, uint32_t n)
+{
+	struct sim_node *node = &w->node[n];
+
+	if (node->view_at_ns <= w->now_ns) /* else news is under way and will carry this too */
+		node->view_at_ns = w->now_ns + chp_random_below(&w->random, w->config.lag_ns_max);
+	sim_node_run_soon(w, n, node->view_at_ns);
+}
+
+/* A view for the shard stage: behind the others, if it sees them all, otherwise instead of them. */
+static void
+add_view(struct sim_world *w, uint32_t n, uint32_t same)
+{
+	struct sim_node *node = &w->node[n];
+
+	node->next_epoch = sim_shard_epoch(w, node->view.epoch, same);
+	if (node->n_next == SIM_VIEWS_MAX) {
+		memmove(node->next, node->next + 1, (SIM_VIEWS_MAX - 1) * sizeof(node->next[0]));
+		node->n_next--;
+	}
+	if (!w->config.every_view)
+		node->n_next = 0;
+	node->next[node->n_next] = node->view;
+	node->next[node->n_next++].epoch = node->next_epoch;
+}
+
+void
+sim_node_same_view(struct sim_world *w, uint32_t n)
+{
+	struct sim_node *node = &w->node[n];
+
+	if (!node->alive || node->view.epoch == 0 || node->view.epoch != w->same_epoch ||
+	    node->next_epoch >= sim_shard_epoch(w, node->view.epoch, w->same_views))
+		return;
+	sim_trace(w, "node %u is given the same view for the %u. time", n, w->same_views);
+	add_view(w, n, w->same_views);
+	tell_shard(w, n);
+}
+
 /* What changed goes to the shard stage, which sees it some time later. */
 static void
 publish(struct sim_world *w, uint32_t n)
@@ -157,13 +198,17 @@ publish(struct sim_world *w, uint32_t n)
 		sim_trace(w, "node %u is a new incarnation", n);
 	node->lives = node->membership.lives;
 	node->view.epoch = 0;
+	if (born)
+		node->n_next = 0;
 	if (epoch != 0) {
+		/* Whoever comes late to an epoch may see its first view or its last. */
+		const bool last = v->epoch == w->same_epoch && (w->healed || chp_random_chance(&w->random, 500000));
+
 		node->view = *v;
+		add_view(w, n, last ? w->same_views : 0);
 		sim_watch_view(w, n);
 	}
-	if (node->view_at_ns <= w->now_ns) /* else it is under way and will carry this too */
-		node->view_at_ns = w->now_ns + chp_random_below(&w->random, w->config.lag_ns_max);
-	sim_node_run_soon(w, n, node->view_at_ns);
+	tell_shard(w, n);
 }
 
 /* False: a fault ended the process at one of its packets. */
@@ -251,6 +296,7 @@ create_shard(struct sim_world *w, uint32_t n)
 	node->shard_view.epoch = 0;
 	node->copied_life = 0;
 	node->resume_ns = CHP_NEVER;
+	memset(w->ticket[n], 0, sizeof(w->ticket[n]));
 }
 
 void
@@ -342,9 +388,10 @@ follow_control(struct sim_world *w, uint32_t n)
 		destroy_shard(w, n);
 		create_shard(w, n);
 	}
-	if (node->view.epoch <= node->shard_view.epoch)
+	if (node->n_next == 0)
 		return NULL;
-	node->shard_view = node->view;
+	node->shard_view = node->next[0];
+	memmove(node->next, node->next + 1, --node->n_next * sizeof(node->next[0]));
 	return &node->shard_view;
 }
 
@@ -397,6 +444,7 @@ send_effects(struct sim_world *w, uint32_t n)
 		p->from = n;
 		p->to = b->buffer[i].peer;
 		p->len = b->buffer[i].len;
+		sim_once_packet(w, n, p->data, p->len);
 		chp_peer_seal(p->data, p->len);
 		sim_network_send(w, p, SIM_PACKET, p->to);
 	}
@@ -409,6 +457,7 @@ send_effects(struct sim_world *w, uint32_t n)
 		}
 		p->from = n;
 		p->len = b->datagram[i].len;
+		sim_once_reply(w, n, p->data, p->len);
 		memcpy(&p->to, b->datagram[i].address, sizeof(p->to));
 		sim_network_send(w, p, SIM_REPLY, p->to);
 	}
@@ -444,6 +493,38 @@ pauses_here(struct sim_world *w, uint32_t n)
 	return true;
 }
 
+/* [SAFETY 16] Without a lease nothing is answered that follows from what this replica holds. */
+static void
+check_reads(struct sim_world *w, uint32_t n, const struct chp_now *now)
+{
+	const struct chp_native *f = &w->node[n].native;
+
+	if (now->ns < now->lease_until_ns)
+		return;
+	for (uint32_t i = 0; i < f->n_used; i++) {
+		const struct chp_native_datagram *d = &f->datagram[i];
+		uint32_t offset = sizeof(struct chp_reply_header);
+		const struct chp_reply_message *r;
+
+		while ((r = chp_reply_next(d->data, d->len, &offset)) != NULL)
+			if ((r->opcode == CHP_OPCODE_GET && r->status == CHP_STATUS_OK) ||
+			    r->status == CHP_STATUS_NOT_FOUND || r->status == CHP_STATUS_EXISTS ||
+			    r->status == CHP_STATUS_COMPARE_FAILED || r->status == CHP_STATUS_NOT_NUMBER)
+				sim_fail(w, "node %u answers %s to %s without a lease", n, chp_status_name(r->status),
+					 chp_opcode_name(r->opcode));
+	}
+}
+
+/* Each run would cost more than it finds; a single seed that is looked at has the time. */
+#define CHECK_EVERY 8u
+
+static void
+check_shard(const struct sim_world *w, uint32_t n)
+{
+	if (w->config.trace || w->runs % CHECK_EVERY == 0)
+		chp_shard_check(w->node[n].shard);
+}
+
 void
 sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 {
@@ -468,8 +549,9 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 	now = read_clock(w, n);
 	b->lease_until_ns = now.lease_until_ns;
 	chp_shard_run(node->shard, &now, &in, &b->fx);
-	chp_shard_check(node->shard);
 	w->runs++;
+	check_shard(w, n);
+	check_reads(w, n, &now);
 	drop_first(w, node->peer_inbox, &node->n_peer, packets);
 	drop_first(w, node->client_inbox, &node->n_client, datagrams);
 	if (node->copied_life != node->shard_lives && node->shard_view.epoch != 0 &&
@@ -478,7 +560,7 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 		sim_node_control_soon(w, n, w->now_ns + STAGE_NS);
 	}
 	node->resume_ns = chp_max_u64(true_time(w, n, b->fx.wake_ns), w->now_ns + STAGE_NS);
-	if (node->n_peer > 0 || node->n_client > 0)
+	if (node->n_peer > 0 || node->n_client > 0 || (node->n_next > 0 && node->view_at_ns <= w->now_ns))
 		node->resume_ns = w->now_ns + STAGE_NS;
 	if (node->view_at_ns > w->now_ns)
 		node->resume_ns = chp_min_u64(node->resume_ns, node->view_at_ns);
@@ -518,6 +600,8 @@ sim_node_start(struct sim_world *w, uint32_t n)
 	chp_membership_init(&node->membership, &c, sim_node_clock(w, n));
 	node->lives = node->membership.lives;
 	node->view.epoch = 0;
+	node->n_next = 0;
+	node->next_epoch = 0;
 	node->view_at_ns = 0;
 	node->lease_until_ns = 0;
 	node->client_offset = 0;

@@ -104,6 +104,8 @@ founded_again(struct sim_world *w, const struct chp_view *v)
 	}
 	w->n_entered = 0;
 	w->n_possible = 0;
+	w->same_epoch = 0;
+	sim_once_forget(w);
 	memset(w->writer, 0, sizeof(w->writer));
 }
 

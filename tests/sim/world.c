@@ -128,17 +128,31 @@ sim_latency(struct sim_world *w)
 
 /* ------------------------------------------------------------------ network */
 
+/* Very late, and never lost: a copy of it may have come in time. */
+static void
+send_late(struct sim_world *w, struct sim_packet *p, enum sim_event_kind kind, uint32_t who)
+{
+	struct sim_packet *copy = sim_packet_take(w);
+
+	memcpy(copy, p, offsetof(struct sim_packet, data) + p->len);
+	sim_schedule(w, w->now_ns + chp_random_range(&w->random, w->config.suspect_ns, w->config.late_ns_max), kind, who,
+		     copy);
+}
+
 /* Put a packet on its way: lost, doubled, changed, late. Keeps the packet. */
 void
 sim_network_send(struct sim_world *w, struct sim_packet *p, enum sim_event_kind kind, uint32_t who)
 {
 	struct sim_packet *copy;
 	const bool between_nodes = kind == SIM_PACKET || kind == SIM_MEMBERSHIP;
+	const uint64_t uneven_ns = kind == SIM_PACKET ? w->uneven_ns[p->from][p->to] : 0;
 
 	if (w->healed) {
 		sim_schedule(w, w->now_ns + sim_latency(w), kind, who, p);
 		return;
 	}
+	if (between_nodes && chp_random_chance(&w->random, w->config.late_ppm))
+		send_late(w, p, kind, who);
 	if (chp_random_chance(&w->random, w->config.drop_ppm)) {
 		sim_packet_give(w, p);
 		return;
@@ -152,7 +166,7 @@ sim_network_send(struct sim_world *w, struct sim_packet *p, enum sim_event_kind 
 	if (between_nodes && chp_random_chance(&w->random, w->config.corrupt_ppm))
 		p->data[chp_random_below(&w->random, p->len)] ^=
 			(uint8_t)(1u << chp_random_below(&w->random, 8));
-	sim_schedule(w, w->now_ns + sim_latency(w), kind, who, p);
+	sim_schedule(w, w->now_ns + sim_latency(w) + uneven_ns, kind, who, p);
 }
 
 /* Whether a packet gets through to a node, and is whole. */
@@ -164,7 +178,8 @@ passes(const struct sim_world *w, const struct sim_event *e)
 	if (e->kind == SIM_DATAGRAM)
 		return w->client_cut_until_ns[p->from][e->who] <= w->now_ns;
 	if (e->kind == SIM_REPLY)
-		return w->client_cut_until_ns[e->who][p->from] <= w->now_ns;
+		return w->client_cut_until_ns[e->who][p->from] <= w->now_ns &&
+		       w->mute_until_ns[p->from] <= w->now_ns;
 	if (w->cut_until_ns[p->from][e->who] > w->now_ns)
 		return false;
 	/* A control packet is checked by the membership itself. */
@@ -204,13 +219,14 @@ world_fini(struct sim_world *w)
 	}
 	free(w->heap);
 	free(w->entered);
+	sim_once_forget(w);
 	chp_history_fini(&w->history);
 }
 
 static void
 restart(struct sim_world *w, uint32_t n)
 {
-	if (w->node[n].alive)
+	if (w->node[n].alive || (w->stay_dead & chp_bit(n)) != 0)
 		return;
 	sim_trace(w, "restart %u", n);
 	w->seen.restarts++;
@@ -253,6 +269,12 @@ handle_event(struct sim_world *w, const struct sim_event *e)
 	case SIM_FAULTS:
 		sim_faults_tick(w);
 		break;
+	case SIM_ACT:
+		sim_faults_act(w, e->who);
+		break;
+	case SIM_EPOCH:
+		sim_node_same_view(w, e->who);
+		break;
 	}
 }
 
@@ -272,13 +294,19 @@ faults_are_over(const struct sim_world *w)
 static bool
 at_rest(const struct sim_world *w)
 {
+	uint64_t epoch = 0;
+
 	if (!sim_clients_done(w) || !sim_faults_whole(w))
 		return false;
 	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
 		const struct sim_node *node = &w->node[n];
 
-		if (node->shard_lives != node->lives || node->shard_view.epoch != node->view.epoch ||
-		    node->sending_until_ns != 0 || !chp_shard_is_idle(node->shard))
+		if ((w->stay_dead & chp_bit(n)) != 0)
+			continue;
+		if (epoch == 0)
+			epoch = node->shard_view.epoch;
+		if (node->shard_lives != node->lives || node->shard_view.epoch < sim_shard_epoch(w, node->view.epoch, 0) ||
+		    node->shard_view.epoch != epoch || node->sending_until_ns != 0 || !chp_shard_is_idle(node->shard))
 			return false;
 	}
 	return true;
@@ -345,6 +373,7 @@ take_results(struct sim_world *w, struct sim_result *result)
 	result->retransmits = w->retransmits;
 	result->resets = w->resets;
 	result->views = w->seen.views;
+	result->same_views = w->seen.same_views;
 	result->crashes = w->seen.crashes;
 	result->restarts = w->seen.restarts;
 	result->rejoins = w->seen.rejoins;

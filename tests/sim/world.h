@@ -8,11 +8,12 @@
  * exactly as the DPDK pipeline drives them, each with its own inbox, pauses and time. Shards of a node
  * share nothing, so one shard a node is the whole program.
  *
- *   draw.c    what a seed means: sizes, rates, which faults, how many of them
+ *   draw.c    what a seed means: a profile, sizes, rates, which faults, how many of them
  *   world.c   events, the network, the course of a run
  *   node.c    a process: its two stages, its clock, its end and its restart
  *   faults.c  which fault comes when, and how much the cluster must be able to bear
  *   watch.c   what must hold of views and leases over all nodes
+ *   once.c    what must hold of requests over all nodes: each is executed once
  *   check.c   what must hold of data over all nodes, and at the end
  *   client.c  clients that follow the views
  */
@@ -35,12 +36,37 @@
 #define SIM_DEPTH_MAX 8u
 #define SIM_KEYS_MAX 12u
 #define SIM_PACKET_BYTES CHP_PAYLOAD_BYTES_MIN
+/* A protocol's tickets at one node: credits and replays. */
+#define SIM_TICKETS_MAX 128u
+/* Versions with which a request may be begun before one of them is executed, in what is remembered. */
+#define SIM_TRIES_MAX 6u
+/* Views that the control stage of a node has entered and its shard stage has not. */
+#define SIM_VIEWS_MAX 16u
+/*
+ * In some seeds the driver gives the shard further views with the same members, as it sees when a member came and went
+ * between two looks. Its epochs are then the membership's times this, and a count. Dense views are how it is tested
+ * that everything in flight survives them.
+ */
+#define SIM_EPOCHS 1024u
 /* Views that may be decided or may come to be, at one time. */
 #define SIM_POSSIBLE_MAX 64u
 /* A number of this many milliseconds, as all the drawn times are. */
 #define SIM_MS UINT64_C(1000000)
 /* Sessions that no run can outlive: then nobody may be told that his is unknown. */
 #define SIM_IDLE_NEVER_NS (UINT64_C(100000) * 1000 * SIM_MS)
+
+/* What a seed is about: seed % SIM_PROFILES. */
+enum sim_profile {
+	SIM_MIX,     /* everything, in all sizes */
+	SIM_CHURN,   /* keys that are deleted, forgotten, added again */
+	SIM_VIEWS,   /* views in which nobody comes or goes */
+	SIM_CONTEND, /* concurrent read-modify-writes of one key, and writers that die while they send */
+	SIM_RETRY,   /* homes of sessions that die with requests in flight, and clients that are quick */
+	SIM_STALE,   /* reads asked of who is cut off, or stood still */
+	SIM_REBIRTH, /* restarts, and packets that arrive in another life */
+	SIM_SPLIT,   /* proposers that are lost in the middle of agreeing */
+	SIM_PROFILES
+};
 
 /* How much may fail. */
 enum sim_budget {
@@ -53,25 +79,39 @@ enum sim_budget {
 struct sim_config {
 	const struct chp_protocol *protocol;
 	uint64_t seed;
+	enum sim_profile profile;
 	uint32_t n_nodes, n_clients, n_keys, depth;
 	uint32_t ops;                  /* client operations in the whole run */
 	uint64_t think_ns;             /* between a client's looks at what it could do next */
 	uint64_t faults_ns_min, faults_ns_max; /* faults go on for at least, at most */
 	uint32_t drop_ppm, duplicate_ppm, corrupt_ppm, delay_ppm;
 	uint64_t latency_ns_min, latency_ns_max, delay_ns_max;
+	uint64_t uneven_ns_max;        /* that one way between two shards takes longer than another */
+	uint32_t late_ppm;             /* of packets between nodes: very late, so that lives and views have passed */
+	uint64_t late_ns_max;
 	enum sim_budget budget;
 	/* Each is drawn once a millisecond. */
 	uint32_t pause_ppm, partition_ppm, reset_ppm, crash_ppm, trigger_ppm, client_cut_ppm, rate_ppm;
+	uint32_t view_ppm;             /* another view with the same members */
+	uint32_t ambush_ppm;           /* a crash while some of a node's packets are lost */
+	uint64_t ambush_ns_max;        /* from the first packet lost to the crash */
 	uint32_t point_ppm;            /* of batches: a pause at a point of SAFETY 16 */
 	uint64_t long_ns;              /* longest cut or pause that is to be noticed */
 	uint64_t down_ns_max;          /* a crashed process stays away for at most */
 	uint64_t lag_ns_max;           /* of the shard stage behind the control stage */
+	bool every_view;               /* the shard stage sees them all; otherwise the newest */
 	bool early_faults;             /* also while the first view forms */
+	bool stays_dead;               /* one node is not there in the end: the others do without it */
+	bool whole_pauses;             /* both stages of a process at once, as when the machine stands still */
 	uint64_t suspect_ns, lease_ns;
 	uint32_t clock_drift_ppm;
 	uint32_t value_bytes_typical;
 	uint32_t delete_ppm;           /* of operations, beyond the usual mix: keys come and go */
-	uint32_t get_ppm;              /* of operations, beyond the usual mix */
+	uint32_t get_ppm, put_ppm;     /* of operations, beyond the usual mix */
+	uint32_t rmw_ppm;              /* the same: what must not be done twice */
+	uint32_t close_ppm;            /* of a client's idle moments: it closes its session */
+	uint64_t retry_ns_min, retry_ns_max, retry_ns_cap; /* until a client asks again; doubles up to the cap */
+	uint64_t patience_ns_min;      /* until a client gives up, at least */
 	uint32_t roamer_ppm;           /* of clients: ask any node, without a session */
 	uint32_t anywhere_ppm;         /* of a session's reads: ask any node */
 	struct chp_shard_config shard;
@@ -89,6 +129,8 @@ enum sim_event_kind {
 	SIM_CLIENT,
 	SIM_RESTART,
 	SIM_FAULTS,
+	SIM_ACT,      /* a fault that was to come later; who: node, and action << 8 */
+	SIM_EPOCH,    /* a node hears of the newest view with the members of its own */
 };
 
 struct sim_packet {
@@ -126,7 +168,10 @@ struct sim_node {
 	uint32_t n_control;
 	struct sim_stage control;
 	struct chp_view view;          /* epoch 0: none in the present life */
-	uint64_t view_at_ns;           /* when the shard stage sees it, and a new life */
+	struct chp_view next[SIM_VIEWS_MAX]; /* for the shard stage, in its epochs */
+	uint32_t n_next;
+	uint64_t next_epoch;           /* of the last of them that there was in this life */
+	uint64_t view_at_ns;           /* when the shard stage sees them, and a new life */
 	uint64_t lease_until_ns;
 	uint32_t lives;
 
@@ -167,8 +212,10 @@ struct sim_call {
 struct sim_client {
 	uint32_t home;         /* whom it asks: its session's home, as far as it knows */
 	bool roams;            /* no session */
+	bool closes;           /* its only call is the session's close */
 	uint64_t session;      /* 0: none open */
 	uint64_t next_request; /* in the session */
+	uint64_t open_ns;      /* no session is opened before: one was refused */
 	uint64_t epoch;        /* newest seen in a reply */
 	uint32_t silent;       /* sends in a row without an answer */
 	uint32_t redirects;    /* in a row */
@@ -193,6 +240,21 @@ struct sim_trigger {
 	uint64_t expires_ns;
 };
 
+/* What became of a session's request. */
+struct sim_request {
+	uint64_t session, request;    /* session 0: not in use */
+	uint64_t version;             /* it was executed with; 0: not yet, as far as anybody can know */
+	uint64_t epoch;               /* of who executed it */
+	uint64_t tried[SIM_TRIES_MAX]; /* it was begun with these before that */
+	uint32_t n_tried;
+};
+
+/* What a node's ticket is about, by its last INV. */
+struct sim_ticket {
+	uint64_t session, request, version;
+	uint32_t generation;
+};
+
 struct sim_world {
 	struct sim_config config;
 	struct chp_random random;
@@ -208,6 +270,8 @@ struct sim_world {
 	/* Faults. */
 	uint64_t cut_until_ns[SIM_NODES_MAX][SIM_NODES_MAX]; /* one way: from, to */
 	uint64_t client_cut_until_ns[SIM_CLIENTS_MAX][SIM_NODES_MAX];
+	uint64_t mute_until_ns[SIM_NODES_MAX];      /* its replies are lost */
+	uint64_t uneven_ns[SIM_NODES_MAX][SIM_NODES_MAX];
 	uint64_t disturbed_until_ns[SIM_NODES_MAX]; /* others may suspect it, for nothing that is lost */
 	uint64_t flap_until_ns;
 	uint32_t flap_a, flap_b;
@@ -216,11 +280,19 @@ struct sim_world {
 	uint32_t roll_next;
 	struct sim_possible possible[SIM_POSSIBLE_MAX];
 	uint32_t n_possible;
+	uint64_t stay_dead;            /* nodes that are not restarted any more */
+	uint64_t same_epoch;           /* the newest epoch of the membership, and its further views so far */
+	uint32_t same_views;
 
 	/* Views that were entered, by epoch - 1, since the cluster was founded. */
 	struct chp_view *entered;
 	uint32_t n_entered, cap_entered;
 	uint64_t writer[UINT16_MAX + 1]; /* incarnation that was given this number; 0: none */
+
+	/* Requests, a hash table, and what is under way. */
+	struct sim_request *request;
+	uint32_t n_requests, cap_requests;
+	struct sim_ticket ticket[SIM_NODES_MAX][SIM_TICKETS_MAX];
 
 	uint32_t issued;
 	uint64_t faults_from_ns;       /* 0: faults have not begun */
@@ -231,7 +303,7 @@ struct sim_world {
 	uint64_t runs;
 	bool undecided;
 	struct {
-		uint64_t views, crashes, restarts, rejoins, leases_lost, drops, cuts, pauses;
+		uint64_t views, same_views, crashes, restarts, rejoins, leases_lost, drops, cuts, pauses;
 	} seen;
 	struct chp_protocol_counters protocol; /* of shards that are gone */
 	uint64_t retransmits, resets;          /* the same */
@@ -243,7 +315,7 @@ struct sim_result {
 	uint64_t ops, ok;
 	struct chp_protocol_counters protocol; /* summed over nodes */
 	uint64_t retransmits, resets;
-	uint64_t views, crashes, restarts, rejoins, leases_lost, drops;
+	uint64_t views, same_views, crashes, restarts, rejoins, leases_lost, drops;
 	bool undecided;                /* a search of the history reached its limit and found nothing wrong */
 	bool beyond_repair;            /* more was lost than the budget meant to allow, and the cluster stopped */
 };
@@ -282,6 +354,15 @@ void sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns);
 void sim_node_send(struct sim_world *w, uint32_t n, uint64_t at_ns);
 void sim_node_run_soon(struct sim_world *w, uint32_t n, uint64_t at_ns);
 void sim_node_control_soon(struct sim_world *w, uint32_t n, uint64_t at_ns);
+/** The shard's epoch for a view of the membership. */
+static inline uint64_t
+sim_shard_epoch(const struct sim_world *w, uint64_t epoch, uint32_t same)
+{
+	return w->config.view_ppm == 0 ? epoch : epoch * SIM_EPOCHS + same;
+}
+
+/** The driver gives the shard another view with the members of its node's present one. */
+void sim_node_same_view(struct sim_world *w, uint32_t n);
 void sim_node_set_rate(struct sim_world *w, uint32_t n, int32_t ppm);
 /** A node's clock at this moment. */
 uint64_t sim_node_clock(const struct sim_world *w, uint32_t n);
@@ -290,12 +371,13 @@ void sim_node_collect(struct sim_world *w, uint32_t n);
 
 /* Faults. */
 void sim_faults_tick(struct sim_world *w);
+void sim_faults_act(struct sim_world *w, uint32_t who);
 void sim_faults_heal(struct sim_world *w);
 /** A node is about to send a control packet. False: it does not come to that any more. */
 bool sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p);
 /** Whether those who are left can ever agree again: false after losses beyond the budget. */
 bool sim_faults_repairable(const struct sim_world *w);
-/** Whether all nodes are voters of one view, and know it. */
+/** Whether all nodes that are to be there are the voters of one view, and know it. */
 bool sim_faults_whole(const struct sim_world *w);
 
 /* Views and leases: a node entered a view, or was born again. */
@@ -303,12 +385,17 @@ void sim_watch_view(struct sim_world *w, uint32_t n);
 void sim_watch_lease(struct sim_world *w, uint32_t n);
 void sim_watch_proposal(struct sim_world *w, const struct sim_packet *p);
 
+/* Requests: a shard gave this packet, this datagram to send. */
+void sim_once_packet(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t len);
+void sim_once_reply(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t len);
+void sim_once_forget(struct sim_world *w);
+
 void sim_client_init(struct sim_world *w, uint32_t c);
 void sim_client_wake(struct sim_world *w, uint32_t c);
 void sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p);
 bool sim_clients_done(const struct sim_world *w);
 
-/* Invariants over all nodes; every node's own are asserted after each of its runs. */
+/* Invariants over all nodes; every node's own are asserted now and then after its runs. */
 void sim_check_agreement(struct sim_world *w);
 void sim_check_end(struct sim_world *w, bool at_rest);
 

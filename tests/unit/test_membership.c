@@ -531,6 +531,16 @@ all_serve(void)
 	return epoch != 0;
 }
 
+/* A member that was silent until just now: it is one fault together with the next one that comes within a moment. */
+static bool
+half_suspects(const struct chp_membership *m)
+{
+	for (uint64_t rest = chp_view_live(&m->view) & ~chp_bit(m->config.self); rest != 0; rest &= rest - 1)
+		if (m->detector.score[chp_first_bit(rest)] < CHP_DETECTOR_FULL)
+			return true;
+	return false;
+}
+
 /* And nothing is on its way that could change that: a voter that waits to be dropped counts as dead. */
 static bool
 all_quiet(void)
@@ -542,7 +552,7 @@ all_quiet(void)
 
 		if (w.process[i].alive && m->state == CHP_MEMBERSHIP_MEMBER &&
 		    (m->wanted_ns != 0 || m->agreement.accepted_ballot != 0 ||
-		     chp_membership_suspected(m) != 0))
+		     chp_membership_suspected(m) != 0 || half_suspects(m)))
 			return false;
 	}
 	return true;
