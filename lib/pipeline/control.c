@@ -67,6 +67,25 @@ report(struct chp_control *s, const char *format, ...)
 
 /* ------------------------------------------------------------------ neighbours */
 
+/*
+ * Somebody else said that our address is theirs, and whoever heard it sends them what is for us. Say the
+ * opposite at once (RFC 5227): the others must not lose a member of the view because a second process was
+ * started with its node id. Only the member does: who waits to be admitted is the one who is wrong here.
+ */
+static bool
+defend(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
+{
+	const struct chp_frame_from *self = &s->p->port.self;
+
+	if (s->membership.state != CHP_MEMBERSHIP_MEMBER || now_ns < s->defend_at_ns)
+		return false;
+	s->defend_at_ns = now_ns + CHP_ARP_DEFEND_NS;
+	chp_frame_arp(rte_pktmbuf_mtod(m, void *), CHP_ARP_REQUEST, self, NULL, self->address);
+	if (frame_to_tx(s, m, sizeof(struct chp_arp)))
+		chp_count(&s->lcore->counters, CHP_COUNT_arp_requests, 1);
+	return true;
+}
+
 static void
 on_arp(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
 {
@@ -85,6 +104,8 @@ on_arp(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
 			       "address: give one of them another address",
 			       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 		s->conflict_reported = true;
+		if (defend(s, m, now_ns))
+			return;
 	} else if (chp_neighbours_learn(&p->neighbours, sender, mac, now_ns)) {
 		chp_count(&s->lcore->counters, CHP_COUNT_arp_learned, 1);
 	}
@@ -111,7 +132,7 @@ ask_neighbours(struct chp_control *s, uint64_t now_ns)
 			return;
 		}
 		chp_frame_arp(rte_pktmbuf_mtod(m, void *), CHP_ARP_REQUEST, &s->p->port.self,
-			      e->known && e->unanswered <= 2 ? e->mac : NULL, e->ip);
+			      e->known && e->unanswered <= CHP_ARP_TRIES ? e->mac : NULL, e->ip);
 		if (frame_to_tx(s, m, sizeof(struct chp_arp)))
 			chp_count(&s->lcore->counters, CHP_COUNT_arp_requests, 1);
 	}

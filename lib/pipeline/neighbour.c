@@ -42,6 +42,11 @@ chp_neighbours_learn(struct chp_neighbours *t, uint32_t ip, const uint8_t mac[6]
 		if (e->ip != ip || word == 0)
 			continue;
 		is_new = !e->known || memcmp(e->mac, mac, sizeof(e->mac)) != 0;
+		if (is_new && e->known && e->unanswered <= CHP_ARP_TRIES) {
+			if (e->unanswered == 0)
+				e->ask_ns = now_ns;
+			return false;
+		}
 		memcpy(e->mac, mac, sizeof(e->mac));
 		e->known = true;
 		e->unanswered = 0;

@@ -21,6 +21,11 @@
 /* A known address is asked again after this; it stays in use while there is no other answer. */
 #define CHP_ARP_REFRESH_NS UINT64_C(30000000000)
 
+/* Questions to a known MAC address before everybody is asked. */
+#define CHP_ARP_TRIES 2u
+/* Against another host with our address we say whose it is at most this often. */
+#define CHP_ARP_DEFEND_NS UINT64_C(10000000)
+
 struct chp_neighbour {
 	uint32_t ip;    /* host byte order */
 	uint64_t nodes; /* peers reached through it */
@@ -43,15 +48,16 @@ void chp_neighbours_init(struct chp_neighbours *t);
 void chp_neighbours_add(struct chp_neighbours *t, uint32_t node, uint32_t ip, uint64_t now_ns);
 
 /**
- * An ARP packet said so.
+ * An ARP packet said so. Who has another MAC address than the known one is believed when that does not answer any
+ * more: a second host with a member's address must not cut the member off.
  *
- * @return  whether the address is one of ours and the MAC address is new
+ * @return  whether the address is one of ours and its MAC address is a new one now
  */
 bool chp_neighbours_learn(struct chp_neighbours *t, uint32_t ip, const uint8_t mac[6], uint64_t now_ns);
 
 /**
  * The next address to ask for now; NULL when none is due. Ask mac when it is known and answered lately,
- * otherwise everybody: `known && unanswered <= 2`.
+ * otherwise everybody: `known && unanswered <= CHP_ARP_TRIES`.
  */
 const struct chp_neighbour *chp_neighbours_ask(struct chp_neighbours *t, uint64_t now_ns);
 

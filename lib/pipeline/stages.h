@@ -230,6 +230,7 @@ struct chp_control {
 	uint64_t stop_ns;         /* when a stop is over at the latest; 0 = none runs */
 	uint64_t quiet_ns;        /* since when everything is drained; 0 = not yet */
 	bool conflict_reported;
+	uint64_t defend_at_ns; /* our address, not before */
 	struct chp_shard_report *report; /* [shards], the newest */
 	struct chp_text_slot text[CHP_TEXTS];
 	uint64_t text_used;

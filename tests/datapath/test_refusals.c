@@ -134,7 +134,7 @@ Test(neighbours, are_asked_again_more_and_more_slowly)
 
 Test(neighbours, behind_a_gateway_share_its_address)
 {
-	static const uint8_t gateway[6] = { 2, 1, 2, 3, 4, 5 }, other[6] = { 2, 9, 9, 9, 9, 9 };
+	static const uint8_t gateway[6] = { 2, 1, 2, 3, 4, 5 };
 	static const uint8_t broadcast[6] = { 255, 255, 255, 255, 255, 255 };
 	static struct chp_neighbours t;
 	uint8_t mac[6];
@@ -152,12 +152,46 @@ Test(neighbours, behind_a_gateway_share_its_address)
 		cr_assert_arr_eq(mac, gateway, 6);
 	}
 	cr_assert(!chp_neighbours_mac(&t, 3, mac));
-	cr_assert(chp_neighbours_learn(&t, 0x0a0000fe, other, 2 * S));
-	cr_assert(chp_neighbours_mac(&t, 2, mac));
-	cr_assert_arr_eq(mac, other, 6);
 	/* Known: asked again after the refresh, and still in use while nobody answers. */
 	cr_assert(chp_neighbours_ask(&t, 3 * S) != NULL); /* node 3's */
 	cr_assert(chp_neighbours_ask(&t, 3 * S) == NULL);
-	cr_assert(chp_neighbours_ask(&t, 2 * S + CHP_ARP_REFRESH_NS) != NULL);
+	cr_assert(chp_neighbours_ask(&t, S + CHP_ARP_REFRESH_NS) != NULL);
 	cr_assert(chp_neighbours_mac(&t, 2, mac));
+	cr_assert_arr_eq(mac, gateway, 6);
+}
+
+Test(neighbours, keep_who_answers)
+{
+	static const uint8_t mine[6] = { 2, 1, 2, 3, 4, 5 }, other[6] = { 2, 9, 9, 9, 9, 9 };
+	static struct chp_neighbours t;
+	const struct chp_neighbour *e;
+	uint64_t now = S;
+	uint8_t mac[6];
+
+	chp_neighbours_init(&t);
+	chp_neighbours_add(&t, 1, 0x0a000001, now);
+	cr_assert(chp_neighbours_learn(&t, 0x0a000001, mine, now));
+	/* Another one: the known one is asked at once, and stays if it answers. */
+	cr_assert(!chp_neighbours_learn(&t, 0x0a000001, other, now));
+	e = chp_neighbours_ask(&t, now);
+	cr_assert(e != NULL && e->known && e->unanswered <= CHP_ARP_TRIES);
+	cr_assert(!chp_neighbours_learn(&t, 0x0a000001, other, now));
+	cr_assert(chp_neighbours_ask(&t, now) == NULL);
+	cr_assert(!chp_neighbours_learn(&t, 0x0a000001, mine, now));
+	cr_assert(chp_neighbours_ask(&t, now + S) == NULL);
+	cr_assert(chp_neighbours_mac(&t, 1, mac));
+	cr_assert_arr_eq(mac, mine, 6);
+	/* It does not answer: everybody is asked soon, and the other one believed. */
+	now += S;
+	cr_assert(!chp_neighbours_learn(&t, 0x0a000001, other, now));
+	for (uint32_t i = 0; i <= CHP_ARP_TRIES; i++) {
+		now = chp_max_u64(now, chp_neighbours_wake_ns(&t));
+		e = chp_neighbours_ask(&t, now);
+		cr_assert(e != NULL);
+	}
+	cr_assert_leq(now, 2 * S + 4 * CHP_ARP_NS_MIN);
+	cr_assert_gt(e->unanswered, CHP_ARP_TRIES);
+	cr_assert(chp_neighbours_learn(&t, 0x0a000001, other, now));
+	cr_assert(chp_neighbours_mac(&t, 1, mac));
+	cr_assert_arr_eq(mac, other, 6);
 }

@@ -456,7 +456,7 @@ Test(rx, arp_requests_are_answered)
 	local_destroy(&l);
 }
 
-Test(rx, a_gratuitous_arp_moves_a_peer)
+Test(rx, a_gratuitous_arp_moves_a_peer_that_does_not_answer)
 {
 	static const uint8_t mac[6] = { 2, 0, 10, 0, 0, 77 };
 	uint64_t before;
@@ -464,8 +464,11 @@ Test(rx, a_gratuitous_arp_moves_a_peer)
 	start(NODE);
 	before = chp_pipeline_count(l.replica[0], CHP_COUNT_arp_learned);
 	arp(0x0a000002, mac, CHP_ARP_REQUEST, 0x0a000002);
-	cr_assert_eq(chp_pipeline_count(l.replica[0], CHP_COUNT_arp_learned), before + 1);
 	arp(0x0a000002, mac, CHP_ARP_REPLY, 0x0a000002);
+	cr_assert_eq(chp_pipeline_count(l.replica[0], CHP_COUNT_arp_learned), before);
+	local_kill(&l, 1);
+	for (uint32_t i = 0; i < 100000 && chp_pipeline_count(l.replica[0], CHP_COUNT_arp_learned) == before; i++)
+		arp(0x0a000002, mac, CHP_ARP_REPLY, 0x0a000002);
 	cr_assert_eq(chp_pipeline_count(l.replica[0], CHP_COUNT_arp_learned), before + 1);
 	arp(0x0a0000aa, mac, CHP_ARP_REPLY, 0x0a000001);
 	cr_assert_eq(chp_pipeline_count(l.replica[0], CHP_COUNT_arp_learned), before + 1);

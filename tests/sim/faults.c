@@ -253,8 +253,8 @@ cut_client(struct sim_world *w, uint32_t n)
 }
 
 /*
- * A node dies while it sends: some of the others, perhaps its clients, too, hear nothing of what it does last. What it has
- * begun then is known to some and not to others, and what it has answered is not known to who asked.
+ * A node dies while it sends: some of the others, perhaps its clients, too, hear nothing of what it does last. What
+ * it has begun then is known to some and not to others, and what it has answered is not known to who asked.
  */
 static void
 ambush(struct sim_world *w, uint32_t n)

@@ -107,12 +107,14 @@ static void
 print_sum(const struct sim_result *sum, uint64_t undecided, uint64_t beyond_repair)
 {
 	printf("sim: %" PRIu64 " undecided, %" PRIu64 " beyond repair; %" PRIu64 " runs, %" PRIu64
-	       " operations (%" PRIu64 " ok), views %" PRIu64 " (and %" PRIu64 " the same), crashes %" PRIu64 ", restarts %" PRIu64
-	       ", rejoins %" PRIu64 ", leases lost %" PRIu64 ", drops %" PRIu64 ", retransmits %" PRIu64
+	       " operations (%" PRIu64 " ok), views %" PRIu64 " (and %" PRIu64 " the same), crashes %" PRIu64
+	       ", restarts %" PRIu64 ", rejoins %" PRIu64 ", leases lost %" PRIu64 ", drops %" PRIu64
+	       ", retransmits %" PRIu64
 	       ", resets %" PRIu64 ", aborts %" PRIu64 ", resent %" PRIu64 ", replays %" PRIu64 ", forgotten %" PRIu64
 	       ", unknown %" PRIu64 ", busy %" PRIu64 ", full %" PRIu64 "\n",
-	       undecided, beyond_repair, sum->runs, sum->ops, sum->ok, sum->views, sum->same_views, sum->crashes, sum->restarts,
-	       sum->rejoins, sum->leases_lost, sum->drops, sum->retransmits, sum->resets, sum->protocol.aborts,
+	       undecided, beyond_repair, sum->runs, sum->ops, sum->ok, sum->views, sum->same_views, sum->crashes,
+	       sum->restarts, sum->rejoins, sum->leases_lost, sum->drops, sum->retransmits, sum->resets,
+	       sum->protocol.aborts,
 	       sum->protocol.resent, sum->protocol.replays, sum->protocol.forgotten, sum->protocol.unknown,
 	       sum->protocol.busy, sum->protocol.full);
 }
@@ -337,7 +339,8 @@ hunt_some(const struct options *o, uint32_t first, uint32_t step)
 		const uint64_t seed = hunted_seed(o, m, tried, &replicas);
 
 		if (tried < o->seeds)
-			printf("mutation %-24s caught by --replicas %u --seed %" PRIu64 ", the %" PRIu64 ". tried: %s\n",
+			printf("mutation %-24s caught by --replicas %u --seed %" PRIu64 ", the %" PRIu64
+			       ". tried: %s\n",
 			       mutation_text[m].name, replicas, seed, tried + 1, mutation_text[m].text);
 		else
 			printf("mutation %-24s MISSED in %" PRIu64 " seeds: %s\n", mutation_text[m].name, o->seeds,

@@ -68,8 +68,9 @@ request_of(struct sim_world *w, uint64_t session, uint64_t request)
 static void
 twice(struct sim_world *w, uint32_t n, const char *does, const struct sim_request *r, uint64_t version)
 {
-	sim_fail(w, "node %u %s request %" PRIu64 " of session %" PRIx64 " as version %" PRIu64 ".%u; it was executed as %"
-		 PRIu64 ".%u", n, does, r->request, r->session, chp_version_counter(version), (uint16_t)version,
+	sim_fail(w, "node %u %s request %" PRIu64 " of session %" PRIx64 " as version %" PRIu64
+		 ".%u; it was executed as %" PRIu64 ".%u", n, does, r->request, r->session,
+		 chp_version_counter(version), (uint16_t)version,
 		 chp_version_counter(r->version), (uint16_t)r->version);
 }
 
@@ -84,8 +85,8 @@ executed(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint
 	if (r->version != 0 && r->version != version)
 		twice(w, n, "executes", r, version);
 	if (r->version == 0) {
-		sim_trace(w, "node %u executes request %" PRIu64 " of session %" PRIx64 " as %" PRIu64 ".%u", n, request,
-			  session, chp_version_counter(version), (uint16_t)version);
+		sim_trace(w, "node %u executes request %" PRIu64 " of session %" PRIx64 " as %" PRIu64 ".%u", n,
+			  request, session, chp_version_counter(version), (uint16_t)version);
 		r->epoch = epoch;
 	}
 	r->version = version;

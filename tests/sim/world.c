@@ -135,8 +135,8 @@ send_late(struct sim_world *w, struct sim_packet *p, enum sim_event_kind kind, u
 	struct sim_packet *copy = sim_packet_take(w);
 
 	memcpy(copy, p, offsetof(struct sim_packet, data) + p->len);
-	sim_schedule(w, w->now_ns + chp_random_range(&w->random, w->config.suspect_ns, w->config.late_ns_max), kind, who,
-		     copy);
+	sim_schedule(w, w->now_ns + chp_random_range(&w->random, w->config.suspect_ns, w->config.late_ns_max), kind,
+		     who, copy);
 }
 
 /* Put a packet on its way: lost, doubled, changed, late. Keeps the packet. */
@@ -305,7 +305,8 @@ at_rest(const struct sim_world *w)
 			continue;
 		if (epoch == 0)
 			epoch = node->shard_view.epoch;
-		if (node->shard_lives != node->lives || node->shard_view.epoch < sim_shard_epoch(w, node->view.epoch, 0) ||
+		if (node->shard_lives != node->lives ||
+		    node->shard_view.epoch < sim_shard_epoch(w, node->view.epoch, 0) ||
 		    node->shard_view.epoch != epoch || node->sending_until_ns != 0 || !chp_shard_is_idle(node->shard))
 			return false;
 	}
