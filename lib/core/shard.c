@@ -309,6 +309,7 @@ receive_packet(struct chp_shard *s, const struct chp_packet *p)
 	}
 	if (was_down && l->state == CHP_LINK_UP) {
 		flush_batch(s);
+		close_lane(s, peer); /* what was written while it was down goes nowhere: not what comes now, too */
 		s->protocol->link_up(s->instance, s->now, peer, &s->out);
 	}
 	if (v != CHP_LINK_DELIVER)
