@@ -80,6 +80,7 @@ chp_native_reply(void *frontend, const struct chp_reply *r)
 	*m = (struct chp_reply_message){
 		.opcode = r->opcode,
 		.status = r->status,
+		.flags = r->is_relaxed ? CHP_REPLY_RELAXED : 0,
 		.len = (uint16_t)bytes,
 		.request = r->request,
 		.value_total = r->value_len,
@@ -141,10 +142,12 @@ fill_op(struct chp_op *op, const struct chp_request_header *h, const struct chp_
 	op->value_len = r->value_total;
 	op->opcode = r->opcode;
 	op->arg = r->arg;
-	op->session = h->session;
+	/* It has no number of the session that it may travel with. */
+	op->session = r->opcode == CHP_OPCODE_QUORUM ? 0 : h->session;
 	op->lowest = h->lowest;
 	op->request = r->request;
 	op->epoch = h->epoch;
+	op->is_relaxed = (r->flags & CHP_REQUEST_RELAXED) != 0;
 	memcpy(op->origin.address, address, sizeof(op->origin.address));
 	op->origin.frontend = 0;
 }
@@ -194,7 +197,7 @@ revoke_in(struct chp_native_datagram *d)
 		uint32_t len = m->len;
 
 		from += len;
-		if (m->opcode == CHP_OPCODE_GET &&
+		if (m->opcode == CHP_OPCODE_GET && (m->flags & CHP_REPLY_RELAXED) == 0 &&
 		    (m->status == CHP_STATUS_OK || m->status == CHP_STATUS_NOT_FOUND)) {
 			m->status = CHP_STATUS_NOT_SERVING;
 			m->version = m->number = 0;

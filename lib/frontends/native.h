@@ -80,7 +80,8 @@ uint8_t *chp_native_reply(void *frontend, const struct chp_reply *r);
 
 /**
  * The lease ran out while the batch ran: its reads, already written, become NOT_SERVING without a value
- * (SAFETY 16). Call after chp_shard_run, before the datagrams are sent.
+ * (SAFETY 16); relaxed ones, which promise nothing, stay. Call after chp_shard_run, before the datagrams
+ * are sent.
  *
  * @return  reads taken back
  */

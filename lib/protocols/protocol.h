@@ -59,6 +59,7 @@ struct chp_op {
 	uint64_t request;
 	uint32_t epoch;    /* the client's, see wire/client.h */
 	bool is_asked;     /* not to be executed: a record says that it was sent, the protocol says how it ended */
+	bool is_relaxed;   /* get: may be answered from this replica's state, however old */
 	struct chp_origin origin;
 };
 
@@ -79,6 +80,7 @@ struct chp_reply {
 	uint32_t value_len;
 	uint8_t opcode;
 	uint8_t status; /* enum chp_status */
+	bool is_relaxed; /* a read that may be stale */
 };
 
 /* The open packet of one destination. */

@@ -43,6 +43,7 @@ static const char *const opcode_name[] = {
 	[CHP_OPCODE_SESSION_OPEN] = "session_open",
 	[CHP_OPCODE_SESSION_CLOSE] = "session_close",
 	[CHP_OPCODE_PING] = "ping",
+	[CHP_OPCODE_QUORUM] = "quorum",
 	[CHP_OPCODE_INFO] = "info",
 	[CHP_OPCODE_STATUS] = "status",
 };
@@ -51,6 +52,14 @@ const char *
 chp_opcode_name(uint32_t opcode)
 {
 	return opcode < CHP_ARRAY_LEN(opcode_name) ? opcode_name[opcode] : NULL;
+}
+
+const char *
+chp_quorum_name(uint64_t rule)
+{
+	if (rule == CHP_QUORUM_MAJORITY)
+		return "majority";
+	return rule == CHP_QUORUM_ALL ? "all" : NULL;
 }
 
 /* What a request of each operation must and may have. */
@@ -136,7 +145,7 @@ chp_request_check(const struct chp_request *r, uint32_t key_max, uint32_t value_
 	if (chp_opcode_name(r->opcode) == NULL)
 		return CHP_STATUS_UNKNOWN_OP;
 	if (r->opcode == CHP_OPCODE_INFO || r->opcode == CHP_OPCODE_STATUS ||
-	    (r->opcode >= CHP_OPCODE_SESSION_OPEN && r->opcode <= CHP_OPCODE_PING))
+	    (r->opcode >= CHP_OPCODE_SESSION_OPEN && r->opcode <= CHP_OPCODE_QUORUM))
 		shape = 0;
 	else
 		shape = opcode_shape[r->opcode];
@@ -147,6 +156,9 @@ chp_request_check(const struct chp_request *r, uint32_t key_max, uint32_t value_
 	if (((shape & SHAPE_KEY) == 0 && r->key_len != 0) ||
 	    ((shape & SHAPE_VALUE) == 0 && r->value_total != 0) || r->value_offset != 0 ||
 	    r->len != chp_request_bytes(r->key_len, r->value_total))
+		return CHP_STATUS_BAD_REQUEST;
+	if (((r->flags & CHP_REQUEST_RELAXED) != 0 && r->opcode != CHP_OPCODE_GET) ||
+	    (r->opcode == CHP_OPCODE_QUORUM && r->arg > CHP_QUORUM_ASK))
 		return CHP_STATUS_BAD_REQUEST;
 	return CHP_STATUS_OK;
 }

@@ -26,8 +26,26 @@ enum chp_opcode {
 	CHP_OPCODE_SESSION_OPEN = 11, /* no key; arg: any number that tells this open from others */
 	CHP_OPCODE_SESSION_CLOSE = 12, /* no key; closes the datagram's session */
 	CHP_OPCODE_PING = 13,         /* no key; answered by the shard */
+	CHP_OPCODE_QUORUM = 14,       /* no key, no session; arg: enum chp_quorum_rule; number: the rule in force */
 	CHP_OPCODE_INFO = 32,         /* control port only: the cluster's shape as JSON */
 	CHP_OPCODE_STATUS = 33,       /* control port only: counters as JSON; arg: the section */
+};
+
+/* How many acknowledgements commit an operation; the argument of CHP_OPCODE_QUORUM. */
+enum chp_quorum_rule {
+	CHP_QUORUM_MAJORITY = 0,
+	CHP_QUORUM_ALL = 1, /* of the configured voters (SAFETY 28) */
+	CHP_QUORUM_ASK = 2, /* only asks which of them is in force */
+};
+
+/* Of one request. Flags that a replica does not know may be ignored. */
+enum chp_request_flag {
+	CHP_REQUEST_RELAXED = 1u << 0, /* get: may be answered from this replica's state, however old */
+};
+
+/* Of one reply. */
+enum chp_reply_flag {
+	CHP_REPLY_RELAXED = 1u << 0, /* get: the answer may be older than the newest write */
 };
 
 /* How an operation ended. docs/wire-protocol.md says what a client does with each. */
@@ -57,6 +75,9 @@ enum chp_status {
 /** Name of a status, as "compare_failed"; "status_?" if unknown. Static storage. */
 const char *chp_status_name(uint32_t status);
 
+/** Name of a quorum rule, as "majority"; NULL if it is none that can be in force. Static storage. */
+const char *chp_quorum_name(uint64_t rule);
+
 /** Name of an operation, as "get"; NULL if unknown. Static storage. */
 const char *chp_opcode_name(uint32_t opcode);
 
@@ -74,7 +95,7 @@ struct chp_request_header {
 
 struct chp_request {
 	uint8_t opcode;
-	uint8_t flags;         /* 0 */
+	uint8_t flags;         /* enum chp_request_flag */
 	uint16_t len;          /* bytes of the whole request, a multiple of 8 */
 	uint8_t key_len;
 	uint8_t reserved[3];   /* 0 */
@@ -88,7 +109,7 @@ struct chp_request {
 struct chp_reply_header {
 	struct chp_prelude prelude;
 	uint64_t session;
-	uint64_t epoch;    /* the replica's view */
+	uint64_t epoch;    /* rises when another replica may have begun to execute the session's requests */
 	uint16_t shard;
 	uint8_t node;      /* who answers */
 	uint8_t tag_len;   /* 0 in version 1 */
@@ -99,7 +120,8 @@ struct chp_reply_message {
 	uint8_t opcode;
 	uint8_t status;
 	uint16_t len;          /* bytes of the whole reply, a multiple of 8 */
-	uint32_t reserved;     /* 0 */
+	uint8_t flags;         /* enum chp_reply_flag */
+	uint8_t reserved[3];   /* 0 */
 	uint64_t request;
 	uint32_t value_total;
 	uint32_t value_offset;
@@ -167,7 +189,7 @@ const struct chp_request *chp_request_next(const void *data, uint32_t len, uint3
  * Whether a request's fields fit each other and the limits.
  *
  * @param key_max, value_max  the cluster's maxima
- * @return  CHP_STATUS_OK, _UNKNOWN_OP, _BAD_KEY, _TOO_LARGE or _BAD_REQUEST
+ * @return  CHP_STATUS_OK, _UNKNOWN_OP, _BAD_KEY, _TOO_LARGE or _BAD_REQUEST, also for a relaxed write
  */
 enum chp_status chp_request_check(const struct chp_request *r, uint32_t key_max, uint32_t value_max);
 

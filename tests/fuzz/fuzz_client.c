@@ -44,11 +44,14 @@ answer(struct chp_native *f, const struct chp_op *op)
 		.request = op->request,
 		.value_len = op->value_len,
 		.opcode = op->opcode,
+		.is_relaxed = op->is_relaxed,
 	};
 	uint8_t *to;
 
 	CHP_ASSERT_OP(op->key.len, <=, CHP_KEY_BYTES_MAX);
 	CHP_ASSERT_OP(op->value_len, <=, f->value_bytes_max);
+	CHP_ASSERT(!op->is_relaxed || op->opcode == CHP_OPCODE_GET);
+	CHP_ASSERT(op->opcode != CHP_OPCODE_QUORUM || (op->arg <= CHP_QUORUM_ASK && op->session == 0));
 	for (uint32_t i = 0; i < op->key.len; i++)
 		sink += op->key.bytes[i];
 	to = chp_native_reply(f, &r);
@@ -86,6 +89,9 @@ take_requests(const uint8_t *data, uint32_t len)
 		CHP_ASSERT_OP(n, <=, OPS_MAX);
 		for (uint32_t i = 0; i < n; i++)
 			answer(&f, &op[i]);
+		for (uint32_t i = 0; i < f.n_used; i++)
+			read_replies(datagram[i].data, datagram[i].len, HASH);
+		(void)chp_native_revoke_reads(&f);
 		for (uint32_t i = 0; i < f.n_used; i++)
 			read_replies(datagram[i].data, datagram[i].len, HASH);
 	} while (offset < len && offset > before);

@@ -159,6 +159,9 @@ clients(void)
 		if (op == 0 || chp_opcode_name(op) != NULL)
 			add_request(op, op <= CHP_OPCODE_DECR ? "key" : "",
 				    op == CHP_OPCODE_PUT || op == CHP_OPCODE_CAS ? 20 : 0);
+	((struct chp_request *)(void *)(q + 1))->flags = 0xff;
+	add_request(CHP_OPCODE_GET, "key", 0);
+	((struct chp_request *)(void *)(k + k_len - chp_request_bytes(3, 0)))->flags = CHP_REQUEST_RELAXED;
 	write_seed("fuzz_client", "every_operation", k, k_len);
 	memset(k, 0, sizeof(k));
 	*h = (struct chp_reply_header){ .prelude = prelude(CHP_PACKET_REPLY), .epoch = 1 };
@@ -166,6 +169,7 @@ clients(void)
 		.opcode = CHP_OPCODE_GET,
 		.len = (uint16_t)chp_reply_bytes(5),
 		.request = 1,
+		.flags = CHP_REPLY_RELAXED,
 		.value_total = 5,
 		.version = 131073,
 	};

@@ -228,6 +228,65 @@ Test(native, reads_are_taken_back_without_a_lease)
 		cr_assert_neq(memcmp(f.datagram[0].data + i, secret, 6), 0, "the value is gone");
 }
 
+/* A relaxed read promises nothing that a lease could take back. */
+Test(native, relaxed_reads_are_marked_and_stay)
+{
+	struct chp_origin origin = { .frontend = 0 };
+	struct chp_reply r = {
+		.origin = &origin, .opcode = CHP_OPCODE_GET, .version = 77, .value_len = 3, .is_relaxed = true
+	};
+
+	memcpy(chp_native_reply(&f, &r), "old", 3);
+	r = (struct chp_reply){ .origin = &origin, .opcode = CHP_OPCODE_GET, .version = 78, .value_len = 3 };
+	memcpy(chp_native_reply(&f, &r), "new", 3);
+	cr_assert_eq(chp_native_revoke_reads(&f), 1u);
+	cr_assert_eq(reply_at(0, 0)->status, CHP_STATUS_OK);
+	cr_assert_eq(reply_at(0, 0)->flags, CHP_REPLY_RELAXED);
+	cr_assert_eq(reply_at(0, 0)->version, 77u);
+	cr_assert_arr_eq(chp_reply_value(reply_at(0, 0)), "old", 3);
+	cr_assert_eq(reply_at(0, 1)->status, CHP_STATUS_NOT_SERVING);
+	cr_assert_eq(reply_at(0, 1)->flags, 0);
+}
+
+Test(native, flags_become_fields)
+{
+	uint32_t offset = 0, first;
+
+	begin(9, 1);
+	first = request_len;
+	add(CHP_OPCODE_GET, "key", "", 1);
+	((struct chp_request *)(void *)(request + first))->flags = CHP_REQUEST_RELAXED;
+	add(CHP_OPCODE_GET, "key", "", 2);
+	first = request_len;
+	add(CHP_OPCODE_PUT, "key", "v", 3);
+	((struct chp_request *)(void *)(request + first))->flags = CHP_REQUEST_RELAXED;
+	cr_assert_eq(parse(&offset, N), 2u);
+	cr_assert(op[0].is_relaxed);
+	cr_assert_not(op[1].is_relaxed);
+	cr_assert_eq(reply_at(0, 0)->status, CHP_STATUS_BAD_REQUEST);
+}
+
+/* It goes to the shard as an operation without key, and has no number of the session beside it. */
+Test(native, a_quorum_rule_belongs_to_no_session)
+{
+	uint32_t offset = 0, first;
+
+	begin(9, 1);
+	first = request_len;
+	add(CHP_OPCODE_QUORUM, "", "", 1);
+	((struct chp_request *)(void *)(request + first))->arg = CHP_QUORUM_ALL;
+	cr_assert_eq(parse(&offset, N), 1u);
+	cr_assert_eq(op[0].opcode, CHP_OPCODE_QUORUM);
+	cr_assert_eq(op[0].key.len, 0u);
+	cr_assert_eq(op[0].session, 0u);
+	cr_assert_eq(op[0].arg, CHP_QUORUM_ALL);
+	offset = 0;
+	begin(0, 1);
+	add(CHP_OPCODE_QUORUM, "", "", 2); /* arg 77 is no rule */
+	cr_assert_eq(parse(&offset, N), 0u);
+	cr_assert_eq(reply_at(0, 0)->status, CHP_STATUS_BAD_REQUEST);
+}
+
 Test(native, a_malformed_rest_is_counted)
 {
 	uint32_t offset = 0;

@@ -354,6 +354,30 @@ Test(wire, requests_are_checked)
 	REQUEST_IS(CHP_STATUS_TOO_LARGE, CHP_OPCODE_PUT, 5, 5, r->value_total = UINT32_MAX);
 }
 
+Test(wire, only_reads_are_relaxed)
+{
+	for (uint8_t op = CHP_OPCODE_GET; op <= CHP_OPCODE_QUORUM; op++) {
+		bool key = op <= CHP_OPCODE_DECR;
+
+		REQUEST_IS(op == CHP_OPCODE_GET ? CHP_STATUS_OK : CHP_STATUS_BAD_REQUEST, op, key ? 5 : 0, 0,
+			   r->flags = CHP_REQUEST_RELAXED);
+		REQUEST_IS(CHP_STATUS_OK, op, key ? 5 : 0, 0, r->flags = 0x80); /* of a later version */
+	}
+}
+
+Test(wire, quorum_rules)
+{
+	REQUEST_IS(CHP_STATUS_OK, CHP_OPCODE_QUORUM, 0, 0, r->arg = CHP_QUORUM_MAJORITY);
+	REQUEST_IS(CHP_STATUS_OK, CHP_OPCODE_QUORUM, 0, 0, r->arg = CHP_QUORUM_ALL);
+	REQUEST_IS(CHP_STATUS_OK, CHP_OPCODE_QUORUM, 0, 0, r->arg = CHP_QUORUM_ASK);
+	REQUEST_IS(CHP_STATUS_BAD_REQUEST, CHP_OPCODE_QUORUM, 0, 0, r->arg = CHP_QUORUM_ASK + 1);
+	REQUEST_IS(CHP_STATUS_BAD_REQUEST, CHP_OPCODE_QUORUM, 1, 0, r->arg = CHP_QUORUM_ASK);
+	cr_assert_str_eq(chp_quorum_name(CHP_QUORUM_MAJORITY), "majority");
+	cr_assert_str_eq(chp_quorum_name(CHP_QUORUM_ALL), "all");
+	cr_assert_null(chp_quorum_name(CHP_QUORUM_ASK));
+	cr_assert_null(chp_quorum_name(UINT64_MAX));
+}
+
 Test(wire, replies_are_walked_to_the_end)
 {
 	struct chp_reply_header *h = (void *)make_request();
@@ -403,7 +427,8 @@ Test(wire, names_of_statuses_and_operations)
 	cr_assert_str_eq(chp_status_name(CHP_STATUS_UNKNOWN_OUTCOME), "unknown_outcome");
 	cr_assert_str_eq(chp_opcode_name(CHP_OPCODE_SESSION_OPEN), "session_open");
 	cr_assert_null(chp_opcode_name(0));
-	cr_assert_null(chp_opcode_name(14));
+	cr_assert_str_eq(chp_opcode_name(CHP_OPCODE_QUORUM), "quorum");
+	cr_assert_null(chp_opcode_name(15));
 	cr_assert_null(chp_opcode_name(255));
 }
 
