@@ -9,8 +9,11 @@
 
 #include <stdbool.h>
 
-/* name, what goes wrong: P numbers are pitfalls, S numbers are safety rules. */
-#define CHP_MUTATION_LIST(X)                                                                      \
+/*
+ * name, what goes wrong: P numbers are pitfalls, S numbers are safety rules. Those of what all protocols share are in
+ * the first list: the simulator looks for a mutation in worlds of its list's protocol.
+ */
+#define CHP_MUTATION_LIST_HERMES(X)                                                               \
 	X(P1_ACK_IGNORES_VERSION, "an ACK completes whatever write its op index now holds")       \
 	X(P3_TIMEOUT_SHRINKS_ACKS, "a write that waited long stops waiting for the missing ACKs") \
 	X(P5_VAL_IGNORES_VERSION, "a VAL validates whatever version the key has")                 \
@@ -42,6 +45,10 @@
 	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
 	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
 	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")
+
+#define CHP_MUTATION_LIST_ZAB(X)
+
+#define CHP_MUTATION_LIST(X) CHP_MUTATION_LIST_HERMES(X) CHP_MUTATION_LIST_ZAB(X)
 
 enum chp_mutation {
 	CHP_MUTATION_NONE = 0,

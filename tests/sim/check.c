@@ -2,7 +2,7 @@
 /*
  * What must hold over all nodes at any time, and what must hold when the world is at rest.
  */
-#include "world.h"
+#include "kind.h"
 
 #include "history/linear.h"
 
@@ -34,31 +34,12 @@ same_value(struct chp_cache *a, const struct chp_slot *s, struct chp_cache *b, c
 	return memcmp(x, y, s->value_len) == 0;
 }
 
-/* The view that a node's shard is in; scenarios give all nodes the world's. */
-static const struct chp_view *
-view_of(const struct sim_world *w, uint32_t n)
-{
-	return w->node[n].shard_view.epoch != 0 ? &w->node[n].shard_view : &w->view;
-}
-
-/* Voters of one view. A learner is behind until its copy is complete, and nobody reads from it. */
-static bool
-vote_together(const struct sim_world *w, uint32_t a, uint32_t b)
-{
-	const uint64_t epoch = chp_shard_epoch(w->node[a].shard), both = chp_bit(a) | chp_bit(b);
-
-	return epoch != 0 && epoch == chp_shard_epoch(w->node[b].shard) && (view_of(w, a)->voters & both) == both;
-}
-
-/*
- * Two live nodes: one version has one value; a key that is Valid at both, if they vote in one view, has one version,
- * because what is Valid anywhere was acknowledged by all.
- */
+/* Two live nodes: one version has one value; a key that is settled at both has one version, where the kind says so. */
 static void
 check_pair(struct sim_world *w, uint32_t a, uint32_t b)
 {
 	struct chp_cache *ca = chp_shard_cache(w->node[a].shard), *cb = chp_shard_cache(w->node[b].shard);
-	const bool together = vote_together(w, a, b);
+	const bool together = w->config.kind->agree(w, a, b);
 
 	for (uint32_t i = 0; i < chp_cache_slots(ca); i++) {
 		struct chp_slot *s = chp_cache_slot(ca, i), *t;
@@ -73,7 +54,7 @@ check_pair(struct sim_world *w, uint32_t a, uint32_t b)
 				 chp_version_counter(s->version), (uint16_t)s->version);
 		if (together && s->state == 0 && t->state == 0 && s->version != t->version)
 			sim_fail(w,
-				 "nodes %u and %u are Valid at versions %" PRIu64 ".%u and %" PRIu64 ".%u", a, b,
+				 "nodes %u and %u are settled at versions %" PRIu64 ".%u and %" PRIu64 ".%u", a, b,
 				 chp_version_counter(s->version), (uint16_t)s->version,
 				 chp_version_counter(t->version), (uint16_t)t->version);
 	}

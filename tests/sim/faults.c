@@ -7,7 +7,7 @@
  * that somebody has accepted stays possible until another view of its epoch is in force. So before a fault, every view
  * that is or may come to be in force must keep a majority without the nodes that are lost or disturbed.
  */
-#include "world.h"
+#include "kind.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -55,9 +55,8 @@ can_decide(const struct sim_world *w, const struct sim_possible *p, uint64_t wit
 	return chp_count_bits(left) >= majority(before->voters);
 }
 
-/* Whether the cluster becomes whole again without the memory of `lost`, and if `disturbed` are dropped. */
-static bool
-bearable(const struct sim_world *w, uint64_t lost, uint64_t disturbed)
+bool
+sim_faults_views_bearable(const struct sim_world *w, uint64_t lost, uint64_t disturbed)
 {
 	const uint64_t without = lost | disturbed;
 	uint64_t newest = 0;
@@ -94,7 +93,7 @@ disturbed(const struct sim_world *w)
 static bool
 may_lose(const struct sim_world *w, uint32_t n)
 {
-	return w->config.budget == SIM_BEYOND || bearable(w, chp_bit(n), disturbed(w));
+	return w->config.budget == SIM_BEYOND || w->config.kind->bearable(w, chp_bit(n), disturbed(w));
 }
 
 /* Nodes that others may take for dead from now on, and for some time after it is over. */
@@ -103,7 +102,7 @@ may_disturb(struct sim_world *w, uint64_t nodes, uint64_t ns)
 {
 	if (ns < w->config.suspect_ns / 4)
 		return true;
-	if (w->config.budget != SIM_BEYOND && !bearable(w, 0, disturbed(w) | nodes))
+	if (w->config.budget != SIM_BEYOND && !w->config.kind->bearable(w, 0, disturbed(w) | nodes))
 		return false;
 	for (; nodes != 0; nodes &= nodes - 1)
 		w->disturbed_until_ns[chp_first_bit(nodes)] = w->now_ns + ns + 2 * w->config.suspect_ns;
@@ -113,7 +112,7 @@ may_disturb(struct sim_world *w, uint64_t nodes, uint64_t ns)
 bool
 sim_faults_repairable(const struct sim_world *w)
 {
-	return bearable(w, 0, 0);
+	return w->config.kind->bearable(w, 0, 0);
 }
 
 bool
@@ -342,7 +341,7 @@ sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p)
 static void
 roll(struct sim_world *w)
 {
-	if (!sim_faults_whole(w))
+	if (!w->config.kind->whole(w))
 		return;
 	if (w->roll_ns == 0) {
 		w->roll_ns = w->now_ns + chp_random_below(&w->random, 30 * SIM_MS);
@@ -427,7 +426,7 @@ sim_faults_tick(struct sim_world *w)
 {
 	if (w->healed)
 		return;
-	if (w->faults_from_ns == 0 && (w->config.early_faults || sim_faults_whole(w)))
+	if (w->faults_from_ns == 0 && (w->config.early_faults || w->config.kind->whole(w)))
 		w->faults_from_ns = w->now_ns;
 	if (w->faults_from_ns != 0)
 		draw_faults(w);

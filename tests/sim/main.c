@@ -7,8 +7,10 @@
  *   sim --mutations [--seeds N] [--jobs J]                each known bug must be found within N seeds
  *   sim --mutation NAME --seed S [--replicas R]           one seed with a known bug
  *   sim --scenarios FILE... [--rewrite]
+ *
+ * --protocol P, hermes where nothing else is said. A mutation belongs to a protocol, and a scenario may name one.
  */
-#include "world.h"
+#include "kind.h"
 
 #include "base/mutation.h"
 
@@ -26,7 +28,7 @@ enum chp_mutation chp_mutation;
 #endif
 
 struct options {
-	const struct chp_protocol *protocol;
+	const struct sim_kind *kind;  /* NULL: not said */
 	uint64_t seed, seeds, first;
 	uint32_t replicas, jobs;
 	const char *mutation;
@@ -36,12 +38,14 @@ struct options {
 /* For the handler of SIGABRT: an assertion must say what seed it was. */
 static uint64_t running_seed;
 static uint32_t running_replicas;
+static const char *running_protocol;
 
 static void
 on_abort(int sig)
 {
 	char text[128];
-	int n = snprintf(text, sizeof(text), "sim: assertion failed at --replicas %u --seed %" PRIu64 "\n",
+	int n = snprintf(text, sizeof(text),
+			 "sim: assertion failed at --protocol %s --replicas %u --seed %" PRIu64 "\n", running_protocol,
 			 running_replicas, running_seed);
 
 	if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
@@ -51,18 +55,20 @@ on_abort(int sig)
 }
 
 static bool
-run_seed(const struct options *o, uint64_t seed, uint32_t replicas, bool trace, struct sim_result *result)
+run_seed(const struct sim_kind *kind, uint64_t seed, uint32_t replicas, bool trace, struct sim_result *result)
 {
 	struct sim_config c;
 	char failure[512];
 
 	running_seed = seed;
 	running_replicas = replicas;
-	sim_config_draw(&c, o->protocol, seed, replicas);
+	running_protocol = kind->protocol->name;
+	sim_config_draw(&c, kind, seed, replicas);
 	c.trace = trace;
 	if (sim_run(&c, result, failure))
 		return true;
-	fprintf(stderr, "sim: FAILED --replicas %u --seed %" PRIu64 ": %s\n", replicas, seed, failure);
+	fprintf(stderr, "sim: FAILED --protocol %s --replicas %u --seed %" PRIu64 ": %s\n", running_protocol, replicas,
+		seed, failure);
 	return false;
 }
 
@@ -127,7 +133,7 @@ run_range(const struct options *o, uint64_t first, uint64_t step)
 
 	sim_eal_init();
 	for (uint64_t seed = first; seed < o->first + o->seeds; seed += step) {
-		if (!run_seed(o, seed, o->replicas, false, &r))
+		if (!run_seed(o->kind, seed, o->replicas, false, &r))
 			return false;
 		add_result(&sum, &r);
 		undecided += r.undecided;
@@ -166,7 +172,7 @@ run_many(const struct options *o)
 		wait(&status);
 		failed += status != 0;
 	}
-	printf("sim: %s, %u replicas, seeds %" PRIu64 " to %" PRIu64 ": %s\n", o->protocol->name, o->replicas,
+	printf("sim: %s, %u replicas, seeds %" PRIu64 " to %" PRIu64 ": %s\n", o->kind->protocol->name, o->replicas,
 	       o->first, o->first + o->seeds - 1, failed == 0 ? "all hold" : "FAILED");
 	return failed == 0 ? 0 : 1;
 }
@@ -177,8 +183,8 @@ run_one(const struct options *o)
 	struct sim_result a, b;
 
 	sim_eal_init();
-	if (!run_seed(o, o->seed, o->replicas, o->trace, &a) ||
-	    !run_seed(o, o->seed, o->replicas, false, &b))
+	if (!run_seed(o->kind, o->seed, o->replicas, o->trace, &a) ||
+	    !run_seed(o->kind, o->seed, o->replicas, false, &b))
 		return 1;
 	if (a.digest != b.digest) {
 		fprintf(stderr, "sim: FAILED --seed %" PRIu64 ": two runs differ\n", o->seed);
@@ -191,51 +197,50 @@ run_one(const struct options *o)
 
 #ifdef CHP_MUTATIONS
 static const struct {
-	const char *name, *text;
+	const char *protocol, *name, *text;
 } mutation_text[] = {
-	{ "NONE", "nothing" },
-#define TEXT(name, text) { #name, text },
-	CHP_MUTATION_LIST(TEXT)
+	{ "hermes", "NONE", "nothing" },
+#define TEXT(name, text) { "hermes", #name, text },
+	CHP_MUTATION_LIST_HERMES(TEXT)
+#undef TEXT
+#define TEXT(name, text) { "zab", #name, text },
+	CHP_MUTATION_LIST_ZAB(TEXT)
 #undef TEXT
 };
 
 /* What the unchanged code must pass first: a hunt that catches nothing proves nothing. */
 #define BASELINE_SEEDS (10u * SIM_PROFILES)
 
-/* Where some are found soonest; the others are everywhere. */
-static const struct {
-	uint32_t mutation, replicas;
-	enum sim_profile profile;
-} grounds[] = {
-	{ CHP_MUTATION_S6_STALE_INV, 5, SIM_CHURN },
-	{ CHP_MUTATION_S7_ABORT_WITHOUT_BASE, 3, SIM_VIEWS },
-	{ CHP_MUTATION_S8_TRANS_NOT_RESENT, 3, SIM_VIEWS },
-	{ CHP_MUTATION_S12_NO_CREDITS, 3, SIM_CHURN },
-	{ CHP_MUTATION_P9_RMW_ACKS_KEPT, 3, SIM_CONTEND },
-	{ CHP_MUTATION_P37_OWN_VALUE, 5, SIM_SPLIT },
-	{ CHP_MUTATION_P45_PUT_RETRIED, 3, SIM_RETRY },
-	{ CHP_MUTATION_P52_ANY_INCARNATION, 3, SIM_REBIRTH },
-	{ CHP_MUTATION_S16_CLOCK_BEFORE_EVENTS, 3, SIM_STALE },
-	{ CHP_MUTATION_S25_NO_BARRIER, 3, SIM_RETRY },
-};
+/* Whose seeds find a mutation. */
+static const struct sim_kind *
+kind_of(uint32_t m)
+{
+	return sim_kind_find(mutation_text[m].protocol);
+}
+
+/* Where it is looked for; NULL: anywhere. */
+static const struct sim_ground *
+ground_of(uint32_t m)
+{
+	for (const struct sim_ground *g = kind_of(m)->grounds; g->mutation != CHP_MUTATION_NONE; g++)
+		if (g->mutation == m)
+			return g;
+	return NULL;
+}
 
 /* The i-th seed of a hunt, and the replicas to run it with. */
 static uint64_t
 hunted_seed(const struct options *o, uint32_t m, uint64_t i, uint32_t *replicas)
 {
-	for (uint32_t g = 0; g < CHP_ARRAY_LEN(grounds); g++) {
-		if (grounds[g].mutation != m)
-			continue;
-		*replicas = grounds[g].replicas;
-		return (o->first + i) * SIM_PROFILES + grounds[g].profile;
-	}
-	*replicas = i % 4 == 2 ? 5 : 3;
-	return o->first + i;
+	const struct sim_ground *g = ground_of(m);
+
+	*replicas = g != NULL ? g->replicas : i % 4 == 2 ? 5 : 3;
+	return g != NULL ? (o->first + i) * SIM_PROFILES + g->profile : o->first + i;
 }
 
 /* Seeds in a child, since an assertion is one way to be caught. Returns how many held before one was caught. */
 static uint64_t
-hunt(const struct options *o, uint32_t m, uint64_t seeds)
+hunt(const struct options *o, const struct sim_kind *kind, uint32_t m, uint64_t seeds)
 {
 	uint64_t tried = seeds;
 	int fd[2], status = 0;
@@ -259,7 +264,7 @@ hunt(const struct options *o, uint32_t m, uint64_t seeds)
 
 			if (write(fd[1], &i, sizeof(i)) != sizeof(i))
 				_exit(3);
-			if (!run_seed(o, seed, replicas, false, &r))
+			if (!run_seed(kind, seed, replicas, false, &r))
 				_exit(1);
 		}
 		_exit(0);
@@ -272,36 +277,15 @@ hunt(const struct options *o, uint32_t m, uint64_t seeds)
 	return status == 0 ? seeds : tried;
 }
 
-/*
- * What no history can show, because links are FIFO and an old home's late answers are not believed: there the messages
- * themselves must differ from what a scenario says.
- */
-static const struct {
-	uint32_t mutation;
-	const char *scenario;
-} told[] = {
-	{ CHP_MUTATION_S25_RECORD_ON_ADOPTION, "tests/scenarios/home_moves_not_adopted.txt" },
-};
-
-/* The scenario that a mutation must fail; NULL where seeds find it. */
-static const char *
-scenario_of(uint32_t m)
-{
-	for (uint32_t i = 0; i < CHP_ARRAY_LEN(told); i++)
-		if (told[i].mutation == m)
-			return told[i].scenario;
-	return NULL;
-}
-
 static bool
-fails_scenario(const struct options *o, uint32_t m)
+fails_scenario(uint32_t m)
 {
 	char name[128];
 	char *file = name;
 	int status = 0;
 	pid_t pid;
 
-	snprintf(name, sizeof(name), "%s", scenario_of(m));
+	snprintf(name, sizeof(name), "%s", ground_of(m)->scenario);
 	fflush(NULL);
 	pid = fork();
 	if (pid == 0) {
@@ -310,43 +294,52 @@ fails_scenario(const struct options *o, uint32_t m)
 		(void)null;
 		sim_eal_init();
 		/* It must pass without, or failing with it says nothing. */
-		if (!sim_scenarios(o->protocol, &file, 1, false))
+		if (!sim_scenarios(kind_of(m), &file, 1, false))
 			_exit(2);
 		chp_mutation = (enum chp_mutation)m;
-		_exit(sim_scenarios(o->protocol, &file, 1, false) ? 0 : 1);
+		_exit(sim_scenarios(kind_of(m), &file, 1, false) ? 0 : 1);
 	}
 	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 1;
 }
 
-/* Every step-th mutation. Returns how many were missed. */
+/* Whether a mutation is caught. */
+static bool
+hunt_one(const struct options *o, uint32_t m)
+{
+	const struct sim_ground *g = ground_of(m);
+	uint32_t replicas;
+	uint64_t tried, seed;
+
+	if (g != NULL && g->scenario != NULL) {
+		const bool caught = fails_scenario(m);
+
+		printf("mutation %-24s %s by %s: %s\n", mutation_text[m].name, caught ? "caught" : "MISSED",
+		       g->scenario, mutation_text[m].text);
+		return caught;
+	}
+	tried = hunt(o, kind_of(m), m, o->seeds);
+	seed = hunted_seed(o, m, tried, &replicas);
+	if (tried < o->seeds)
+		printf("mutation %-24s caught by --protocol %s --replicas %u --seed %" PRIu64 ", the %" PRIu64
+		       ". tried: %s\n",
+		       mutation_text[m].name, mutation_text[m].protocol, replicas, seed, tried + 1,
+		       mutation_text[m].text);
+	else
+		printf("mutation %-24s MISSED in %" PRIu64 " seeds: %s\n", mutation_text[m].name, o->seeds,
+		       mutation_text[m].text);
+	return tried < o->seeds;
+}
+
+/* Every step-th mutation, or of them those of one protocol. Returns how many were missed. */
 static uint32_t
 hunt_some(const struct options *o, uint32_t first, uint32_t step)
 {
 	uint32_t missed = 0;
 
 	for (uint32_t m = first; m < CHP_MUTATION_COUNT; m += step) {
-		if (scenario_of(m) != NULL) {
-			const bool caught = fails_scenario(o, m);
-
-			printf("mutation %-24s %s by %s: %s\n", mutation_text[m].name, caught ? "caught" : "MISSED",
-			       scenario_of(m), mutation_text[m].text);
-			missed += !caught;
-			continue;
-		}
-
-		const uint64_t tried = hunt(o, m, o->seeds);
-		uint32_t replicas;
-		const uint64_t seed = hunted_seed(o, m, tried, &replicas);
-
-		if (tried < o->seeds)
-			printf("mutation %-24s caught by --replicas %u --seed %" PRIu64 ", the %" PRIu64
-			       ". tried: %s\n",
-			       mutation_text[m].name, replicas, seed, tried + 1, mutation_text[m].text);
-		else
-			printf("mutation %-24s MISSED in %" PRIu64 " seeds: %s\n", mutation_text[m].name, o->seeds,
-			       mutation_text[m].text);
+		if (o->kind == NULL || o->kind == kind_of(m))
+			missed += !hunt_one(o, m);
 		fflush(stdout);
-		missed += tried == o->seeds;
 	}
 	return missed;
 }
@@ -356,8 +349,10 @@ run_mutations(const struct options *o)
 {
 	uint32_t missed = 0;
 
-	if (hunt(o, CHP_MUTATION_NONE, BASELINE_SEEDS) != BASELINE_SEEDS) {
-		fprintf(stderr, "sim: FAILED without a mutation\n");
+	for (uint32_t i = 0; sim_kind_at(i) != NULL; i++) {
+		if (hunt(o, sim_kind_at(i), CHP_MUTATION_NONE, BASELINE_SEEDS) == BASELINE_SEEDS)
+			continue;
+		fprintf(stderr, "sim: FAILED without a mutation: %s\n", sim_kind_at(i)->protocol->name);
 		return 1;
 	}
 	fflush(NULL);
@@ -383,17 +378,20 @@ run_mutations(const struct options *o)
 #endif
 
 static bool
-set_mutation(const char *name)
+set_mutation(struct options *o, const char *name)
 {
 #ifdef CHP_MUTATIONS
 	for (uint32_t m = 1; m < CHP_MUTATION_COUNT; m++) {
 		if (strcmp(mutation_text[m].name, name) == 0) {
 			chp_mutation = (enum chp_mutation)m;
+			if (o->kind == NULL)
+				o->kind = kind_of(m);
 			return true;
 		}
 	}
 	fprintf(stderr, "sim: no mutation %s\n", name);
 #else
+	(void)o;
 	fprintf(stderr, "sim: %s: this build has no mutations, build/mut/sim has\n", name);
 #endif
 	return false;
@@ -423,13 +421,15 @@ parse_options(int argc, char **argv, struct options *o)
 		{ "mutations", no_argument, NULL, 'M' },      { "scenarios", no_argument, NULL, 'S' },
 		{ "rewrite", no_argument, NULL, 'R' },        { NULL, 0, NULL, 0 },
 	};
+	bool known = true;
 	int c;
 
-	*o = (struct options){ .protocol = &chp_hermes, .seeds = 200, .replicas = 3, .jobs = 1 };
+	*o = (struct options){ .seeds = 200, .replicas = 3, .jobs = 1 };
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'p':
-			o->protocol = chp_protocol_find(optarg);
+			o->kind = sim_kind_find(optarg);
+			known = o->kind != NULL;
 			break;
 		case 's':
 			o->seed = number(optarg);
@@ -466,11 +466,15 @@ parse_options(int argc, char **argv, struct options *o)
 			return false;
 		}
 	}
-	if (o->protocol == NULL || o->replicas < 1 || o->replicas > SIM_NODES_MAX || o->jobs < 1) {
+	if (!known || o->replicas < 1 || o->replicas > SIM_NODES_MAX || o->jobs < 1) {
 		fprintf(stderr, "sim: unknown protocol, or replicas not 1 to %u\n", SIM_NODES_MAX);
 		return false;
 	}
-	return o->mutation == NULL || set_mutation(o->mutation);
+	if (o->mutation != NULL && !set_mutation(o, o->mutation))
+		return false;
+	if (o->kind == NULL && !o->mutations)
+		o->kind = &sim_hermes;
+	return true;
 }
 
 int
@@ -483,14 +487,14 @@ main(int argc, char **argv)
 	signal(SIGABRT, on_abort);
 	if (o.scenarios) {
 		sim_eal_init();
-		return sim_scenarios(o.protocol, argv + optind, argc - optind, o.rewrite) ? 0 : 1;
+		return sim_scenarios(o.kind, argv + optind, argc - optind, o.rewrite) ? 0 : 1;
 	}
 #ifdef CHP_MUTATIONS
 	if (o.mutations)
 		return run_mutations(&o);
 #else
 	if (o.mutations)
-		return set_mutation("--mutations") ? 0 : 2;
+		return set_mutation(&o, "--mutations") ? 0 : 2;
 #endif
 	return o.one ? run_one(&o) : run_many(&o);
 }

@@ -3,7 +3,7 @@
  * A process: the control stage with the membership, the shard stage with a shard and its frontend, what one tells
  * the other, and the clock of the machine below.
  */
-#include "world.h"
+#include "kind.h"
 
 #include "base/mutation.h"
 
@@ -296,7 +296,7 @@ create_shard(struct sim_world *w, uint32_t n)
 	node->shard_view.epoch = 0;
 	node->copied_life = 0;
 	node->resume_ns = CHP_NEVER;
-	memset(w->ticket[n], 0, sizeof(w->ticket[n]));
+	w->config.kind->born(w, n);
 }
 
 void
@@ -424,6 +424,18 @@ drop_sends(struct sim_world *w, struct sim_node *node)
 }
 
 static void
+watch_packet(struct sim_world *w, uint32_t n, const struct sim_packet *p)
+{
+	const struct chp_peer_header *h = (const void *)p->data;
+	const struct chp_message *m;
+
+	for (uint32_t at = sizeof(*h); at < p->len; at += m->len) {
+		m = (const void *)(p->data + at);
+		w->config.kind->sends(w, n, h, m);
+	}
+}
+
+static void
 send_effects(struct sim_world *w, uint32_t n)
 {
 	struct sim_node *node = &w->node[n];
@@ -444,7 +456,7 @@ send_effects(struct sim_world *w, uint32_t n)
 		p->from = n;
 		p->to = b->buffer[i].peer;
 		p->len = b->buffer[i].len;
-		sim_once_packet(w, n, p->data, p->len);
+		watch_packet(w, n, p);
 		chp_peer_seal(p->data, p->len);
 		sim_network_send(w, p, SIM_PACKET, p->to);
 	}
@@ -493,28 +505,6 @@ pauses_here(struct sim_world *w, uint32_t n)
 	return true;
 }
 
-/* [SAFETY 16] Without a lease nothing is answered that follows from what this replica holds. */
-static void
-check_reads(struct sim_world *w, uint32_t n, const struct chp_now *now)
-{
-	const struct chp_native *f = &w->node[n].native;
-
-	if (now->ns < now->lease_until_ns)
-		return;
-	for (uint32_t i = 0; i < f->n_used; i++) {
-		const struct chp_native_datagram *d = &f->datagram[i];
-		uint32_t offset = sizeof(struct chp_reply_header);
-		const struct chp_reply_message *r;
-
-		while ((r = chp_reply_next(d->data, d->len, &offset)) != NULL)
-			if ((r->opcode == CHP_OPCODE_GET && r->status == CHP_STATUS_OK) ||
-			    r->status == CHP_STATUS_NOT_FOUND || r->status == CHP_STATUS_EXISTS ||
-			    r->status == CHP_STATUS_COMPARE_FAILED || r->status == CHP_STATUS_NOT_NUMBER)
-				sim_fail(w, "node %u answers %s to %s without a lease", n, chp_status_name(r->status),
-					 chp_opcode_name(r->opcode));
-	}
-}
-
 /* Each run would cost more than it finds; a single seed that is looked at has the time. */
 #define CHECK_EVERY 8u
 
@@ -551,7 +541,7 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 	chp_shard_run(node->shard, &now, &in, &b->fx);
 	w->runs++;
 	check_shard(w, n);
-	check_reads(w, n, &now);
+	w->config.kind->ran(w, n, &now);
 	drop_first(w, node->peer_inbox, &node->n_peer, packets);
 	drop_first(w, node->client_inbox, &node->n_client, datagrams);
 	if (node->copied_life != node->shard_lives && node->shard_view.epoch != 0 &&

@@ -4,12 +4,12 @@
  * begins it with another. It is executed when a node validates a version, or answers so, whether anybody hears of it
  * or not. What was begun before, or in an earlier view, may still be on its way: it is overtaken, or nobody takes it.
  *
- * A history shows this only where the second execution changes what somebody reads. This looks at what shards send.
+ * A history shows this only where the second execution changes what somebody reads. This looks at what shards send;
+ * what a packet says of requests is the kind's to tell.
  */
 #include "world.h"
 
 #include "base/digest.h"
-#include "wire/hermes.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -74,8 +74,9 @@ twice(struct sim_world *w, uint32_t n, const char *does, const struct sim_reques
 		 chp_version_counter(r->version), (uint16_t)r->version);
 }
 
-static void
-executed(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_t request, uint64_t version)
+void
+sim_once_executed(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_t request,
+		  uint64_t version)
 {
 	struct sim_request *r;
 
@@ -93,8 +94,9 @@ executed(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint
 }
 
 /* A version that a request is begun with: for the first time, or sent again. */
-static void
-begun(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_t request, uint64_t version)
+void
+sim_once_begun(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_t request,
+	       uint64_t version)
 {
 	struct sim_request *r = request_of(w, session, request);
 
@@ -112,47 +114,6 @@ begun(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_
 		twice(w, n, "begins", r, version);
 }
 
-static void
-on_inv(struct sim_world *w, uint32_t n, uint64_t epoch, const struct chp_hermes_inv *inv)
-{
-
-	if ((inv->inv_flags & CHP_INV_NACK) != 0)
-		return;
-	CHP_ASSERT_OP(inv->message.op, <, SIM_TICKETS_MAX);
-	w->ticket[n][inv->message.op] = (struct sim_ticket){ .session = inv->session,
-							     .request = inv->request,
-							     .version = inv->version,
-							     .generation = inv->generation };
-	if (inv->session != 0)
-		begun(w, n, epoch, inv->session, inv->request, inv->version);
-}
-
-static void
-on_val(struct sim_world *w, uint32_t n, uint64_t epoch, const struct chp_hermes_val *val)
-{
-	const struct sim_ticket *t;
-
-	CHP_ASSERT_OP(val->message.op, <, SIM_TICKETS_MAX);
-	t = &w->ticket[n][val->message.op];
-	if (t->generation == val->generation && t->version == val->version)
-		executed(w, n, epoch, t->session, t->request, t->version);
-}
-
-void
-sim_once_packet(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t len)
-{
-	const struct chp_peer_header *h = (const void *)data;
-	const struct chp_message *m;
-
-	for (uint32_t at = sizeof(struct chp_peer_header); at < len; at += m->len) {
-		m = (const void *)(data + at);
-		if (m->type == CHP_HERMES_INV)
-			on_inv(w, n, h->epoch, (const void *)m);
-		else if (m->type == CHP_HERMES_VAL)
-			on_val(w, n, h->epoch, (const void *)m);
-	}
-}
-
 void
 sim_once_reply(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t len)
 {
@@ -162,5 +123,5 @@ sim_once_reply(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t le
 
 	while ((r = chp_reply_next(data, len, &offset)) != NULL)
 		if (r->status == CHP_STATUS_OK && r->opcode != CHP_OPCODE_GET && r->opcode != CHP_OPCODE_PING)
-			executed(w, n, h->epoch, h->session, r->request, r->version);
+			sim_once_executed(w, n, h->epoch, h->session, r->request, r->version);
 }

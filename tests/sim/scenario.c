@@ -6,7 +6,7 @@
  * A file is a sequence of blocks: command lines, a line "----", the expected output, an empty line. Lines
  * that begin with # are comments. --rewrite puts what the commands gave in the place of what was expected.
  *
- *   nodes N [credits= window= keys= blocks= value= sessions= session_window= idle= shards= ops= down= chunk=]
+ *   nodes N [protocol= credits= window= keys= blocks= value= sessions= session_window= idle= shards= ops= down= chunk=]
  *   put|add|replace|append|prepend NODE KEY VALUE   get|delete NODE KEY   cas NODE KEY VERSION VALUE
  *   incr|decr NODE KEY DELTA   open NODE   close NODE session=W.I
  *       a client's operation; those on keys take session=W.I req=N [lowest=N] [epoch=N]; "x*500" is 500 times
@@ -22,17 +22,16 @@
  *   crash NODE   restart NODE (a new incarnation, empty)   reset A B (A resets its link to B)
  *   lease NODE on|off     whether the node has a lease; all have one at first
  *   copied                which nodes have a complete copy
- *   trace links on|off
+ *   trace links|chatter on|off   packets, or messages that usually say nothing
  *   state [KEY]   digest   counters NAME
  *
  * A version is printed as counter.writer, and node n has writer n + 1 until it restarts: v2.1 is a write of node 0.
  * Messages are printed when they are sent, with the epoch if it is not 1; client lines are answers. After every
  * command the nodes' invariants and their agreement are checked.
  */
-#include "world.h"
+#include "kind.h"
 
 #include "wire/copy.h"
-#include "wire/hermes.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -99,6 +98,7 @@ struct scene {
 	uint16_t last_writer;
 	uint8_t node_of_writer[SIM_WRITERS_MAX]; /* who got a writer number */
 	bool trace_links;
+	bool chatter; /* messages that are dull are printed as well */
 	FILE *out;
 	char error[256];
 };
@@ -276,104 +276,35 @@ expand(struct scene *s, const char *word, char *to, size_t size, uint32_t *len)
 /* ------------------------------------------------------------------ printing */
 
 static void
-print_version(FILE *out, const char *before, uint64_t version)
-{
-	if (version == 0)
-		fprintf(out, "%s0", before);
-	else
-		fprintf(out, "%sv%" PRIu64 ".%u", before, chp_version_counter(version),
-			(unsigned)(version & UINT16_MAX));
-}
-
-static void
-print_session(FILE *out, uint64_t id)
-{
-	fprintf(out, "%" PRIu64 ".%" PRIu64, id >> CHP_SESSION_WRITER_SHIFT,
-		id & ((UINT64_C(1) << CHP_SESSION_NODE_SHIFT) - 1));
-}
-
-static void
-print_bytes(FILE *out, const uint8_t *bytes, uint32_t len)
-{
-	const uint32_t shown = 24;
-
-	for (uint32_t i = 0; i < chp_min_u32(len, shown); i++)
-		fputc(isprint(bytes[i]) ? bytes[i] : '.', out);
-	if (len > shown)
-		fprintf(out, "... %u bytes", len);
-}
-
-static void
-print_inv(FILE *out, const struct chp_hermes_inv *m)
-{
-	const bool session = (m->inv_flags & CHP_INV_SESSION) != 0;
-	const bool tombstone = (m->inv_flags & CHP_INV_TOMBSTONE) != 0;
-
-	fprintf(out, "INV%s%s%s%s ", (m->inv_flags & CHP_INV_NACK) != 0 ? " nack" : "",
-		(m->inv_flags & CHP_INV_REPLAY) != 0 ? " replay" : "",
-		(m->inv_flags & CHP_INV_RMW) != 0 ? " rmw" : "",
-		(m->inv_flags & CHP_INV_FORGET) != 0 ? " forget" : "");
-	if (session) {
-		uint64_t id;
-
-		memcpy(&id, chp_hermes_inv_key(m), sizeof(id));
-		fputs("session ", out);
-		print_session(out, id);
-	} else {
-		fputs("k=", out);
-		print_bytes(out, chp_hermes_inv_key(m), m->key_len);
-	}
-	print_version(out, " ", m->version);
-	if ((m->inv_flags & CHP_INV_BASE_UNKNOWN) != 0)
-		fputs(" base ?", out);
-	else
-		print_version(out, " base ", m->base);
-	if (session) {
-		fputs(tombstone ? " close" : " open", out);
-	} else if (tombstone) {
-		fputs(" deleted", out);
-	} else {
-		fputs(" \"", out);
-		print_bytes(out, chp_hermes_inv_value(m), m->value_total);
-		fputc('"', out);
-	}
-	if (m->session != 0) {
-		fputs(" for ", out);
-		print_session(out, m->session);
-		fprintf(out, " req %" PRIu64, m->request);
-	}
-}
-
-static void
-print_item(FILE *out, const struct chp_copy_item *m)
+print_item(FILE *out, const struct sim_kind *kind, const struct chp_copy_item *m)
 {
 	if ((m->item_flags & CHP_COPY_SESSION) != 0) {
 		uint64_t id;
 
 		memcpy(&id, chp_copy_item_key(m), sizeof(id));
 		fputs("ITEM session ", out);
-		print_session(out, id);
+		sim_print_session(out, kind, id);
 	} else {
 		fputs("ITEM k=", out);
-		print_bytes(out, chp_copy_item_key(m), m->key_len);
+		sim_print_bytes(out, chp_copy_item_key(m), m->key_len);
 	}
-	print_version(out, " ", m->version);
+	sim_print_version(out, kind, " ", m->version);
 	if ((m->item_flags & CHP_COPY_TOMBSTONE) != 0) {
 		fputs(" deleted", out);
 	} else if ((m->item_flags & CHP_COPY_SESSION) == 0) {
 		fputs(" \"", out);
-		print_bytes(out, chp_copy_item_value(m), m->value_total);
+		sim_print_bytes(out, chp_copy_item_value(m), m->value_total);
 		fputc('"', out);
 	}
 }
 
 static void
-print_record(FILE *out, const struct chp_copy_record *m)
+print_record(FILE *out, const struct sim_kind *kind, const struct chp_copy_record *m)
 {
 	fputs("RECORD session ", out);
-	print_session(out, m->session);
+	sim_print_session(out, kind, m->session);
 	fprintf(out, " req %" PRIu64, m->request);
-	print_version(out, " ", m->version);
+	sim_print_version(out, kind, " ", m->version);
 }
 
 static void
@@ -384,35 +315,23 @@ print_end(FILE *out, const struct chp_copy_end *m)
 }
 
 static void
-print_message(FILE *out, const struct chp_message *m)
+print_message(FILE *out, const struct sim_kind *kind, const struct chp_message *m)
 {
 	switch (m->type) {
 	case CHP_COPY_REQUEST:
 		fprintf(out, "REQUEST from %" PRIu64, ((const struct chp_copy_request *)(const void *)m)->cursor);
 		break;
 	case CHP_COPY_ITEM:
-		print_item(out, (const void *)m);
+		print_item(out, kind, (const void *)m);
 		break;
 	case CHP_COPY_RECORD:
-		print_record(out, (const void *)m);
+		print_record(out, kind, (const void *)m);
 		break;
 	case CHP_COPY_END:
 		print_end(out, (const void *)m);
 		break;
-	case CHP_HERMES_INV:
-		print_inv(out, (const void *)m);
-		break;
-	case CHP_HERMES_ACK:
-		print_version(out, "ACK ", ((const struct chp_hermes_ack *)(const void *)m)->version);
-		break;
-	case CHP_HERMES_VAL:
-		print_version(out, "VAL ", ((const struct chp_hermes_val *)(const void *)m)->version);
-		break;
-	case CHP_HERMES_FLOOR:
-		fprintf(out, "FLOOR %" PRIu64, ((const struct chp_hermes_floor *)(const void *)m)->counter);
-		break;
 	default:
-		fprintf(out, "message 0x%02x", m->type);
+		kind->print(out, m);
 	}
 }
 
@@ -431,18 +350,12 @@ print_link(FILE *out, const struct chp_peer_header *h)
 		(h->flags & CHP_PEER_ACK_NOW) != 0 ? ", answer wanted" : "");
 }
 
-/* Views and links begin with the floor; most are 0, and say nothing. */
-static bool
-is_dull(const struct chp_message *m)
-{
-	return m->type == CHP_HERMES_FLOOR && ((const struct chp_hermes_floor *)(const void *)m)->counter == 0;
-}
-
 /* A packet as it is sent: its messages, marked when they were sent before. */
 static void
 print_packet(struct scene *s, const struct scene_packet *p, const char *before)
 {
 	const struct chp_peer_header *h = (const void *)p->data;
+	const struct sim_kind *kind = s->world.config.kind;
 	struct scene_node *from = &s->node[h->from];
 	bool again;
 
@@ -458,12 +371,12 @@ print_packet(struct scene *s, const struct scene_packet *p, const char *before)
 		const struct chp_message *m = (const void *)(p->data + at);
 
 		at += m->len;
-		if (is_dull(m))
+		if (!s->chatter && kind->is_dull(m))
 			continue;
 		fprintf(s->out, "%s%u>%u ", before, h->from, h->to);
 		if (h->epoch != 1)
 			fprintf(s->out, "e%" PRIu64 " ", h->epoch);
-		print_message(s->out, m);
+		print_message(s->out, kind, m);
 		fputs(again ? " (sent again)\n" : "\n", s->out);
 	}
 }
@@ -473,13 +386,14 @@ print_key(FILE *out, const struct call *c)
 {
 	if (c->op.opcode != CHP_OPCODE_SESSION_OPEN && c->op.opcode != CHP_OPCODE_SESSION_CLOSE) {
 		fputc(' ', out);
-		print_bytes(out, (const uint8_t *)c->key, c->op.key.len);
+		sim_print_bytes(out, (const uint8_t *)c->key, c->op.key.len);
 	}
 }
 
 static void
 print_answer(struct scene *s, const struct answer *a)
 {
+	const struct sim_kind *kind = s->world.config.kind;
 	const struct chp_reply *r = &a->reply;
 	FILE *out = s->out;
 
@@ -487,7 +401,7 @@ print_answer(struct scene *s, const struct answer *a)
 	print_key(out, &s->call[a->call]);
 	if (r->opcode == CHP_OPCODE_GET && r->status == CHP_STATUS_OK) {
 		fputs(" \"", out);
-		print_bytes(out, a->value, r->value_len);
+		sim_print_bytes(out, a->value, r->value_len);
 		fputc('"', out);
 	} else {
 		fprintf(out, " %s", chp_status_name(r->status));
@@ -499,10 +413,10 @@ print_answer(struct scene *s, const struct answer *a)
 		fprintf(out, " to node %" PRIu64, r->number);
 	} else {
 		if (r->version != 0)
-			print_version(out, " ", r->version);
+			sim_print_version(out, kind, " ", r->version);
 		if (r->status == CHP_STATUS_OK && r->opcode == CHP_OPCODE_SESSION_OPEN) {
 			fputs(" session ", out);
-			print_session(out, r->number);
+			sim_print_session(out, kind, r->number);
 		} else if (r->status == CHP_STATUS_OK &&
 			   (r->opcode == CHP_OPCODE_INCR || r->opcode == CHP_OPCODE_DECR)) {
 			fprintf(out, " number %" PRIu64, r->number);
@@ -759,7 +673,6 @@ static bool
 on_nodes(struct scene *s, struct words *w)
 {
 	struct chp_shard_config c = {
-		.protocol = s->world.config.protocol,
 		.memory = &chp_memory_libc,
 		.cluster_hash = 0xc4aa9a12,
 		.shards = 1,
@@ -780,8 +693,13 @@ on_nodes(struct scene *s, struct words *w)
 		.ops = 16,
 		.copy_bytes = 65536,
 	};
+	const char *protocol = option(w, "protocol");
+	const struct sim_kind *kind = protocol == NULL ? s->world.config.kind : sim_kind_find(protocol);
 	uint64_t n;
 
+	if (kind == NULL)
+		return fail(s, "there is no protocol %s", protocol);
+	c.protocol = kind->protocol;
 	if (!parse_config(s, w, &c))
 		return false;
 	if (w->n != 2 || !parse_u64(s, w->word[1], &n) || n < 1 || n > SIM_NODES_MAX)
@@ -790,7 +708,7 @@ on_nodes(struct scene *s, struct words *w)
 	c.log_entries = chp_pow2_up(4 * c.n_nodes * c.credits);
 	c.log_blocks = CHP_RECORD_BLOCKS_MAX * 3 * c.n_nodes * c.credits;
 	scene_empty(s);
-	s->world.config.protocol = c.protocol;
+	s->world.config.kind = kind;
 	return create_nodes(s, &c);
 }
 
@@ -1195,9 +1113,14 @@ on_counters(struct scene *s, struct words *w)
 static bool
 on_trace(struct scene *s, struct words *w)
 {
-	if (strcmp(w->word[1], "links") != 0)
-		return fail(s, "trace links on|off");
-	s->trace_links = strcmp(w->word[2], "on") == 0;
+	const bool on = strcmp(w->word[2], "on") == 0;
+
+	if (strcmp(w->word[1], "links") == 0)
+		s->trace_links = on;
+	else if (strcmp(w->word[1], "chatter") == 0)
+		s->chatter = on;
+	else
+		return fail(s, "trace links|chatter on|off");
 	return true;
 }
 
@@ -1390,7 +1313,7 @@ run_file(struct scene *s, const char *name, bool rewrite)
 		return false;
 	}
 	s->error[0] = '\0';
-	s->trace_links = false;
+	s->trace_links = s->chatter = false;
 	ok = run_script(s, &f);
 	scene_empty(s);
 	fclose(f.in);
@@ -1403,7 +1326,7 @@ run_file(struct scene *s, const char *name, bool rewrite)
 }
 
 bool
-sim_scenarios(const struct chp_protocol *protocol, char **files, int n, bool rewrite)
+sim_scenarios(const struct sim_kind *kind, char **files, int n, bool rewrite)
 {
 	static struct scene s;
 	int failed = 0;
@@ -1413,7 +1336,7 @@ sim_scenarios(const struct chp_protocol *protocol, char **files, int n, bool rew
 
 		printf("scenario %s: ", files[i]);
 		fflush(stdout); /* before an assertion can end it */
-		s.world.config.protocol = protocol;
+		s.world.config.kind = kind;
 		ok = run_file(&s, files[i], rewrite);
 		failed += !ok;
 		puts(ok ? (rewrite ? "written" : "ok") : "FAILED");

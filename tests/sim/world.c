@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "world.h"
+#include "kind.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -195,6 +195,8 @@ world_init(struct sim_world *w, const struct sim_config *c)
 	memset(w, 0, sizeof(*w));
 	w->config = *c;
 	w->random.state = c->seed ^ UINT64_C(0x5bd1e9955bd1e995);
+	w->watch = calloc(1, c->kind->watch_bytes);
+	CHP_ASSERT(w->watch != NULL);
 	chp_history_init(&w->history);
 	for (uint32_t n = 0; n < c->n_nodes; n++)
 		sim_node_init(w, n);
@@ -219,6 +221,7 @@ world_fini(struct sim_world *w)
 	}
 	free(w->heap);
 	free(w->entered);
+	free(w->watch);
 	sim_once_forget(w);
 	chp_history_fini(&w->history);
 }
@@ -296,7 +299,7 @@ at_rest(const struct sim_world *w)
 {
 	uint64_t epoch = 0;
 
-	if (!sim_clients_done(w) || !sim_faults_whole(w))
+	if (!sim_clients_done(w) || !w->config.kind->whole(w))
 		return false;
 	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
 		const struct sim_node *node = &w->node[n];

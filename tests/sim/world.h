@@ -16,6 +16,7 @@
  *   once.c    what must hold of requests over all nodes: each is executed once
  *   check.c   what must hold of data over all nodes, and at the end
  *   client.c  clients that follow the views
+ *   kind.h    what is one protocol's alone: hermes.c, each with its seeds' profiles and what must hold of it
  */
 #ifndef CHP_TESTS_SIM_WORLD_H
 #define CHP_TESTS_SIM_WORLD_H
@@ -36,8 +37,6 @@
 #define SIM_DEPTH_MAX 8u
 #define SIM_KEYS_MAX 12u
 #define SIM_PACKET_BYTES CHP_PAYLOAD_BYTES_MIN
-/* A protocol's tickets at one node: credits and replays. */
-#define SIM_TICKETS_MAX 128u
 /* Versions with which a request may be begun before one of them is executed, in what is remembered. */
 #define SIM_TRIES_MAX 6u
 /* Views that the control stage of a node has entered and its shard stage has not. */
@@ -55,18 +54,8 @@
 /* Sessions that no run can outlive: then nobody may be told that his is unknown. */
 #define SIM_IDLE_NEVER_NS (UINT64_C(100000) * 1000 * SIM_MS)
 
-/* What a seed is about: seed % SIM_PROFILES. */
-enum sim_profile {
-	SIM_MIX,     /* everything, in all sizes */
-	SIM_CHURN,   /* keys that are deleted, forgotten, added again */
-	SIM_VIEWS,   /* views in which nobody comes or goes */
-	SIM_CONTEND, /* concurrent read-modify-writes of one key, and writers that die while they send */
-	SIM_RETRY,   /* homes of sessions that die with requests in flight, and clients that are quick */
-	SIM_STALE,   /* reads asked of who is cut off, or stood still */
-	SIM_REBIRTH, /* restarts, and packets that arrive in another life */
-	SIM_SPLIT,   /* proposers that are lost in the middle of agreeing */
-	SIM_PROFILES
-};
+/* What seeds are about, by turns: each protocol has so many profiles. */
+#define SIM_PROFILES 8u
 
 /* How much may fail. */
 enum sim_budget {
@@ -75,11 +64,13 @@ enum sim_budget {
 	SIM_BEYOND = 2,     /* anything: what was answered must be right, nothing else */
 };
 
+struct sim_kind; /* kind.h */
+
 /* What a seed draws. */
 struct sim_config {
-	const struct chp_protocol *protocol;
+	const struct sim_kind *kind;
 	uint64_t seed;
-	enum sim_profile profile;
+	uint32_t profile;              /* what it is about: of the kind's profiles, seed % SIM_PROFILES */
 	uint32_t n_nodes, n_clients, n_keys, depth;
 	uint32_t ops;                  /* client operations in the whole run */
 	uint64_t think_ns;             /* between a client's looks at what it could do next */
@@ -249,12 +240,6 @@ struct sim_request {
 	uint32_t n_tried;
 };
 
-/* What a node's ticket is about, by its last INV. */
-struct sim_ticket {
-	uint64_t session, request, version;
-	uint32_t generation;
-};
-
 struct sim_world {
 	struct sim_config config;
 	struct chp_random random;
@@ -289,10 +274,10 @@ struct sim_world {
 	uint32_t n_entered, cap_entered;
 	uint64_t writer[UINT16_MAX + 1]; /* incarnation that was given this number; 0: none */
 
-	/* Requests, a hash table, and what is under way. */
+	/* Requests, a hash table. */
 	struct sim_request *request;
 	uint32_t n_requests, cap_requests;
-	struct sim_ticket ticket[SIM_NODES_MAX][SIM_TICKETS_MAX];
+	void *watch;                   /* what the kind remembers */
 
 	uint32_t issued;
 	uint64_t faults_from_ns;       /* 0: faults have not begun */
@@ -321,7 +306,21 @@ struct sim_result {
 };
 
 /** Draw a configuration from a seed. */
-void sim_config_draw(struct sim_config *c, const struct chp_protocol *protocol, uint64_t seed, uint32_t n_nodes);
+void sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed, uint32_t n_nodes);
+
+/* Parts of drawing, for profiles. One of some numbers: */
+uint32_t sim_one_of(struct chp_random *r, const uint32_t *choices, uint32_t n);
+#define SIM_ONE_OF(r, ...)                            \
+	sim_one_of(r, (const uint32_t[]){ __VA_ARGS__ }, \
+		   (uint32_t)CHP_ARRAY_LEN(((const uint32_t[]){ __VA_ARGS__ })))
+/** Suspicion after so long, and times that fit it: lease < suspicion < what is long, as a node file asks for. */
+void sim_draw_times(struct sim_config *c, struct chp_random *r, uint64_t suspect_ns);
+/** So many operations, while faults go on for so long. */
+void sim_set_load(struct sim_config *c, uint32_t ops, uint64_t faults_ns);
+/** Credits, and `times` the log that so many operations need at least. */
+void sim_set_credits(struct sim_config *c, uint32_t credits, uint32_t times);
+/** Nothing is refused for want of room, no session is idle for too long, little is lost. */
+void sim_make_room(struct sim_config *c);
 
 /**
  * Simulate one seed to its end: faults, healing, checks.
@@ -377,6 +376,8 @@ void sim_faults_heal(struct sim_world *w);
 bool sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p);
 /** Whether those who are left can ever agree again: false after losses beyond the budget. */
 bool sim_faults_repairable(const struct sim_world *w);
+/** Whether there will be views again without the memory of `lost`, and if `disturbed` are dropped. */
+bool sim_faults_views_bearable(const struct sim_world *w, uint64_t lost, uint64_t disturbed);
 /** Whether all nodes that are to be there are the voters of one view, and know it. */
 bool sim_faults_whole(const struct sim_world *w);
 
@@ -385,8 +386,11 @@ void sim_watch_view(struct sim_world *w, uint32_t n);
 void sim_watch_lease(struct sim_world *w, uint32_t n);
 void sim_watch_proposal(struct sim_world *w, const struct sim_packet *p);
 
-/* Requests: a shard gave this packet, this datagram to send. */
-void sim_once_packet(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t len);
+/* Requests: a node executed one, or so a reply says; a node begins one, so that it may be executed later. */
+void sim_once_executed(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_t request,
+		       uint64_t version);
+void sim_once_begun(struct sim_world *w, uint32_t n, uint64_t epoch, uint64_t session, uint64_t request,
+		    uint64_t version);
 void sim_once_reply(struct sim_world *w, uint32_t n, const uint8_t *data, uint32_t len);
 void sim_once_forget(struct sim_world *w);
 
@@ -403,6 +407,6 @@ void sim_check_end(struct sim_world *w, bool at_rest);
 void sim_eal_init(void);
 
 /** Run scenario files: true when every one gives the text it expects. */
-bool sim_scenarios(const struct chp_protocol *protocol, char **files, int n, bool rewrite);
+bool sim_scenarios(const struct sim_kind *kind, char **files, int n, bool rewrite);
 
 #endif /* CHP_TESTS_SIM_WORLD_H */
