@@ -52,7 +52,6 @@ chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *
 	uint64_t pos = l->next;
 
 	CHP_ASSERT_OP(chp_log_room(l), >, 0u);
-	CHP_ASSERT_OP(e->key_len, >=, 1);
 	CHP_ASSERT_OP(e->key_len, <=, CHP_KEY_BYTES_MAX);
 	CHP_ASSERT_OP(e->value_len, <=, CHP_VALUE_BYTES_MAX);
 	CHP_ASSERT_OP(older, <, pos);
@@ -71,9 +70,11 @@ chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *
 		.key_len = e->key_len,
 		.flags = open ? CHP_LOG_OPEN : 0,
 		.version_flags = e->version_flags,
+		.status = e->status,
 	};
 	if (e->key_len + e->value_len <= CHP_LOG_INLINE) {
-		memcpy(to->data, key, e->key_len);
+		if (e->key_len > 0)
+			memcpy(to->data, key, e->key_len);
 		if (e->value_len > 0)
 			memcpy(to->data + e->key_len, value, e->value_len);
 	} else {
@@ -81,6 +82,7 @@ chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *
 		to->block = chp_blocks_put(&l->blocks, key, e->key_len, value, e->value_len);
 	}
 	l->next++;
+	l->unsettled++;
 	return pos;
 }
 
@@ -123,6 +125,7 @@ chp_log_commit(struct chp_log *l, uint64_t pos)
 		if (e->flags & CHP_LOG_COMMITTED)
 			break;
 		e->flags |= CHP_LOG_COMMITTED;
+		l->unsettled -= (e->flags & CHP_LOG_OPEN) == 0;
 		CHP_ASSERT_OP(e->older, <, pos);
 		pos = e->older;
 	}
@@ -135,6 +138,7 @@ chp_log_close(struct chp_log *l, uint64_t pos)
 
 	CHP_ASSERT(e->flags & CHP_LOG_OPEN);
 	e->flags &= (uint8_t)~CHP_LOG_OPEN;
+	l->unsettled -= (e->flags & CHP_LOG_COMMITTED) != 0;
 }
 
 void
@@ -145,12 +149,53 @@ chp_log_set_mark(struct chp_log *l, uint64_t mark)
 	l->mark = chp_max_u64(l->mark, mark);
 }
 
+void
+chp_log_keep(struct chp_log *l, uint32_t entries, uint32_t blocks)
+{
+	l->keep_entries = entries;
+	l->keep_blocks = blocks;
+}
+
+static void
+free_blocks(struct chp_log *l, const struct chp_log_entry *e)
+{
+	if ((e->flags & CHP_LOG_EXTERNAL) != 0)
+		chp_blocks_free(&l->blocks, e->block);
+}
+
+void
+chp_log_truncate(struct chp_log *l, uint64_t next)
+{
+	CHP_ASSERT_OP(next, >=, l->head);
+	while (l->next > next) {
+		const struct chp_log_entry *e = chp_log_at(l, --l->next);
+
+		CHP_ASSERT((e->flags & CHP_LOG_COMMITTED) == 0);
+		free_blocks(l, e);
+		l->unsettled--;
+	}
+	l->mark = chp_min_u64(l->mark, l->next);
+}
+
+void
+chp_log_restart(struct chp_log *l, uint64_t next, uint64_t base)
+{
+	CHP_ASSERT_OP(next, >=, 1u);
+	for (uint64_t pos = l->head; pos < l->next; pos++)
+		free_blocks(l, &l->entry[pos & l->mask]);
+	l->head = l->next = l->mark = next;
+	l->base_epoch = base;
+	l->unsettled = 0;
+}
+
 /* Whether the entry at pos, the head, may leave. */
 static bool
 may_leave(const struct chp_log *l, uint64_t pos)
 {
 	uint8_t flags = l->entry[pos & l->mask].flags;
 
+	if (l->next - pos <= l->keep_entries && l->blocks.n - l->blocks.n_free <= l->keep_blocks)
+		return false;
 	return (flags & (CHP_LOG_COMMITTED | CHP_LOG_OPEN)) == CHP_LOG_COMMITTED &&
 	       (l->mark_follows_commit || pos < l->mark);
 }
@@ -163,8 +208,8 @@ chp_log_compact(struct chp_log *l, uint32_t max)
 	while (dropped < max && l->head < l->next && may_leave(l, l->head)) {
 		struct chp_log_entry *e = &l->entry[l->head & l->mask];
 
-		if (e->flags & CHP_LOG_EXTERNAL)
-			chp_blocks_free(&l->blocks, e->block);
+		free_blocks(l, e);
+		l->base_epoch = e->base;
 		l->head++;
 		dropped++;
 	}
@@ -180,7 +225,6 @@ check_entry(const struct chp_log *l, uint64_t pos)
 	uint32_t bytes = e->key_len + e->value_len;
 	bool external = (e->flags & CHP_LOG_EXTERNAL) != 0;
 
-	CHP_ASSERT_OP(e->key_len, >=, 1);
 	CHP_ASSERT_OP(e->key_len, <=, CHP_KEY_BYTES_MAX);
 	CHP_ASSERT_OP(e->value_len, <=, CHP_VALUE_BYTES_MAX);
 	CHP_ASSERT_OP(e->older, <, pos);
@@ -200,15 +244,20 @@ check_entry(const struct chp_log *l, uint64_t pos)
 void
 chp_log_check(const struct chp_log *l)
 {
-	uint64_t blocks = 0;
+	uint64_t blocks = 0, unsettled = 0;
 
 	CHP_ASSERT_OP(l->head, >=, 1u);
 	CHP_ASSERT_OP(l->head, <=, l->next);
 	CHP_ASSERT_OP(l->next - l->head, <=, (uint64_t)l->mask + 1);
 	CHP_ASSERT_OP(l->mark, >=, l->head);
 	CHP_ASSERT_OP(l->mark, <=, l->next);
-	for (uint64_t pos = l->head; pos < l->next; pos++)
+	for (uint64_t pos = l->head; pos < l->next; pos++) {
+		const uint8_t flags = l->entry[pos & l->mask].flags;
+
 		blocks += check_entry(l, pos);
+		unsettled += (flags & (CHP_LOG_COMMITTED | CHP_LOG_OPEN)) != CHP_LOG_COMMITTED;
+	}
+	CHP_ASSERT_OP(unsettled, ==, l->unsettled);
 	CHP_ASSERT_OP(blocks, ==, l->blocks.n - l->blocks.n_free);
 	chp_blocks_check(&l->blocks);
 }

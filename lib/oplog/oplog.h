@@ -2,10 +2,11 @@
 /*
  * oplog.h - the log manager of one shard: append, commit, compact (paper 5.2).
  *
- * Positions count from 1 and are this replica's own (SAFETY 36). An entry is appended when a write is
- * accepted; it may leave when it is committed and the durability mark has passed it. Without a host the
- * mark follows the commit. Entries of one key are chained, newest first, so that a version that becomes
- * Valid commits the older ones it replaces.
+ * Positions count from 1 and are this replica's own (SAFETY 36), unless its protocol makes them the same
+ * everywhere. An entry is appended when a write is accepted; it may leave when it is committed and the durability
+ * mark has passed it, and stays longer where chp_log_keep says so. Without a host the mark follows the commit.
+ * Entries of one key may be chained, newest first, so that a version that becomes Valid commits the older ones
+ * it replaces.
  *
  * Owner: one lcore; not thread-safe. Nothing allocates after chp_log_init.
  */
@@ -39,10 +40,10 @@ struct chp_log_entry {
 	uint32_t slot;     /* index of the key's slot in the data cache */
 	uint32_t value_len;
 	uint32_t block;    /* with CHP_LOG_EXTERNAL */
-	uint8_t key_len;
+	uint8_t key_len;       /* 0: the entry is about no key */
 	uint8_t flags;         /* enum chp_log_flag */
-	uint8_t version_flags; /* enum chp_inv_flag of the version */
-	uint8_t reserved;
+	uint8_t version_flags; /* what the version is, in the protocol's own bits */
+	uint8_t status;        /* how the client's operation ended, where the log decides that; else 0 */
 	uint8_t data[CHP_LOG_INLINE];
 };
 
@@ -54,6 +55,9 @@ struct chp_log {
 	uint64_t head;               /* oldest position kept */
 	uint64_t next;               /* position of the next append */
 	uint64_t mark;               /* every position below is durable; may be compacted if committed */
+	uint64_t unsettled;          /* entries not committed or still open */
+	uint64_t base_epoch;         /* field `base` of the entry just before head; 0 = there was none */
+	uint32_t keep_entries, keep_blocks; /* see chp_log_keep */
 	uint32_t mask;
 	bool mark_follows_commit;    /* no host: the durability mark is the commit */
 };
@@ -73,6 +77,13 @@ static inline uint32_t
 chp_log_room(const struct chp_log *l)
 {
 	return l->mask + 1 - (uint32_t)(l->next - l->head);
+}
+
+/** Entries that are not committed or still open. */
+static inline uint64_t
+chp_log_unsettled(const struct chp_log *l)
+{
+	return l->unsettled;
 }
 
 /**
@@ -109,7 +120,23 @@ void chp_log_close(struct chp_log *l, uint64_t pos);
 void chp_log_set_mark(struct chp_log *l, uint64_t mark);
 
 /**
- * Drop the committed, durable, closed prefix.
+ * What is committed stays as long as it is among the newest `entries` and all entries together use at most
+ * `blocks` blocks. 0, 0 at first: compaction drops all that it may.
+ */
+void chp_log_keep(struct chp_log *l, uint32_t entries, uint32_t blocks);
+
+/** Drop the entries from position `next` on; none of them is committed, next >= head (asserted). */
+void chp_log_truncate(struct chp_log *l, uint64_t next);
+
+/**
+ * Drop everything; the next append gets position `next`.
+ *
+ * @param base  base_epoch: field `base` of the entry that would be just before it
+ */
+void chp_log_restart(struct chp_log *l, uint64_t next, uint64_t base);
+
+/**
+ * Drop the committed, durable, closed prefix, but for what is kept.
  *
  * @param max  entries to look at, so that one call is bounded
  * @return     entries dropped
