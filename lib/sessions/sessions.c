@@ -185,6 +185,25 @@ chp_session_saw(struct chp_sessions *t, uint64_t session, uint64_t request, uint
 }
 
 void
+chp_session_done(struct chp_sessions *t, uint64_t session, uint64_t request, uint8_t status, uint64_t version,
+		 uint64_t number)
+{
+	const struct chp_session *s = session != 0 ? chp_session_find(t, session) : NULL;
+	struct chp_record *r;
+
+	if (s == NULL)
+		return;
+	r = chp_session_record(t, s, request);
+	if (r->state != CHP_RECORD_EMPTY && r->request > request)
+		return;
+	*r = (struct chp_record){ .request = request,
+				  .version = version,
+				  .number = number,
+				  .state = CHP_RECORD_DONE,
+				  .status = status };
+}
+
+void
 chp_session_settle(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
 		   enum chp_record_fate fate)
 {

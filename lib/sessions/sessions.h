@@ -21,7 +21,7 @@ enum chp_record_state {
 	CHP_RECORD_EMPTY = 0,
 	CHP_RECORD_PENDING = 1, /* this replica executes it: a retry waits for that answer */
 	CHP_RECORD_SEEN = 2,    /* a peer executes or executed it: version says with what write */
-	CHP_RECORD_DONE = 3,    /* answered with status, version, number */
+	CHP_RECORD_DONE = 3,    /* answered, or decided by a log, with status, version, number */
 };
 
 /* What became of a read-modify-write that a peer sent (SAFETY 7); a plain write is never aborted. */
@@ -92,6 +92,13 @@ struct chp_record *chp_session_record(const struct chp_sessions *t, const struct
  */
 void chp_session_saw(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
 		     uint64_t number, bool rmw, bool learns);
+
+/**
+ * A log decided how a request ended: its record is DONE with that, whatever was there of it or of an older
+ * request. Unknown sessions, and requests older than what the record's place holds, are ignored.
+ */
+void chp_session_done(struct chp_sessions *t, uint64_t session, uint64_t request, uint8_t status, uint64_t version,
+		      uint64_t number);
 
 /** What became of the read-modify-write with this version, if its record is here and open (SAFETY 7). */
 void chp_session_settle(struct chp_sessions *t, uint64_t session, uint64_t request, uint64_t version,
