@@ -65,6 +65,8 @@ chp_copy_view(struct chp_copy *c, const struct chp_view *v)
 {
 	const uint64_t self = chp_bit(c->config.self);
 
+	CHP_ASSERT(!c->config.by_log);
+
 	if ((chp_view_live(v) & self) != 0 && v->incarnation[c->config.self] != c->incarnation) {
 		chp_copy_reset(c);
 		c->incarnation = v->incarnation[c->config.self];
@@ -76,6 +78,35 @@ chp_copy_view(struct chp_copy *c, const struct chp_view *v)
 	c->is_learning = (v->learners & self) != 0 && !c->is_done;
 	if (c->is_learning)
 		choose_source(c, v);
+}
+
+void
+chp_copy_serve_to(struct chp_copy *c, uint64_t peers)
+{
+	c->learners = peers & ~chp_bit(c->config.self);
+	c->asked &= c->learners;
+}
+
+void
+chp_copy_begin(struct chp_copy *c, uint32_t source)
+{
+	CHP_ASSERT(c->config.by_log);
+	CHP_ASSERT(source < c->config.n_nodes && source != c->config.self);
+	if (c->is_learning) {
+		c->restarts++;
+		c->config.counters->restarts++;
+	}
+	c->source = source;
+	c->cursor = c->total = 0;
+	c->pause_until_ns = 0;
+	c->is_open = c->is_done = false;
+	c->is_learning = true;
+}
+
+void
+chp_copy_stop(struct chp_copy *c)
+{
+	c->is_learning = c->is_open = false;
 }
 
 void
@@ -206,8 +237,10 @@ serve_slot(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct
  * reaches the learner. Nor what was certainly not applied: it may be tried anew.
  */
 static bool
-is_worth_sending(const struct chp_record *r)
+is_worth_sending(const struct chp_copy *c, const struct chp_record *r)
 {
+	if (c->config.by_log)
+		return r->state == CHP_RECORD_DONE;
 	if (r->state == CHP_RECORD_DONE)
 		return r->status == CHP_STATUS_UNKNOWN_OUTCOME || (r->status == CHP_STATUS_OK && r->version != 0);
 	return r->state == CHP_RECORD_SEEN &&
@@ -216,10 +249,12 @@ is_worth_sending(const struct chp_record *r)
 
 /* Only a read-modify-write ends with an outcome that nobody knows. */
 static uint32_t
-flags_of(const struct chp_record *r)
+flags_of(const struct chp_copy *c, const struct chp_record *r)
 {
 	const bool is_done = r->state == CHP_RECORD_DONE;
 
+	if (c->config.by_log)
+		return CHP_COPY_RECORD_DECIDED | (uint32_t)r->status << CHP_COPY_RECORD_STATUS_SHIFT;
 	if (is_done ? r->status == CHP_STATUS_UNKNOWN_OUTCOME : r->fate == CHP_FATE_UNKNOWN)
 		return CHP_COPY_RECORD_RMW | CHP_COPY_RECORD_UNKNOWN;
 	return (r->rmw ? CHP_COPY_RECORD_RMW : 0u) |
@@ -240,7 +275,7 @@ serve_record(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, stru
 		v->cursor += t->window - at % t->window;
 		return PASSED;
 	}
-	if (!is_worth_sending(r))
+	if (!is_worth_sending(c, r))
 		return pass(v);
 	room = room_for(v, &out->lane[peer], sizeof(*m));
 	if (room != PASSED)
@@ -252,7 +287,7 @@ serve_record(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, stru
 		.request = r->request,
 		.version = r->version,
 		.number = r->number,
-		.record_flags = flags_of(r),
+		.record_flags = flags_of(c, r),
 	};
 	count(v, &m->message);
 	c->config.counters->records_sent++;
@@ -368,12 +403,22 @@ on_record(struct chp_copy *c, const struct chp_peer_message *m)
 				.rmw = (from->record_flags & CHP_COPY_RECORD_RMW) != 0,
 				.fate = CHP_FATE_OPEN };
 
+	if (c->config.by_log != ((from->record_flags & CHP_COPY_RECORD_DECIDED) != 0)) {
+		c->config.counters->stale++; /* no source of this protocol sends it */
+		return;
+	}
+	c->config.counters->records_received++;
+	c->items_copied++;
+	if (c->config.by_log) {
+		chp_session_done(c->config.sessions, from->session, from->request,
+				 (uint8_t)(from->record_flags >> CHP_COPY_RECORD_STATUS_SHIFT), from->version,
+				 from->number);
+		return;
+	}
 	if ((from->record_flags & CHP_COPY_RECORD_COMMITTED) != 0)
 		r.fate = CHP_FATE_COMMITTED;
 	if ((from->record_flags & CHP_COPY_RECORD_UNKNOWN) != 0)
 		r.fate = CHP_FATE_UNKNOWN;
-	c->config.counters->records_received++;
-	c->items_copied++;
 	chp_session_copied(c->config.sessions, from->session, &r);
 }
 

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * copy.h - brings a learner up to date in the background: keys, deleted ones included, and the records of
- * sessions (SAFETY 9). For protocols in which every write needs the acknowledgement of every live member, the
- * learner too; such a protocol has a struct chp_copy and calls it.
+ * sessions (SAFETY 9). A protocol that needs it has a struct chp_copy and calls it. There are two ways:
+ *
+ * - Every write needs the acknowledgement of every live member, the learner too (Hermes): views say who copies from
+ *   whom, in chp_copy_view, and the copy is complete by itself.
+ * - A log has all writes (by_log): the protocol says who copies from whom, with chp_copy_begin, chp_copy_stop and
+ *   chp_copy_serve_to. Keys and records are copied while they change; the learner then needs the log from where it
+ *   was when its copy began, and applies of it what is newer than what it copied.
  *
  * The learner pulls: it asks one live voter, its source, for one chunk after the other, until the source says
  * DONE. What it has already, or has in a newer version, it skips, so a chunk may come twice and a change of the
  * source only costs time. A source looks through its cache slot by slot, then through its session table; writes
  * go on meanwhile.
  *
- * Why the copy is complete when it is DONE. A key that is readable at the source (Valid) is sent. A key that is
+ * Why the first kind is complete when it is DONE. A key that is readable at the source (Valid) is sent. A key that is
  * not has a write in flight, and the version before it, which may be the newest committed one, is not there
  * any more. The learner must not become a voter that knows neither, so the source waits at such a key
  * until it is Valid again: then the learner has acknowledged the write, or gets it now. A key that is written
@@ -17,7 +22,7 @@
  * while the source waited (CHP_COPY_SKIP). All that is committed after the source has passed the key needed
  * the acknowledgement of the learner.
  *
- * Calls: chp_copy_view and chp_copy_link_* in the protocol's functions of these names; chp_copy_receive for
+ * Calls: chp_copy_link_* in the protocol's functions of these names; chp_copy_receive for
  * every message with chp_copy_is() (accepted by chp_copy_check, key by chp_copy_key_of); chp_copy_serve and
  * chp_copy_ask once in each run of the shard, after messages and operations.
  *
@@ -85,6 +90,7 @@ struct chp_copy_config {
 	uint32_t self;
 	uint32_t n_nodes;
 	uint32_t chunk_bytes; /* to ask for at a time */
+	bool by_log;          /* records are what a log decided, whatever their status */
 };
 
 /* A chunk that we send to one peer. */
@@ -104,7 +110,7 @@ struct chp_copy {
 
 	/* As a source. */
 	struct chp_copy_serving serving[CHP_NODES_MAX];
-	uint64_t learners;    /* of the view: who may ask us; none if we are no voter */
+	uint64_t learners;    /* who may ask us: of the view, none if we are no voter; or chp_copy_serve_to's */
 	uint64_t asked;       /* of those, who wait for a chunk */
 	uint32_t first;       /* who is served first: changes, so that none starves */
 
@@ -118,7 +124,7 @@ struct chp_copy {
 	uint64_t pause_until_ns;
 	uint64_t items_copied, bytes_copied, restarts;
 	uint32_t items;       /* of the chunk so far */
-	bool is_learning;     /* we are a learner of the view and not done */
+	bool is_learning;     /* we copy and are not done */
 	bool is_open;         /* the last REQUEST has no END yet */
 };
 
@@ -133,6 +139,15 @@ void chp_copy_reset(struct chp_copy *c);
  * voter of the same incarnation; otherwise it begins anew at the next voter after it in cyclic order of ids.
  */
 void chp_copy_view(struct chp_copy *c, const struct chp_view *v);
+
+/** By log: the peers, as a mask, that may copy from this node. Chunks for others are broken off. */
+void chp_copy_serve_to(struct chp_copy *c, uint64_t peers);
+
+/** By log: this node copies everything from a source, from the beginning; whatever it copied before is void. */
+void chp_copy_begin(struct chp_copy *c, uint32_t source);
+
+/** By log: this node copies nothing any more. What a copy in progress brought stays. */
+void chp_copy_stop(struct chp_copy *c);
 
 /** The link to a peer was reset: what was under way on it is lost. A learner asks again when it is up. */
 void chp_copy_link_down(struct chp_copy *c, uint32_t peer);

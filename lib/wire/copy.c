@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "wire/copy.h"
 
+#include "wire/client.h"
+
 #include <string.h>
 
 static bool
@@ -48,7 +50,12 @@ check_record(const struct chp_message *m)
 	const struct chp_copy_record *r = (const void *)m;
 	uint32_t ends;
 
-	if (m->len != sizeof(*r) || r->session == 0 || (r->record_flags & ~CHP_COPY_RECORD_FLAGS_ALL) != 0)
+	if (m->len != sizeof(*r) || r->session == 0)
+		return false;
+	if ((r->record_flags & CHP_COPY_RECORD_DECIDED) != 0)
+		return (r->record_flags & 0xffu) == CHP_COPY_RECORD_DECIDED &&
+		       r->record_flags >> CHP_COPY_RECORD_STATUS_SHIFT < CHP_STATUS_COUNT;
+	if ((r->record_flags & ~CHP_COPY_RECORD_FLAGS_ALL) != 0)
 		return false;
 	ends = r->record_flags & (CHP_COPY_RECORD_COMMITTED | CHP_COPY_RECORD_UNKNOWN);
 	if (ends == (CHP_COPY_RECORD_COMMITTED | CHP_COPY_RECORD_UNKNOWN))

@@ -53,17 +53,19 @@ enum chp_copy_record_flag {
 	CHP_COPY_RECORD_RMW = 1u << 0,       /* the write is a read-modify-write */
 	CHP_COPY_RECORD_COMMITTED = 1u << 1, /* certainly applied */
 	CHP_COPY_RECORD_UNKNOWN = 1u << 2,   /* may or may not have been applied, for ever */
+	CHP_COPY_RECORD_DECIDED = 1u << 3,   /* by a log, with the status in bits 8..15; none of the others */
 };
-#define CHP_COPY_RECORD_FLAGS_ALL 0x7u
+#define CHP_COPY_RECORD_FLAGS_ALL 0xfu
+#define CHP_COPY_RECORD_STATUS_SHIFT 8u
 
 /* Voter to learner: what is remembered of a session's request. */
 struct chp_copy_record {
 	struct chp_message message;
 	uint64_t session;      /* not 0 */
 	uint64_t request;
-	uint64_t version;      /* that it wrote; 0 only with CHP_COPY_RECORD_UNKNOWN */
+	uint64_t version;      /* that it wrote; 0 only with CHP_COPY_RECORD_UNKNOWN or _DECIDED */
 	uint64_t number;       /* the client's numeric result */
-	uint32_t record_flags; /* enum chp_copy_record_flag; with RMW exactly one of the other two */
+	uint32_t record_flags; /* enum chp_copy_record_flag; with RMW one of COMMITTED and UNKNOWN */
 	uint32_t reserved;     /* 0 */
 } CHP_PACKED;
 

@@ -1347,7 +1347,10 @@ Test(copy_wire, records)
 
 	REFUSES(r, .session = 0);
 	REFUSES(r, .version = 0);
-	REFUSES(r, .record_flags = 8);
+	REFUSES(r, .record_flags = 16);
+	REFUSES(r, .record_flags = CHP_COPY_RECORD_COMMITTED | 1u << CHP_COPY_RECORD_STATUS_SHIFT);
+	REFUSES(r, .record_flags = CHP_COPY_RECORD_DECIDED | CHP_COPY_RECORD_RMW);
+	REFUSES(r, .record_flags = CHP_COPY_RECORD_DECIDED | CHP_STATUS_COUNT << CHP_COPY_RECORD_STATUS_SHIFT);
 	REFUSES(r, .record_flags = CHP_COPY_RECORD_RMW);
 	REFUSES(r, .record_flags = CHP_COPY_RECORD_COMMITTED | CHP_COPY_RECORD_UNKNOWN);
 	REFUSES(r, .message.len = 40);
@@ -1355,6 +1358,8 @@ Test(copy_wire, records)
 	cr_assert(accepts(&other));
 	other.record_flags = CHP_COPY_RECORD_RMW | CHP_COPY_RECORD_UNKNOWN;
 	other.version = 0;
+	cr_assert(accepts(&other));
+	other.record_flags = CHP_COPY_RECORD_DECIDED | CHP_STATUS_COMPARE_FAILED << CHP_COPY_RECORD_STATUS_SHIFT;
 	cr_assert(accepts(&other));
 }
 
