@@ -25,7 +25,9 @@ struct batch {
 /* An open that was answered or is under way: its retry gets the same session. */
 struct open_memory {
 	uint64_t nonce;
-	uint64_t id;
+	uint64_t id;      /* 0: none */
+	uint64_t request; /* with the origin: which answer is this open's */
+	struct chp_origin origin;
 	bool done;
 };
 /* Opens remembered: more than clients retry at the same time. A forgotten one costs an idle session. */
@@ -44,6 +46,7 @@ struct chp_shard {
 	struct chp_shard_counters counters;
 	struct chp_protocol_counters protocol_counters;
 	struct chp_copy_counters copy_counters;
+	struct chp_zab_counters zab_counters;
 	struct batch batch;
 
 	/* Of the run in progress. */
@@ -52,15 +55,9 @@ struct chp_shard {
 	uint32_t replies_for_ops; /* kept back from messages */
 	uint64_t session_key[CHP_BATCH_MAX];
 
-	/*
-	 * Since what epoch this node has surely been the home of the sessions that a node's earlier incarnations
-	 * opened, as long as it is: never too low.
-	 */
-	uint64_t home_since[CHP_NODES_MAX];
-
 	struct open_memory opened[OPENS_REMEMBERED]; /* by nonce */
-	uint64_t sessions_opened; /* the last session number's lower part */
 	uint32_t expiry_at;       /* session index where the scan goes on */
+	uint64_t expiry_epoch;    /* the protocol's, in which idle sessions have been looked for */
 	uint64_t expiry_ns, tick_ns;
 	uint64_t resets;          /* links to reset in the next run */
 	uint32_t first_link;      /* whose packets go first: changes so that none starves */
@@ -77,6 +74,20 @@ close_lane(struct chp_shard *s, uint32_t peer)
 	lane->at = lane->end = NULL;
 }
 
+/* What packets carry as epoch: views fence nothing that has epochs of its own (SAFETY 11). */
+static uint64_t
+fence_of(const struct chp_shard *s)
+{
+	return s->protocol->is_fenced ? s->view.epoch : 0;
+}
+
+/* Whether a packet must wait for the view of its epoch. */
+static bool
+is_ahead(const struct chp_shard *s, const struct chp_peer_header *h)
+{
+	return s->protocol->is_fenced && h->epoch > s->view.epoch;
+}
+
 static void
 next_packet(struct chp_out *out, uint32_t peer, uint32_t bytes)
 {
@@ -85,7 +96,7 @@ next_packet(struct chp_out *out, uint32_t peer, uint32_t bytes)
 
 	CHP_ASSERT(peer < s->config.n_nodes && peer != s->config.self);
 	close_lane(s, peer);
-	chp_link_open(&s->link[peer], bytes, s->view.epoch, &lane->at, &lane->end);
+	chp_link_open(&s->link[peer], bytes, fence_of(s), &lane->at, &lane->end);
 }
 
 static uint64_t
@@ -230,9 +241,9 @@ static bool
 deliver(struct chp_shard *s, struct chp_link *l, const uint8_t *data, uint32_t len, uint32_t *offset)
 {
 	const struct chp_peer_header *h = (const void *)data;
-	const bool old = h->epoch < s->view.epoch;
+	const bool old = h->epoch < fence_of(s);
 
-	if (h->epoch > s->view.epoch)
+	if (is_ahead(s, h))
 		return false;
 	l->counters.old_epoch += old;
 	while (*offset < len) {
@@ -315,7 +326,7 @@ receive_packet(struct chp_shard *s, const struct chp_packet *p)
 	if (v != CHP_LINK_DELIVER)
 		return;
 	if (!deliver(s, l, p->data, p->len, &offset)) {
-		l->counters.new_epoch_held += h->epoch > s->view.epoch;
+		l->counters.new_epoch_held += is_ahead(s, h);
 		chp_link_keep(l, p->data, p->len, offset);
 		return;
 	}
@@ -325,10 +336,11 @@ receive_packet(struct chp_shard *s, const struct chp_packet *p)
 
 /* ------------------------------------------------------------------ client operations, sessions */
 
+/* What a session executes at most once. */
 static bool
 is_write(uint8_t opcode)
 {
-	return opcode != CHP_OPCODE_GET && opcode != CHP_OPCODE_PING;
+	return opcode != CHP_OPCODE_GET && opcode != CHP_OPCODE_PING && opcode != CHP_OPCODE_QUORUM;
 }
 
 static uint8_t *
@@ -349,7 +361,9 @@ open_answered(struct chp_shard *s, const struct chp_reply *r)
 	for (uint32_t i = 0; i < OPENS_REMEMBERED; i++) {
 		struct open_memory *memory = &s->opened[i];
 
-		if (memory->id != r->number)
+		if (memory->id == 0 || memory->done || memory->request != r->request ||
+		    memcmp(&memory->origin, r->origin, sizeof(memory->origin)) != 0 ||
+		    (r->status == CHP_STATUS_OK && memory->id != r->number))
 			continue;
 		if (r->status == CHP_STATUS_OK) {
 			struct chp_session *session = chp_session_find(&s->sessions, memory->id);
@@ -378,7 +392,7 @@ settle_record(struct chp_record *record, const struct chp_reply *r)
 		record->status = r->status;
 		record->version = r->version;
 		record->number = r->number;
-	} else {
+	} else if (record->state != CHP_RECORD_DONE) {
 		/* What was known of it stays known; and a peer's try of it may have come by meanwhile. */
 		record->state = record->is_asked || record->version != 0 ? CHP_RECORD_SEEN : CHP_RECORD_EMPTY;
 	}
@@ -423,19 +437,6 @@ answer(struct chp_shard *s, const struct chp_op *op, uint8_t status, uint64_t ve
 	give_reply(s, &r);
 }
 
-static uint64_t
-own_writer(const struct chp_shard *s)
-{
-	return s->view.writer[s->config.self];
-}
-
-/* Whether this incarnation opened a session: then nobody else ever executed anything of it. */
-static bool
-opened_here(const struct chp_shard *s, uint64_t id)
-{
-	return id >> CHP_SESSION_WRITER_SHIFT == own_writer(s);
-}
-
 /* A retry of what a record here knows. True: the protocol must tell how it ended. */
 static bool
 check_old_record(struct chp_shard *s, struct chp_op *op, struct chp_session *session, struct chp_record *record)
@@ -477,45 +478,12 @@ check_record(struct chp_shard *s, struct chp_op *op, struct chp_session *session
 	return true;
 }
 
-/*
- * [SAFETY 25] Whether this home of a session that another opened may look at its requests: it has heard of all
- * that was under way when the view began, and the client knows that it is the home, so that it takes no answer
- * from an earlier one.
- */
-static bool
-check_adopted(struct chp_shard *s, const struct chp_op *op)
-{
-	const uint32_t opener = (uint32_t)(op->session >> CHP_SESSION_NODE_SHIFT) & (CHP_NODES_MAX - 1);
-
-	if (!s->protocol->has_replays(s->instance) && !CHP_MUTATED(S25_NO_BARRIER)) {
-		s->counters.home_not_ready++;
-		answer(s, op, CHP_STATUS_OVERLOAD, 0, 0);
-		return false;
-	}
-	/* Epochs compare as serial numbers: a packet has their low halves. */
-	if ((int32_t)(op->epoch - (uint32_t)s->home_since[opener]) < 0) {
-		s->counters.redirected++;
-		answer(s, op, CHP_STATUS_REDIRECT, 0, s->config.self);
-		return false;
-	}
-	return true;
-}
-
 /* [SAFETY 24] Whether a write of a session may be executed here; if not, it is answered or dropped. */
 static bool
 check_session(struct chp_shard *s, struct chp_op *op)
 {
-	const uint32_t home = chp_view_home(&s->view, op->session);
-	struct chp_session *session;
+	struct chp_session *session = chp_session_find(&s->sessions, op->session);
 
-	if (home != s->config.self) {
-		s->counters.redirected++;
-		answer(s, op, CHP_STATUS_REDIRECT, 0, home);
-		return false;
-	}
-	if (!opened_here(s, op->session) && !check_adopted(s, op))
-		return false;
-	session = chp_session_find(&s->sessions, op->session);
 	if (session == NULL) {
 		s->counters.session_unknown++;
 		answer(s, op, CHP_STATUS_SESSION_UNKNOWN, 0, 0);
@@ -540,7 +508,6 @@ prepare_open(struct chp_shard *s, struct chp_op *op, uint64_t *id)
 {
 	struct open_memory *memory = &s->opened[op->arg % OPENS_REMEMBERED];
 
-	op->session = 0;
 	if (op->arg != 0 && memory->nonce == op->arg &&
 	    (!memory->done || chp_session_find(&s->sessions, memory->id) != NULL)) {
 		if (memory->done)
@@ -553,10 +520,9 @@ prepare_open(struct chp_shard *s, struct chp_op *op, uint64_t *id)
 		answer(s, op, CHP_STATUS_SESSIONS_FULL, 0, 0);
 		return false;
 	}
-	*id = own_writer(s) << CHP_SESSION_WRITER_SHIFT |
-	      (uint64_t)s->config.self << CHP_SESSION_NODE_SHIFT | ++s->sessions_opened;
-	CHP_ASSERT_OP(s->sessions_opened, <, UINT64_C(1) << CHP_SESSION_NODE_SHIFT);
-	*memory = (struct open_memory){ .nonce = op->arg, .id = *id };
+	*id = s->protocol->new_session(s->instance);
+	CHP_ASSERT_OP(*id, !=, 0u);
+	*memory = (struct open_memory){ .nonce = op->arg, .id = *id, .request = op->request, .origin = op->origin };
 	return true;
 }
 
@@ -580,8 +546,9 @@ prepare_session_op(struct chp_shard *s, struct chp_op *op, uint64_t *id)
 	return op->opcode == CHP_OPCODE_SESSION_OPEN || check_session(s, op);
 }
 
+/* Whether a key, its digest filled in, and a value may be asked for here. */
 static bool
-prepare_key_op(struct chp_shard *s, struct chp_op *op)
+check_key(struct chp_shard *s, struct chp_op *op)
 {
 	uint32_t shard;
 
@@ -603,38 +570,59 @@ prepare_key_op(struct chp_shard *s, struct chp_op *op)
 		       (uint64_t)s->config.shards << 32 | shard);
 		return false;
 	}
-	return op->session == 0 || !is_write(op->opcode) || check_session(s, op);
+	return true;
+}
+
+/* Whether this replica takes the operation now is the protocol's to say (contract: admit). */
+static bool
+admit(struct chp_shard *s, const struct chp_op *op)
+{
+	uint64_t number = 0;
+	const enum chp_status status = s->protocol->admit(s->instance, s->now, op, &number);
+
+	if (status == CHP_STATUS_OK)
+		return true;
+	s->counters.not_serving += status == CHP_STATUS_NOT_SERVING;
+	s->counters.redirected += status == CHP_STATUS_REDIRECT;
+	s->counters.home_not_ready += status == CHP_STATUS_OVERLOAD;
+	answer(s, op, (uint8_t)status, 0, status == CHP_STATUS_REDIRECT ? number : 0);
+	return false;
 }
 
 /* True: the operation goes to the protocol. False: it was answered, or dropped as a retry. */
 static bool
 prepare_op(struct chp_shard *s, struct chp_op *op, uint64_t *session_key)
 {
-	/* Its own answer follows from its own copy only under a lease: a failed comparison is a read, too. */
-	if ((s->view.voters & chp_bit(s->config.self)) == 0 || s->now->ns >= s->now->lease_until_ns) {
-		s->counters.not_serving++;
-		answer(s, op, CHP_STATUS_NOT_SERVING, 0, 0);
-		return false;
-	}
-	if (op->opcode == CHP_OPCODE_PING) {
-		answer(s, op, CHP_STATUS_OK, 0, 0);
-		return false;
-	}
 	op->is_asked = false;
-	if (op->opcode == CHP_OPCODE_SESSION_OPEN || op->opcode == CHP_OPCODE_SESSION_CLOSE)
-		return prepare_session_op(s, op, session_key);
-	if (op->opcode < CHP_OPCODE_GET || op->opcode > CHP_OPCODE_DECR) {
-		answer(s, op, CHP_STATUS_UNKNOWN_OP, 0, 0);
+	switch (op->opcode) {
+	case CHP_OPCODE_PING:
+		if (admit(s, op))
+			answer(s, op, CHP_STATUS_OK, 0, 0);
 		return false;
+	case CHP_OPCODE_QUORUM:
+		op->key = (struct chp_key){ .pos = -1 };
+		op->value_len = 0;
+		return admit(s, op);
+	case CHP_OPCODE_SESSION_OPEN:
+		op->session = 0;
+		return admit(s, op) && prepare_session_op(s, op, session_key);
+	case CHP_OPCODE_SESSION_CLOSE:
+		return admit(s, op) && prepare_session_op(s, op, session_key);
+	default:
+		if (op->opcode < CHP_OPCODE_GET || op->opcode > CHP_OPCODE_DECR) {
+			answer(s, op, CHP_STATUS_UNKNOWN_OP, 0, 0);
+			return false;
+		}
+		return check_key(s, op) && admit(s, op) &&
+		       (op->session == 0 || !is_write(op->opcode) || check_session(s, op));
 	}
-	return prepare_key_op(s, op);
 }
 
 static void
 run_ops(struct chp_shard *s, struct chp_op *op, uint32_t n)
 {
 	struct chp_key *key[CHP_BATCH_MAX];
-	uint32_t kept = 0;
+	uint32_t kept = 0, n_keys = 0;
 
 	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
 	s->counters.ops += n;
@@ -643,12 +631,14 @@ run_ops(struct chp_shard *s, struct chp_op *op, uint32_t n)
 			continue;
 		if (kept != i)
 			op[kept] = op[i];
-		key[kept] = &op[kept].key;
+		if (op[kept].key.len > 0)
+			key[n_keys++] = &op[kept].key;
 		kept++;
 	}
 	if (kept == 0)
 		return;
-	chp_cache_find_bulk(s->cache, key, kept);
+	if (n_keys > 0)
+		chp_cache_find_bulk(s->cache, key, n_keys);
 	s->protocol->submit(s->instance, s->now, op, kept, &s->out);
 }
 
@@ -667,21 +657,37 @@ close_session(struct chp_shard *s, uint64_t id)
 	s->protocol->submit(s->instance, s->now, &op, 1, &s->out);
 }
 
+/* Another replica may have executed what a session asked for: how long each was idle begins anew. */
+static void
+follow_epoch(struct chp_shard *s)
+{
+	const uint64_t epoch = s->protocol->epoch(s->instance);
+
+	if (epoch == s->expiry_epoch)
+		return;
+	s->expiry_epoch = epoch;
+	for (uint32_t i = 0; i < s->sessions.capacity; i++)
+		s->sessions.session[i].used_ns = 0;
+}
+
 /* Close sessions that have been idle for long: a replicated write like any close. */
 static void
 expire_sessions(struct chp_shard *s)
 {
+	const struct chp_op close = { .opcode = CHP_OPCODE_SESSION_CLOSE, .origin.frontend = FRONTEND_NONE };
+	uint64_t number;
+
 	if (s->now->ns < s->expiry_ns)
 		return;
 	s->expiry_ns = s->now->ns + EXPIRY_SCAN_NS;
-	if ((s->view.voters & chp_bit(s->config.self)) == 0 || s->now->ns >= s->now->lease_until_ns)
+	follow_epoch(s);
+	if (s->protocol->admit(s->instance, s->now, &close, &number) != CHP_STATUS_OK)
 		return;
 	for (uint32_t i = 0; i < EXPIRY_SCAN_MAX && s->out.replies_left > 0; i++) {
 		struct chp_session *session = &s->sessions.session[s->expiry_at];
 
 		s->expiry_at = (s->expiry_at + 1) % s->sessions.capacity;
-		if (session->id == 0 || session->open_ops > 0 ||
-		    chp_view_home(&s->view, session->id) != s->config.self)
+		if (session->id == 0 || session->open_ops > 0 || !s->protocol->is_home(s->instance, session->id))
 			continue;
 		if (session->used_ns == 0) /* opened, not used yet: its time begins now */
 			session->used_ns = s->now->ns;
@@ -693,31 +699,14 @@ expire_sessions(struct chp_shard *s)
 /* ------------------------------------------------------------------ the run */
 
 /*
- * Since when this node is the home of sessions whose opener is gone: since the voter behind the opener's node
- * id or the opener itself last changed. Epochs that this node did not see count as the one that it enters.
+ * Links to peers whose incarnation the view changes start over; the others go on. What was under way is lost for a
+ * protocol that views fence: it hears of the view alone.
  */
-static void
-find_homes(struct chp_shard *s, const struct chp_view *v)
-{
-	for (uint32_t node = 0; node < s->config.n_nodes; node++) {
-		const uint64_t gone = (uint64_t)node << CHP_SESSION_NODE_SHIFT; /* writer 0: nobody's */
-		const bool was = (s->view.voters & chp_bit(node)) != 0, is = (v->voters & chp_bit(node)) != 0;
-
-		if (v->epoch != s->view.epoch + 1 || was != is || (is && s->view.writer[node] != v->writer[node]) ||
-		    chp_view_home(&s->view, gone) != chp_view_home(v, gone))
-			s->home_since[node] = v->epoch;
-	}
-	/* Whoever's sessions come here begins to be idle now. */
-	for (uint32_t i = 0; i < s->sessions.capacity; i++)
-		if (s->sessions.session[i].id != 0 &&
-		    chp_view_home(&s->view, s->sessions.session[i].id) != s->config.self)
-			s->sessions.session[i].used_ns = 0;
-}
-
 static void
 enter_view(struct chp_shard *s, const struct chp_view *v)
 {
 	const uint32_t self = s->config.self;
+	uint64_t begun = 0;
 
 	CHP_ASSERT_OP(v->epoch, >, s->view.epoch);
 	CHP_ASSERT((chp_view_live(v) & chp_bit(self)) != 0);
@@ -728,14 +717,21 @@ enter_view(struct chp_shard *s, const struct chp_view *v)
 		if (n == self)
 			continue;
 		close_lane(s, n);
-		if (l->peer_incarnation != incarnation || l->self_incarnation != v->incarnation[self]) {
-			chp_link_peer(l, v->incarnation[self], incarnation, s->now->ns);
-			s->out.lane[n].credits = 0;
-		}
+		if (l->peer_incarnation == incarnation && l->self_incarnation == v->incarnation[self])
+			continue;
+		if (l->peer_incarnation != 0 && !s->protocol->is_fenced)
+			s->protocol->link_down(s->instance, s->now, n, &s->out);
+		chp_link_peer(l, v->incarnation[self], incarnation, s->now->ns);
+		s->out.lane[n].credits = 0;
+		if (incarnation != 0)
+			begun |= chp_bit(n);
 	}
-	find_homes(s, v);
 	s->view = *v;
 	s->protocol->view(s->instance, s->now, v, &s->out);
+	if (s->protocol->is_fenced)
+		return;
+	for (; begun != 0; begun &= begun - 1)
+		s->protocol->link_up(s->instance, s->now, chp_first_bit(begun), &s->out);
 }
 
 static void
@@ -768,7 +764,7 @@ transmit_all(struct chp_shard *s)
 		close_lane(s, n);
 		while (fx->n_used < fx->n_buffers) {
 			struct chp_buffer *b = &fx->buffer[fx->n_used];
-			uint32_t len = chp_link_transmit(&s->link[n], s->now->ns, s->view.epoch, b->data);
+			uint32_t len = chp_link_transmit(&s->link[n], s->now->ns, fence_of(s), b->data);
 
 			if (len == 0)
 				break;
@@ -792,8 +788,7 @@ next_deadline(const struct chp_shard *s, bool more)
 		if (n == s->config.self)
 			continue;
 		wake = chp_min_u64(wake, chp_link_wake_ns(l));
-		if (r != NULL && ((const struct chp_peer_header *)(const void *)r->bytes)->epoch <=
-					 s->view.epoch)
+		if (r != NULL && !is_ahead(s, (const void *)r->bytes))
 			wake = 0;
 	}
 	return wake;
@@ -811,6 +806,7 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 	s->counters.runs++;
 	s->out.replies_left = out->reply_room;
 	s->out.wake_ns = CHP_NEVER;
+	s->out.reads_until_ns = CHP_NEVER;
 	s->replies_for_ops = in->n_ops;
 	if (in->view != NULL)
 		enter_view(s, in->view);
@@ -830,6 +826,7 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 	raise_grants(s);
 	transmit_all(s);
 	out->wake_ns = next_deadline(s, more);
+	out->reads_until_ns = s->out.reads_until_ns;
 }
 
 void
@@ -920,6 +917,20 @@ create_links(struct chp_shard *s)
 	return 0;
 }
 
+/*
+ * Half of the log is for what catches others up, but never what the credits of all nodes may need (free_records): a
+ * log full of settled entries would leave no room for new ones.
+ */
+static void
+keep_log(struct chp_shard *s)
+{
+	const struct chp_shard_config *c = &s->config;
+	const uint32_t needed = 2 * c->n_nodes * c->credits * CHP_RECORD_BLOCKS_MAX;
+	const uint32_t spare = c->log_blocks > needed ? c->log_blocks - needed : 0;
+
+	chp_log_keep(&s->log, c->log_entries / 2, chp_min_u32(c->log_blocks / 2, spare));
+}
+
 static int
 create_parts(struct chp_shard *s)
 {
@@ -930,7 +941,10 @@ create_parts(struct chp_shard *s)
 		.sessions = &s->sessions,
 		.counters = &s->protocol_counters,
 		.copy_counters = &s->copy_counters,
+		.zab_counters = &s->zab_counters,
+		.application = c->application,
 		.memory = c->memory,
+		.shard = c->shard,
 		.self = c->self,
 		.n_nodes = c->n_nodes,
 		.ops = c->ops,
@@ -938,6 +952,9 @@ create_parts(struct chp_shard *s)
 		.keys_max = c->keys_max,
 		.value_bytes_max = c->value_bytes_max,
 		.copy_bytes = c->copy_bytes,
+		.election_ns = c->election_ns,
+		.leader_lease_ns = c->leader_lease_ns,
+		.clock_drift_ppm = c->clock_drift_ppm,
 	};
 	int err = 0;
 
@@ -948,6 +965,8 @@ create_parts(struct chp_shard *s)
 	    chp_sessions_init(&s->sessions, session_capacity(c), c->session_window, c->memory) != 0 ||
 	    create_links(s) != 0)
 		return -ENOMEM;
+	if (c->protocol->keeps_log)
+		keep_log(s);
 	env.cache = s->cache;
 	s->instance = c->protocol->create(&env);
 	return s->instance == NULL ? -ENOMEM : 0;
@@ -964,6 +983,7 @@ chp_shard_create(const struct chp_shard_config *config, int *err)
 	}
 	CHP_ASSERT(config->n_nodes >= 1 && config->n_nodes <= CHP_NODES_MAX);
 	CHP_ASSERT_OP(config->self, <, config->n_nodes);
+	CHP_ASSERT(config->application != NULL);
 	CHP_ASSERT_OP(config->log_entries, >=, 4 * config->n_nodes * config->credits);
 	s->config = *config;
 	s->protocol = config->protocol;
@@ -1011,6 +1031,7 @@ chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out)
 	out->shard = s->counters;
 	out->protocol = s->protocol_counters;
 	out->copy = s->copy_counters;
+	out->zab = s->zab_counters;
 	chp_cache_stats(s->cache, &out->cache);
 	out->epoch = s->view.epoch;
 	out->open_ops = s->protocol->open_ops(s->instance);
@@ -1048,7 +1069,19 @@ chp_shard_copy_progress(const struct chp_shard *s, struct chp_copy_progress *out
 uint64_t
 chp_shard_epoch(const struct chp_shard *s)
 {
+	return s->protocol->epoch(s->instance);
+}
+
+uint64_t
+chp_shard_view_epoch(const struct chp_shard *s)
+{
 	return s->view.epoch;
+}
+
+void
+chp_shard_status(const struct chp_shard *s, struct chp_protocol_status *out)
+{
+	s->protocol->status(s->instance, out);
 }
 
 uint64_t
@@ -1060,7 +1093,7 @@ chp_shard_digest(const struct chp_shard *s)
 bool
 chp_shard_is_idle(const struct chp_shard *s)
 {
-	if (s->protocol->open_ops(s->instance) != 0 || s->log.head != s->log.next)
+	if (s->protocol->open_ops(s->instance) != 0 || chp_log_unsettled(&s->log) != 0)
 		return false;
 	for (uint32_t n = 0; n < s->config.n_nodes; n++)
 		if (n != s->config.self && s->link[n].peer_incarnation != 0 &&
@@ -1101,4 +1134,10 @@ struct chp_cache *
 chp_shard_cache(struct chp_shard *s)
 {
 	return s->cache;
+}
+
+const void *
+chp_shard_instance(const struct chp_shard *s)
+{
+	return s->instance;
 }

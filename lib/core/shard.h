@@ -20,8 +20,10 @@
 
 #include "base/memory.h"
 #include "core/link.h"
+#include "protocols/application.h"
 #include "protocols/copy.h"
 #include "protocols/protocol.h"
+#include "protocols/zab.h"
 
 #include <stdint.h>
 
@@ -29,6 +31,7 @@ struct chp_shard;
 
 struct chp_shard_config {
 	const struct chp_protocol *protocol;
+	const struct chp_application *application;
 	const struct chp_memory *memory;
 	const char *name;           /* unique in the process, at most 16 characters */
 	uint32_t cluster_hash;
@@ -46,6 +49,8 @@ struct chp_shard_config {
 	uint32_t ops;               /* client operations that may wait or run */
 	uint32_t copy_bytes;        /* of one chunk of the state copy that a learner asks for */
 	uint64_t rto_ns_min, rto_ns_max, ack_delay_ns, link_down_ns;
+	uint64_t election_ns, leader_lease_ns; /* as in struct chp_protocol_env: of protocols with a leader */
+	uint32_t clock_drift_ppm;
 };
 
 /* One packet from a peer: the UDP payload, accepted by chp_peer_check. */
@@ -78,6 +83,11 @@ struct chp_effects {
 	void *frontend;
 	uint32_t reply_room;
 	uint64_t wake_ns;          /* call again at this time or earlier; 0 = at once, more is ready */
+	/*
+	 * [SAFETY 16] The replies of this run that tell what this replica holds are good before this, CHP_NEVER if
+	 * there are none: whoever sends them reads the clock again and takes reads back if it is later.
+	 */
+	uint64_t reads_until_ns;
 };
 
 #define CHP_SHARD_COUNTERS(X)                                                                    \
@@ -92,9 +102,9 @@ struct chp_effects {
 	X(session_window, "requests refused because their number is beyond the session's window") \
 	X(sessions_expired, "idle sessions closed")                                              \
 	X(wrong_shard, "requests for keys of another shard")                                     \
-	X(not_serving, "requests refused while there is no view or lease")                       \
-	X(redirected, "requests of sessions whose home is elsewhere, or that name an old epoch")  \
-	X(home_not_ready, "requests put off until all replays of the view are here")             \
+	X(not_serving, "requests refused while there is no view, lease or leader")               \
+	X(redirected, "requests for another replica to execute, or that name an old epoch")      \
+	X(home_not_ready, "requests put off until this replica has heard of all earlier ones")   \
 	X(misdirected, "packets from peers that name another node or shard")                     \
 	X(log_compacted, "log entries dropped after commit and durability")
 
@@ -109,6 +119,7 @@ struct chp_shard_stats {
 	struct chp_shard_counters shard;
 	struct chp_protocol_counters protocol;
 	struct chp_copy_counters copy;
+	struct chp_zab_counters zab;
 	struct chp_cache_stats cache;
 	uint64_t epoch;
 	uint64_t open_ops;
@@ -160,13 +171,19 @@ void chp_shard_reset_link(struct chp_shard *s, uint32_t peer);
 /** Copy the counters. Call on the shard's own lcore. */
 void chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out);
 
-/** The epoch of the view in force; 0 before the first. */
+/** The protocol's epoch, which replies to clients carry; see struct chp_protocol. */
 uint64_t chp_shard_epoch(const struct chp_shard *s);
+
+/** The epoch of the view in force; 0 before the first. */
+uint64_t chp_shard_view_epoch(const struct chp_shard *s);
+
+/** Where the protocol stands. */
+void chp_shard_status(const struct chp_shard *s, struct chp_protocol_status *out);
 
 /** Order-independent digest of keys, versions, values and sessions: equal on replicas at rest. Cold. */
 uint64_t chp_shard_digest(const struct chp_shard *s);
 
-/** True when no operation is open, nothing waits and no packet is unacknowledged. */
+/** True when no operation is open, nothing waits, is uncommitted or unacknowledged. */
 bool chp_shard_is_idle(const struct chp_shard *s);
 
 /** Assert the invariants of the shard and everything below it. Cold. */
@@ -177,5 +194,6 @@ void chp_shard_dump(const struct chp_shard *s, const char *key, struct chp_text 
 
 /* Parts for checkers: the shard's cache and protocol state. */
 struct chp_cache *chp_shard_cache(struct chp_shard *s);
+const void *chp_shard_instance(const struct chp_shard *s);
 
 #endif /* CHP_CORE_SHARD_H */

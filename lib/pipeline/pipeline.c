@@ -114,6 +114,7 @@ fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name
 
 	*out = (struct chp_shard_config){
 		.protocol = chp_protocol_find(c->protocol),
+		.application = &chp_store,
 		.memory = &chp_memory_rte,
 		.name = name,
 		.cluster_hash = c->hash,

@@ -303,9 +303,8 @@ run(struct chp_shard_stage *s, const struct chp_now *now, const struct chp_view 
 	chp_shard_run(s->core, now, &in, &out);
 	chp_lap(s->lcore, CHP_CYCLES_PROTOCOL);
 	s->wake_ns = out.wake_ns;
-	/* This core may have paused since the clock was read: reads are not answered without a lease (SAFETY 16). */
-	if (s->native.n_used > 0 && now->ns < now->lease_until_ns &&
-	    chp_clock_ns(&s->p->clock) >= now->lease_until_ns)
+	/* This core may have paused since the clock was read: what it read may not be the newest now (SAFETY 16). */
+	if (out.reads_until_ns != CHP_NEVER && chp_clock_ns(&s->p->clock) >= out.reads_until_ns)
 		(void)chp_native_revoke_reads(&s->native);
 	tell_copy(s);
 	if (s->n_packets > 0)

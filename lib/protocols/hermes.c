@@ -22,7 +22,9 @@
  * that is not Valid is its current version; a ticket in use has a slot, and a log entry if it is our own.
  */
 #include "base/mutation.h"
+#include "protocols/application.h"
 #include "protocols/copy.h"
+#include "protocols/home.h"
 #include "protocols/protocol.h"
 #include "wire/hermes.h"
 
@@ -115,6 +117,7 @@ struct list {
 struct hermes {
 	struct chp_protocol_env env;
 	struct chp_view view;
+	struct chp_homes homes;
 	uint64_t live;              /* of the view, ourselves included */
 	uint64_t peers;             /* of those, the others: whose ACK a write needs */
 	uint64_t ever_live;         /* members of this and earlier views, for a mutation */
@@ -344,6 +347,7 @@ read(struct hermes *h, const struct chp_now *now, const struct chp_slot *s, stru
 		out->reply(out, r);
 		return;
 	}
+	chp_out_reads_until(out, now->lease_until_ns);
 	h->env.counters->reads++;
 	if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0) {
 		r->status = CHP_STATUS_NOT_FOUND;
@@ -1001,114 +1005,30 @@ struct intent {
 	uint8_t status; /* anything but OK: answer this instead of writing */
 };
 
-/* An ASCII unsigned 64-bit number, nothing else. */
-static bool
-parse_number(const uint8_t *text, uint32_t len, uint64_t *number)
+/* An operation on a client's key is the application's affair; s is NULL or at rest. */
+static struct intent
+evaluate(struct hermes *h, const struct client_op *op, const struct chp_slot *s, const uint8_t *operand)
 {
-	uint64_t n = 0;
+	const struct chp_application *application = h->env.application;
+	struct chp_current now = { .present = s != NULL && (s->flags & CHP_SLOT_TOMBSTONE) == 0 };
+	struct chp_outcome to;
 
-	if (len == 0 || len > 20)
-		return false;
-	for (uint32_t i = 0; i < len; i++) {
-		uint64_t digit = (uint64_t)text[i] - '0';
-
-		if (digit > 9 || __builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, digit, &n))
-			return false;
+	if (now.present) {
+		now.version = s->version;
+		now.value_len = s->value_len;
+		if (chp_application_needs_value(application, op->opcode)) {
+			chp_cache_value(h->env.cache, s, h->record);
+			now.value = h->record;
+		}
 	}
-	*number = n;
-	return true;
-}
-
-static uint32_t
-print_number(uint64_t n, uint8_t *to)
-{
-	uint8_t digits[20];
-	uint32_t len = 0;
-
-	do {
-		digits[len++] = (uint8_t)('0' + n % 10);
-		n /= 10;
-	} while (n > 0);
-	for (uint32_t i = 0; i < len; i++)
-		to[i] = digits[len - 1 - i];
-	return len;
-}
-
-/* incr wraps at 2^64, decr stops at 0, as memcached does. */
-static void
-intend_number(struct hermes *h, const struct client_op *op, const struct chp_slot *s, struct intent *w)
-{
-	uint64_t n;
-
-	chp_cache_value(h->env.cache, s, h->value);
-	if (!parse_number(h->value, s->value_len, &n)) {
-		w->status = CHP_STATUS_NOT_NUMBER;
-		return;
-	}
-	if (op->opcode == CHP_OPCODE_INCR)
-		n += op->arg;
-	else
-		n = n > op->arg ? n - op->arg : 0;
-	w->number = n;
-	w->value_len = print_number(n, h->value);
-	w->value = h->value;
-	if (w->value_len > h->env.value_bytes_max)
-		w->status = CHP_STATUS_TOO_LARGE;
-}
-
-static void
-intend_join(struct hermes *h, const struct client_op *op, const struct chp_slot *s, const uint8_t *operand,
-	    struct intent *w)
-{
-	const bool append = op->opcode == CHP_OPCODE_APPEND;
-
-	w->value_len = s->value_len + op->value_len;
-	if (w->value_len > h->env.value_bytes_max) {
-		w->status = CHP_STATUS_TOO_LARGE;
-		return;
-	}
-	chp_cache_value(h->env.cache, s, h->value + (append ? 0 : op->value_len));
-	if (op->value_len > 0)
-		memcpy(h->value + (append ? s->value_len : 0), operand, op->value_len);
-	w->value = h->value;
-}
-
-/* What a read-modify-write does to the key as it is; s is NULL or at rest. */
-static void
-intend_rmw(struct hermes *h, const struct client_op *op, const struct chp_slot *s, const uint8_t *operand,
-	   struct intent *w)
-{
-	const bool present = s != NULL && (s->flags & CHP_SLOT_TOMBSTONE) == 0;
-
-	w->version_flags = CHP_INV_RMW;
-	if (op->opcode == CHP_OPCODE_ADD) {
-		if (present)
-			w->status = CHP_STATUS_EXISTS;
-		return;
-	}
-	if (!present) {
-		w->status = CHP_STATUS_NOT_FOUND;
-		return;
-	}
-	switch (op->opcode) {
-	case CHP_OPCODE_CAS:
-		if (s->version != op->arg)
-			w->status = CHP_STATUS_COMPARE_FAILED;
-		break;
-	case CHP_OPCODE_DELETE:
-		w->version_flags |= CHP_INV_TOMBSTONE;
-		break;
-	case CHP_OPCODE_APPEND:
-	case CHP_OPCODE_PREPEND:
-		intend_join(h, op, s, operand, w);
-		break;
-	case CHP_OPCODE_INCR:
-	case CHP_OPCODE_DECR:
-		intend_number(h, op, s, w);
-		break;
-	default:
-		CHP_ASSERT_OP(op->opcode, ==, CHP_OPCODE_REPLACE);
-	}
+	application->evaluate(op->opcode, op->arg, operand, op->value_len, &now, h->env.value_bytes_max, h->value,
+			      &to);
+	return (struct intent){ .value = to.value,
+				.value_len = to.value_len,
+				.number = to.number,
+				.version_flags = (uint8_t)((to.is_rmw ? CHP_INV_RMW : 0u) |
+							   (to.remove ? CHP_INV_TOMBSTONE : 0u)),
+				.status = to.status };
 }
 
 static struct intent
@@ -1117,8 +1037,6 @@ intend(struct hermes *h, const struct client_op *op, const struct chp_slot *s, c
 	struct intent w = { .value = operand, .value_len = op->value_len, .status = CHP_STATUS_OK };
 
 	switch (op->opcode) {
-	case CHP_OPCODE_PUT:
-		break;
 	case CHP_OPCODE_SESSION_OPEN:
 		w.version_flags = CHP_INV_SESSION;
 		break;
@@ -1128,7 +1046,7 @@ intend(struct hermes *h, const struct client_op *op, const struct chp_slot *s, c
 			w.status = CHP_STATUS_SESSION_UNKNOWN;
 		break;
 	default:
-		intend_rmw(h, op, s, operand, &w);
+		return evaluate(h, op, s, operand);
 	}
 	return w;
 }
@@ -1289,6 +1207,8 @@ start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 		memcpy(&w.number, key->bytes, sizeof(w.number));
 	if (w.status == CHP_STATUS_OK)
 		w.status = admit(h, s, key, &w, op, out);
+	else
+		chp_out_reads_until(out, now->lease_until_ns); /* it tells what the key is */
 	if (w.status != CHP_STATUS_OK) {
 		reply_op(h, out, i, w.status, s == NULL ? 0 : s->version, w.number);
 		return;
@@ -1692,6 +1612,7 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	const struct chp_view old = h->view;
 
 	(void)now;
+	chp_homes_enter(&h->homes, &old, v, h->env.n_nodes);
 	h->is_complete = h->is_complete || (v->voters & chp_bit(h->env.self)) != 0;
 	h->view = *v;
 	h->live = chp_view_live(v);
@@ -1859,11 +1780,70 @@ hermes_accepts(const struct chp_message *m, uint32_t value_bytes_max)
 
 /* An announced floor stands behind every INV that its sender had to send again: SAFETY 25's REPLAYED. */
 static bool
-hermes_has_replays(const void *p)
+has_replays(const struct hermes *h)
+{
+	return (h->peers & ~h->floor_known) == 0;
+}
+
+/* Its own answer follows from its own copy only under a lease: a failed comparison is a read, too. */
+static enum chp_status
+hermes_admit(void *p, const struct chp_now *now, const struct chp_op *op, uint64_t *number)
 {
 	const struct hermes *h = p;
 
-	return (h->peers & ~h->floor_known) == 0;
+	if ((h->view.voters & chp_bit(h->env.self)) == 0 || now->ns >= now->lease_until_ns)
+		return CHP_STATUS_NOT_SERVING;
+	if (op->opcode == CHP_OPCODE_QUORUM) /* it is always all that are live */
+		return CHP_STATUS_UNKNOWN_OP;
+	if (op->session == 0 || op->opcode == CHP_OPCODE_GET || op->opcode == CHP_OPCODE_PING)
+		return CHP_STATUS_OK;
+	return chp_homes_admit(&h->homes, &h->view, h->env.self, op, has_replays(h), number);
+}
+
+static uint64_t
+hermes_new_session(void *p)
+{
+	struct hermes *h = p;
+
+	return chp_homes_number(&h->homes, &h->view, h->env.self);
+}
+
+static bool
+hermes_is_home(const void *p, uint64_t session)
+{
+	const struct hermes *h = p;
+
+	return chp_view_home(&h->view, session) == h->env.self;
+}
+
+static uint64_t
+hermes_epoch(const void *p)
+{
+	return ((const struct hermes *)p)->view.epoch;
+}
+
+static void
+hermes_status(const void *p, struct chp_protocol_status *out)
+{
+	const struct hermes *h = p;
+	const uint64_t self = chp_bit(h->env.self);
+	struct chp_text t;
+
+	*out = (struct chp_protocol_status){ .role = "none",
+					     .leader = CHP_NODES_MAX,
+					     .epoch = h->view.epoch,
+					     .quorum = "live" };
+	t = chp_text_of(out->waiting, sizeof(out->waiting));
+	if ((h->view.voters & self) != 0)
+		out->role = "coordinator";
+	else if ((h->view.learners & self) != 0)
+		out->role = "learner";
+	if (h->view.epoch == 0)
+		chp_text_add(&t, "no view yet");
+	else if (!h->is_complete)
+		chp_text_add(&t, "copying keys and sessions from node %u", h->copy.source);
+	else if ((h->view.voters & self) == 0)
+		chp_text_add(&t, "complete, not a voter yet");
 }
 
 static bool
@@ -1966,18 +1946,23 @@ hermes_dump(const void *p, const struct chp_key *key, struct chp_text *t)
 
 const struct chp_protocol chp_hermes = {
 	.name = "hermes",
+	.is_fenced = true,
 	.create = hermes_create,
 	.destroy = hermes_destroy,
 	.accepts = hermes_accepts,
 	.key_of = hermes_key_of,
 	.step = hermes_step,
+	.admit = hermes_admit,
 	.submit = hermes_submit,
 	.wake = hermes_wake,
 	.tick = hermes_tick,
 	.view = hermes_view,
 	.link_down = hermes_link_down,
 	.link_up = hermes_link_up,
-	.has_replays = hermes_has_replays,
+	.new_session = hermes_new_session,
+	.is_home = hermes_is_home,
+	.epoch = hermes_epoch,
+	.status = hermes_status,
 	.copy_done = hermes_copy_done,
 	.copy_progress = hermes_copy_progress,
 	.open_ops = hermes_open_ops,

@@ -9,12 +9,16 @@
  *
  * Contract:
  *  1. Views, not ownership: messages, keys and values point into packets and die when the call returns.
- *  2. Links are reliable and FIFO until a link_down or a view: a protocol never retransmits. Both mean
- *     the loss of everything in flight, and the protocol re-sends from its own state.
- *  3. Epochs are the core's: every message delivered was sent in the view that is in force.
+ *  2. Links are reliable and FIFO until a link_down or, if views fence the protocol, a view: a protocol
+ *     never retransmits. Both mean the loss of everything in flight, and the protocol re-sends from its own
+ *     state. A view that gives a peer another incarnation calls link_down for it before view() if views do
+ *     not fence the protocol, and link_up behind it.
+ *  3. If views fence the protocol (is_fenced), every message delivered was sent in the view that is in force.
+ *     Otherwise the protocol has epochs of its own and checks them itself.
  *  4. A message that begins an operation takes a credit of every peer it goes to (chp_out_credits). Any
  *     other message always has room. So a peer's message is never refused, only client operations are.
- *  5. OVERLOAD, REDIRECT and NOT_SERVING mean that nothing was begun: the core keeps no record of them.
+ *  5. OVERLOAD, REDIRECT and NOT_SERVING say nothing of what became of a request: the core keeps no record of
+ *     them. What a log decided it records with chp_session_done, which no later reply takes back.
  *  6. Each message and each operation makes at most one reply at once. Whoever waited is answered from
  *     wake(), which the core calls while there is room for replies.
  *  7. What must be applied per key in one order is applied in the order of the calls.
@@ -59,7 +63,7 @@ struct chp_op {
 	uint64_t request;
 	uint32_t epoch;    /* the client's, see wire/client.h */
 	bool is_asked;     /* not to be executed: a record says that it was sent, the protocol says how it ended */
-	bool is_relaxed;   /* get: may be answered from this replica's state, however old */
+	bool is_relaxed;   /* get only: may be answered from this replica's state, however old */
 	struct chp_origin origin;
 };
 
@@ -79,8 +83,8 @@ struct chp_reply {
 	uint64_t number;
 	uint32_t value_len;
 	uint8_t opcode;
-	uint8_t status; /* enum chp_status */
-	bool is_relaxed; /* a read that may be stale */
+	uint8_t status;  /* enum chp_status */
+	bool is_relaxed; /* a read that may be older than what others have been answered */
 };
 
 /* The open packet of one destination. */
@@ -96,6 +100,7 @@ struct chp_lane {
 struct chp_out {
 	struct chp_lane lane[CHP_NODES_MAX];
 	uint64_t wake_ns;      /* earliest time at which tick() is wanted; see chp_out_wake_at */
+	uint64_t reads_until_ns; /* replies that tell what this replica holds are good before this */
 	uint32_t replies_left; /* replies that can still be taken; the core keeps it >= 1 per event */
 	uint64_t ungranted;    /* peers whose link is new: their first credits are still on their way */
 	/* Close the lane's packet and open another with at least `bytes` of room. Cannot fail. */
@@ -152,6 +157,17 @@ chp_out_wake_at(struct chp_out *out, uint64_t ns)
 		out->wake_ns = ns;
 }
 
+/**
+ * A reply tells what this replica holds, which is certain before `ns` only: whoever sends it reads the clock again
+ * (SAFETY 16).
+ */
+static inline void
+chp_out_reads_until(struct chp_out *out, uint64_t ns)
+{
+	if (ns < out->reads_until_ns)
+		out->reads_until_ns = ns;
+}
+
 /* What every protocol counts; names and help are the telemetry's. */
 #define CHP_PROTOCOL_COUNTERS(X)                                                           \
 	X(reads, "reads answered")                                                         \
@@ -191,7 +207,19 @@ struct chp_copy_progress {
 	uint64_t items, bytes, restarts;
 };
 
+/* Where a protocol stands: for people and checkers. */
+struct chp_protocol_status {
+	const char *role;    /* what this replica is, as "coordinator" */
+	uint32_t leader;     /* node id; CHP_NODES_MAX: none known, or a protocol without one */
+	uint64_t epoch;      /* the protocol's own; see struct chp_protocol */
+	uint64_t proposed, committed, applied; /* positions in a log that is the same everywhere; else 0 */
+	const char *quorum;  /* whose acknowledgements a write needs: "majority", "all", "live" */
+	char waiting[96];    /* why this replica does not serve; empty when nothing is missing */
+};
+
 struct chp_copy_counters; /* protocols/copy.h */
+struct chp_zab_counters;  /* protocols/zab.h */
+struct chp_application;   /* protocols/application.h */
 
 /* What a protocol instance works with; everything outlives the instance. */
 struct chp_protocol_env {
@@ -200,7 +228,10 @@ struct chp_protocol_env {
 	struct chp_sessions *sessions;
 	struct chp_protocol_counters *counters;
 	struct chp_copy_counters *copy_counters;
+	struct chp_zab_counters *zab_counters;
+	const struct chp_application *application;
 	const struct chp_memory *memory;
+	uint32_t shard;
 	uint32_t self;            /* node id */
 	uint32_t n_nodes;
 	uint32_t ops;             /* client operations that may wait or run */
@@ -208,11 +239,22 @@ struct chp_protocol_env {
 	uint32_t keys_max;        /* what the data cache admits */
 	uint32_t value_bytes_max;
 	uint32_t copy_bytes;      /* of one chunk that a learner asks for */
+	uint64_t election_ns;     /* a leader that is silent for so long is given up */
+	uint64_t leader_lease_ns; /* a leader's followers vote for nobody else for so long; 0: reads ask a quorum */
+	uint32_t clock_drift_ppm; /* by which two nodes' clocks may run apart */
 };
 
 /* A protocol. All members are required. */
 struct chp_protocol {
 	const char *name;
+
+	/*
+	 * Views fence it: what was sent in another view is discarded, or waits for its view. Otherwise packets carry
+	 * epoch 0, and a view touches only the links to peers whose incarnation it changes.
+	 */
+	bool is_fenced;
+	/* Committed entries stay in the log while there is room, for whoever has to catch up (SAFETY 36). */
+	bool keeps_log;
 
 	/* Memory from env->memory; NULL when it is short. env is copied. */
 	void *(*create)(const struct chp_protocol_env *env);
@@ -226,7 +268,13 @@ struct chp_protocol {
 	/* n <= CHP_BATCH_MAX messages, in order per peer. */
 	void (*step)(void *p, const struct chp_now *now, const struct chp_peer_message *m, uint32_t n,
 		     struct chp_out *out);
-	/* n <= CHP_BATCH_MAX client operations; each is answered now or later, exactly once. */
+	/*
+	 * Whether this replica takes an operation now: OK, or how to answer it at once: NOT_SERVING, OVERLOAD,
+	 * REDIRECT (*number: the node to ask), UNKNOWN_OP. Asked before the session's record is looked at, about pings
+	 * too. op->key may be unset; op->session is 0 for the opening of a session. Has no effects.
+	 */
+	enum chp_status (*admit)(void *p, const struct chp_now *now, const struct chp_op *op, uint64_t *number);
+	/* n <= CHP_BATCH_MAX admitted client operations; each is answered now or later, exactly once. */
 	void (*submit)(void *p, const struct chp_now *now, const struct chp_op *op, uint32_t n,
 		       struct chp_out *out);
 	/* Answer and start what waited, at most while out->replies_left > 0. True when more is ready. */
@@ -239,11 +287,17 @@ struct chp_protocol {
 	void (*link_down)(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out);
 	void (*link_up)(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out);
 
+	/* A number for a session that is about to be opened: never 0, never used before by any replica. */
+	uint64_t (*new_session)(void *p);
+	/* Whether this replica closes the session when it has been idle for long. */
+	bool (*is_home)(const void *p, uint64_t session);
 	/*
-	 * Whether every live member has sent again all it had in flight when the view began (SAFETY 25): what has
-	 * left no record here by now was not sent, and never will be.
+	 * What replies and requests of clients carry as epoch: rises when another replica may have begun to execute
+	 * the requests of sessions; 0 = nobody is served yet.
 	 */
-	bool (*has_replays)(const void *p);
+	uint64_t (*epoch)(const void *p);
+	void (*status)(const void *p, struct chp_protocol_status *out);
+
 	/* Whether this learner's copy is complete, and how far it is. */
 	bool (*copy_done)(const void *p);
 	void (*copy_progress)(const void *p, struct chp_copy_progress *out);

@@ -26,27 +26,4 @@ chp_view_live(const struct chp_view *v)
 	return v->voters | v->learners;
 }
 
-/*
- * A session's number names who opened it: writer number of the incarnation << 48 | its node id << 40 | a
- * number of its own.
- */
-#define CHP_SESSION_WRITER_SHIFT 48u
-#define CHP_SESSION_NODE_SHIFT 40u
-
-/** The node that executes a session's requests in this view (SAFETY 25); CHP_NODES_MAX without voters. */
-static inline uint32_t
-chp_view_home(const struct chp_view *v, uint64_t session)
-{
-	const uint32_t node = (uint32_t)(session >> CHP_SESSION_NODE_SHIFT) & (CHP_NODES_MAX - 1);
-	uint64_t after;
-
-	if ((v->voters & chp_bit(node)) != 0 && v->writer[node] == session >> CHP_SESSION_WRITER_SHIFT)
-		return node;
-	/* Who opened it is gone: the first voter behind it, in a circle. */
-	after = v->voters & ~(chp_bit(node) | (chp_bit(node) - 1));
-	if (after == 0)
-		after = v->voters;
-	return after == 0 ? CHP_NODES_MAX : chp_first_bit(after);
-}
-
 #endif /* CHP_PROTOCOLS_VIEW_H */

@@ -552,6 +552,7 @@ start(struct input *in)
 	int err = 0;
 	struct chp_shard_config c = {
 		.protocol = &chp_hermes,
+		.application = &chp_store,
 		.memory = &chp_memory_libc,
 		.name = "fuzz",
 		.cluster_hash = HASH,

@@ -120,6 +120,7 @@ draw_shard(struct sim_config *c, struct chp_random *r)
 
 	*s = (struct chp_shard_config){
 		.protocol = c->kind->protocol,
+		.application = &chp_store,
 		.memory = &chp_memory_libc,
 		.cluster_hash = 0xc4aa9a12,
 		.shards = 1,

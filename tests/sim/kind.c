@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "kind.h"
 
+#include "protocols/home.h"
+
 #include <ctype.h>
 #include <inttypes.h>
 #include <string.h>

@@ -27,7 +27,6 @@ struct sim_batch {
 	struct sim_packet *reply[SIM_BUFFERS_MAX];
 	struct chp_effects fx;
 	uint32_t buffers;
-	uint64_t lease_until_ns; /* that the run was given */
 };
 
 /* ------------------------------------------------------------------ clocks */
@@ -442,8 +441,7 @@ send_effects(struct sim_world *w, uint32_t n)
 	struct sim_batch *b = node->batch;
 
 	/* [SAFETY 16] The second reading: the process may have stood still since the first. */
-	if (b->lease_until_ns != 0 && sim_node_clock(w, n) >= b->lease_until_ns &&
-	    !CHP_MUTATED(S16_CLOCK_BEFORE_EVENTS))
+	if (sim_node_clock(w, n) >= b->fx.reads_until_ns && !CHP_MUTATED(S16_CLOCK_BEFORE_EVENTS))
 		chp_native_revoke_reads(&node->native);
 	node->sending_until_ns = 0;
 	for (uint32_t i = 0; i < b->buffers; i++) {
@@ -537,7 +535,6 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 	b->fx.frontend = &node->native;
 	b->fx.reply_room = chp_native_room(&node->native);
 	now = read_clock(w, n);
-	b->lease_until_ns = now.lease_until_ns;
 	chp_shard_run(node->shard, &now, &in, &b->fx);
 	w->runs++;
 	check_shard(w, n);

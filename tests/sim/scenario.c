@@ -31,6 +31,7 @@
  */
 #include "kind.h"
 
+#include "protocols/home.h"
 #include "wire/copy.h"
 
 #include <ctype.h>
@@ -673,6 +674,7 @@ static bool
 on_nodes(struct scene *s, struct words *w)
 {
 	struct chp_shard_config c = {
+		.application = &chp_store,
 		.memory = &chp_memory_libc,
 		.cluster_hash = 0xc4aa9a12,
 		.shards = 1,

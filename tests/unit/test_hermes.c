@@ -3,6 +3,7 @@
  * The rules of Hermes, one by one, at a single replica: messages in, messages and replies out. The rules
  * are quoted as docs/protocols/hermes.md has them; node 0 is the replica, nodes 1 and 2 its peers.
  */
+#include "protocols/application.h"
 #include "protocols/copy.h"
 #include "protocols/protocol.h"
 #include "wire/hermes.h"
@@ -178,6 +179,7 @@ replica_new(void)
 					    .ops = 32,
 					    .copy_counters = &r->copy_counters,
 					    .copy_bytes = 4096,
+					    .application = &chp_store,
 					    .credits = CREDITS,
 					    .keys_max = KEYS,
 					    .value_bytes_max = VALUE_MAX };

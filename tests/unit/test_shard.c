@@ -45,6 +45,7 @@ config_default(void)
 {
 	return (struct chp_shard_config){
 		.protocol = &chp_hermes,
+		.application = &chp_store,
 		.memory = &chp_memory_libc,
 		.name = "test",
 		.cluster_hash = HASH,
