@@ -8,7 +8,7 @@
  * earlier one: another home may have executed the request since. A roamer has no session: it reads from any node,
  * and sends a write once, if the network doubles nothing.
  */
-#include "world.h"
+#include "kind.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,6 +41,20 @@ is_write(uint8_t opcode)
 	return opcode != CHP_OPCODE_GET;
 }
 
+static bool
+has_key(uint8_t opcode)
+{
+	return opcode != CHP_OPCODE_SESSION_OPEN && opcode != CHP_OPCODE_SESSION_CLOSE &&
+	       opcode != CHP_OPCODE_QUORUM;
+}
+
+/* Whether a call is no request of its client's session. */
+static bool
+is_outside(const struct sim_client *client, const struct sim_call *call)
+{
+	return client->roams || call->opcode == CHP_OPCODE_SESSION_OPEN || call->opcode == CHP_OPCODE_QUORUM;
+}
+
 static uint32_t
 key_bytes(const struct sim_world *w, uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX])
 {
@@ -60,8 +74,8 @@ lowest_open(const struct sim_client *client)
 {
 	uint64_t lowest = client->next_request;
 
-	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
-		if (client->call[i].state == SIM_CALL_OPEN && client->call[i].opcode != CHP_OPCODE_SESSION_OPEN)
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
+		if (client->call[i].state == SIM_CALL_OPEN && !is_outside(client, &client->call[i]))
 			lowest = chp_min_u64(lowest, client->call[i].request);
 	return lowest;
 }
@@ -70,13 +84,13 @@ static uint32_t
 write_request(const struct sim_world *w, const struct sim_call *call, uint8_t *to)
 {
 	uint8_t key[CHP_KEY_BYTES_MAX];
-	const bool has_key = call->opcode != CHP_OPCODE_SESSION_OPEN && call->opcode != CHP_OPCODE_SESSION_CLOSE;
-	uint32_t key_len = has_key ? key_bytes(w, call->key, key) : 0;
+	uint32_t key_len = has_key(call->opcode) ? key_bytes(w, call->key, key) : 0;
 	uint32_t len = chp_request_bytes(key_len, call->value_len);
 	struct chp_request *r = (void *)to;
 
 	memset(to, 0, len);
 	*r = (struct chp_request){ .opcode = call->opcode,
+				   .flags = call->is_relaxed ? CHP_REQUEST_RELAXED : 0,
 				   .len = (uint16_t)len,
 				   .key_len = (uint8_t)key_len,
 				   .request = call->request,
@@ -100,7 +114,7 @@ send_call(struct sim_world *w, uint32_t c, struct sim_call *call)
 	struct sim_client *client = &w->client[c];
 	struct sim_packet *p = sim_packet_take(w);
 	struct chp_request_header *h = (void *)p->data;
-	const bool roams = call->opcode == CHP_OPCODE_SESSION_OPEN || client->roams;
+	const bool roams = is_outside(client, call);
 
 	*h = (struct chp_request_header){
 		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_REQUEST, 0 },
@@ -130,7 +144,7 @@ send_all(struct sim_world *w, uint32_t c)
 {
 	struct sim_client *client = &w->client[c];
 
-	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++) {
 		struct sim_call *call = &client->call[i];
 
 		if (call->state != SIM_CALL_OPEN || call->anywhere || call->once)
@@ -248,13 +262,29 @@ choose_operation(struct sim_world *w, uint32_t c)
 	return chp_random_chance(&w->random, w->config.get_ppm) ? 0 : choose(w);
 }
 
+static uint32_t
+invoke(struct sim_world *w, uint32_t c, const struct sim_call *call, uint8_t kind)
+{
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	const struct chp_history_call h = { .t_ns = w->now_ns,
+					    .client = c,
+					    .req = w->issued,
+					    .kind = kind,
+					    .node = w->client[c].home,
+					    .key = key,
+					    .key_len = key_bytes(w, call->key, key),
+					    .value = has_value(call->opcode) ? call->value : NULL,
+					    .value_len = call->value_len,
+					    .arg = call->arg };
+
+	return (uint32_t)chp_history_invoke(&w->history, &h);
+}
+
 static void
 issue(struct sim_world *w, uint32_t c, struct sim_call *call)
 {
 	struct sim_client *client = &w->client[c];
 	const uint32_t m = choose_operation(w, c);
-	uint8_t key[CHP_KEY_BYTES_MAX];
-	struct chp_history_call h;
 
 	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
 				   .opcode = mix[m].opcode,
@@ -265,28 +295,22 @@ issue(struct sim_world *w, uint32_t c, struct sim_call *call)
 				   .give_up_ns = w->now_ns + chp_random_range(&w->random, w->config.patience_ns_min,
 									      600 * SIM_MS) };
 	call->once = client->roams && is_write(call->opcode);
-	call->anywhere = client->roams || (!is_write(call->opcode) &&
-					   chp_random_chance(&w->random, w->config.anywhere_ppm));
+	call->is_relaxed = !is_write(call->opcode) && w->config.relaxed_ppm != 0 &&
+			   chp_random_chance(&w->random, w->config.relaxed_ppm);
+	call->anywhere = client->roams || call->is_relaxed ||
+			 (!is_write(call->opcode) && chp_random_chance(&w->random, w->config.anywhere_ppm));
 	if (has_value(call->opcode))
 		choose_value(w, c, call);
 	if (call->opcode == CHP_OPCODE_CAS)
 		call->arg = client->seen_version[call->key];
 	if (call->opcode == CHP_OPCODE_INCR || call->opcode == CHP_OPCODE_DECR)
 		call->arg = chp_random_range(&w->random, 1, 9);
-	h = (struct chp_history_call){ .t_ns = w->now_ns,
-				       .client = c,
-				       .req = w->issued++,
-				       .kind = mix[m].kind,
-				       .node = client->home,
-				       .key = key,
-				       .key_len = key_bytes(w, call->key, key),
-				       .value = has_value(call->opcode) ? call->value : NULL,
-				       .value_len = call->value_len,
-				       .arg = call->arg };
-	call->history = (uint32_t)chp_history_invoke(&w->history, &h);
-	sim_trace(w, "client %u: %s key %u value %.*s arg %" PRIu64 " request %" PRIu64 "%s", c,
+	call->history = call->is_relaxed ? CHP_HISTORY_NONE : invoke(w, c, call, mix[m].kind);
+	w->issued++;
+	sim_trace(w, "client %u: %s key %u value %.*s arg %" PRIu64 " request %" PRIu64 "%s%s", c,
 		  chp_opcode_name(call->opcode), call->key, (int)chp_min_u32(call->value_len, 24),
-		  (const char *)call->value, call->arg, call->request, client->roams ? " (roams)" : "");
+		  (const char *)call->value, call->arg, call->request, client->roams ? " (roams)" : "",
+		  call->is_relaxed ? " (relaxed)" : "");
 	send_call(w, c, call);
 }
 
@@ -321,6 +345,24 @@ close_session(struct sim_world *w, uint32_t c)
 				   .history = CHP_HISTORY_NONE,
 				   .give_up_ns = w->now_ns + 500 * SIM_MS };
 	sim_trace(w, "client %u closes session %" PRIx64, c, client->session);
+	send_call(w, c, call);
+}
+
+/* The quorum rule by turns; what has no session may be done twice, which does not matter here. */
+static void
+switch_quorum(struct sim_world *w, uint32_t c, uint64_t rule)
+{
+	struct sim_client *client = &w->client[c];
+	struct sim_call *call = &client->call[SIM_DEPTH_MAX];
+
+	*call = (struct sim_call){ .state = SIM_CALL_OPEN,
+				   .opcode = CHP_OPCODE_QUORUM,
+				   .request = chp_random_u64(&w->random),
+				   .arg = rule,
+				   .rto_ns = w->config.retry_ns_max,
+				   .history = CHP_HISTORY_NONE,
+				   .give_up_ns = w->now_ns + 100 * SIM_MS };
+	sim_trace(w, "client %u: quorum rule %s", c, chp_quorum_name(rule));
 	send_call(w, c, call);
 }
 
@@ -381,27 +423,34 @@ lose_session(struct sim_world *w, uint32_t c)
 {
 	struct sim_client *client = &w->client[c];
 
-	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
 		if (client->call[i].state == SIM_CALL_OPEN)
 			complete(w, c, &client->call[i], CHP_HISTORY_UNKNOWN, NULL);
 	client->session = 0;
 	client->closes = false;
 }
 
-/* The same request to another node, which may be the same one, now that its epoch is known. */
+/*
+ * The same request to another node, which may be the same one, now that its epoch is known. A roamer's write was not
+ * begun, and what was sent is used up; it follows the leader a few times.
+ */
 static void
-redirected(struct sim_world *w, uint32_t c, const struct chp_reply_message *r)
+redirected(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r)
 {
 	struct sim_client *client = &w->client[c];
 
-	if (client->roams || r->number >= w->config.n_nodes) {
+	if (r->number >= w->config.n_nodes || (client->roams && w->config.kind->by_writer)) {
 		sim_fail(w, "client %u was sent to node %" PRIu64, c, r->number);
 		return;
 	}
 	client->home = (uint32_t)r->number;
 	client->silent = 0;
-	if (++client->redirects <= REDIRECTS_MAX)
+	if (++client->redirects <= REDIRECTS_MAX && call->once)
+		send_call(w, c, call);
+	else if (client->redirects <= REDIRECTS_MAX)
 		send_all(w, c);
+	else if (call->once)
+		complete(w, c, call, CHP_HISTORY_FAIL, r);
 }
 
 /* Nothing was begun. A roamer's write was not applied, since it was sent once; all else is asked again. */
@@ -439,6 +488,10 @@ opened(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_
 		not_served(w, c, call, r, node);
 		return;
 	}
+	if (r->status == CHP_STATUS_REDIRECT) {
+		redirected(w, c, call, r);
+		return;
+	}
 	call->state = SIM_CALL_FREE;
 	if (r->status != CHP_STATUS_OK) {
 		client->open_ns = w->now_ns + chp_random_below(&w->random, 4 * SIM_MS);
@@ -453,6 +506,11 @@ opened(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_
 static void
 answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_reply_message *r, uint32_t node)
 {
+	const bool found = r->status == CHP_STATUS_OK || r->status == CHP_STATUS_NOT_FOUND;
+
+	if (found && ((r->flags & CHP_REPLY_RELAXED) != 0) != call->is_relaxed)
+		sim_fail(w, "client %u got a read that is%s relaxed and had asked for another", c,
+			 call->is_relaxed ? " not" : "");
 	if (call->opcode == CHP_OPCODE_SESSION_OPEN) {
 		opened(w, c, call, r, node);
 		return;
@@ -470,7 +528,7 @@ answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct ch
 		not_served(w, c, call, r, node);
 		break;
 	case CHP_STATUS_REDIRECT:
-		redirected(w, c, r);
+		redirected(w, c, call, r);
 		break;
 	case CHP_STATUS_UNKNOWN_OUTCOME:
 		complete(w, c, call, CHP_HISTORY_UNKNOWN, r);
@@ -494,7 +552,7 @@ static bool
 answers(const struct sim_client *client, const struct sim_call *call, const struct chp_reply_header *h,
 	const struct chp_reply_message *r)
 {
-	const bool roams = call->opcode == CHP_OPCODE_SESSION_OPEN || client->roams;
+	const bool roams = is_outside(client, call);
 
 	if (call->state != SIM_CALL_OPEN || call->request != r->request || call->opcode != r->opcode ||
 	    h->session != (roams ? 0 : client->session))
@@ -521,7 +579,7 @@ sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p)
 	while ((r = chp_reply_next(p->data, p->len, &offset)) != NULL) {
 		if (r->status != CHP_STATUS_REDIRECT)
 			client->redirects = 0;
-		for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+		for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
 			if (answers(client, &client->call[i], h, r))
 				answered(w, c, &client->call[i], r, h->node);
 	}
@@ -557,7 +615,7 @@ retry(struct sim_world *w, uint32_t c, struct sim_call *call)
 static bool
 is_idle(const struct sim_client *client)
 {
-	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
 		if (client->call[i].state == SIM_CALL_OPEN)
 			return false;
 	return true;
@@ -582,13 +640,16 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 	uint64_t next_ns = CHP_NEVER;
 
 	client->wake_ns = CHP_NEVER;
-	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++) {
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++) {
 		struct sim_call *call = &client->call[i];
 
 		if (call->state == SIM_CALL_OPEN)
 			retry(w, c, call);
 	}
 	if (!w->healed) {
+		if (w->config.quorum_ppm != 0 && client->call[SIM_DEPTH_MAX].state == SIM_CALL_FREE &&
+		    chp_random_chance(&w->random, w->config.quorum_ppm))
+			switch_quorum(w, c, chp_random_below(&w->random, 2));
 		if (client->session != 0 && is_idle(client) && chp_random_chance(&w->random, w->config.close_ppm))
 			close_session(w, c);
 		else if (client->roams || client->session != 0)
@@ -597,11 +658,22 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 			open_session(w, c);
 		next_ns = w->now_ns + w->config.think_ns / 2 + chp_random_below(&w->random, w->config.think_ns);
 	}
-	for (uint32_t i = 0; i < SIM_DEPTH_MAX; i++)
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
 		if (client->call[i].state == SIM_CALL_OPEN)
 			next_ns = chp_min_u64(next_ns, client->call[i].retry_ns);
 	if (next_ns != CHP_NEVER)
 		wake_at(w, c, next_ns);
+}
+
+void
+sim_clients_settle(struct sim_world *w)
+{
+	if (w->config.quorum_ppm == 0 || w->stay_dead == 0)
+		return;
+	for (uint32_t c = 1; c < w->config.n_clients; c++)
+		w->client[c].call[SIM_DEPTH_MAX].state = SIM_CALL_FREE; /* one that waits must not switch back */
+	switch_quorum(w, 0, CHP_QUORUM_MAJORITY);
+	wake_at(w, 0, w->now_ns);
 }
 
 bool

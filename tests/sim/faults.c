@@ -304,14 +304,36 @@ set_trigger(struct sim_world *w)
 {
 	static const uint32_t types[] = { CHP_CONTROL_PREPARE,  CHP_CONTROL_PROMISE, CHP_CONTROL_ACCEPT,
 					  CHP_CONTROL_ACCEPTED, CHP_CONTROL_ACCEPT,  CHP_CONTROL_DECIDED };
+	const struct sim_kind *kind = w->config.kind;
 	struct sim_trigger *t = &w->trigger;
 
 	if (t->type != 0 && w->now_ns < t->expires_ns)
 		return;
-	t->type = types[chp_random_below(&w->random, CHP_ARRAY_LEN(types))];
+	t->is_message = kind->n_triggers != 0 && chp_random_chance(&w->random, 800000);
+	if (t->is_message)
+		t->type = kind->triggers[chp_random_below(&w->random, kind->n_triggers)];
+	else
+		t->type = types[chp_random_below(&w->random, CHP_ARRAY_LEN(types))];
 	t->countdown = (uint32_t)chp_random_range(&w->random, 1, 2 * w->config.n_nodes);
 	t->action = (uint32_t)chp_random_below(&w->random, ACTION_COUNT);
 	t->expires_ns = w->now_ns + 200 * SIM_MS;
+}
+
+/* False: the node is gone, and what it was about to send as well. */
+static bool
+pull_trigger(struct sim_world *w, uint32_t n)
+{
+	struct sim_trigger *t = &w->trigger;
+
+	t->type = 0;
+	/* At once, or when what was sent has arrived, and perhaps its answers as well. */
+	if (chp_random_chance(&w->random, 500000)) {
+		sim_schedule(w, w->now_ns + 1 + chp_random_below(&w->random, 4 * w->config.latency_ns_max), SIM_ACT,
+			     n | t->action << 8, NULL);
+		return true;
+	}
+	act(w, n, (enum action)t->action);
+	return w->node[n].alive;
 }
 
 bool
@@ -322,17 +344,25 @@ sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p)
 
 	if (h->type > CHP_CONTROL_FOUNDING && h->type != CHP_CONTROL_HEARTBEAT && h->type != CHP_CONTROL_GRANT)
 		sim_trace(w, "node %u sends control packet of type %u to %u", n, h->type, p->to);
-	if (w->healed || t->type != h->type || --t->countdown > 0)
+	if (w->healed || t->is_message || t->type != h->type || --t->countdown > 0)
 		return true;
-	t->type = 0;
-	/* At once, or when what was sent has arrived, and perhaps its answers as well. */
-	if (chp_random_chance(&w->random, 500000)) {
-		sim_schedule(w, w->now_ns + 1 + chp_random_below(&w->random, 4 * w->config.latency_ns_max), SIM_ACT,
-			     n | t->action << 8, NULL);
+	return pull_trigger(w, n);
+}
+
+bool
+sim_faults_on_packet(struct sim_world *w, uint32_t n, const struct sim_packet *p)
+{
+	const struct chp_message *m;
+	struct sim_trigger *t = &w->trigger;
+
+	if (w->healed || !t->is_message || t->type == 0)
 		return true;
+	for (uint32_t at = sizeof(struct chp_peer_header); at < p->len; at += m->len) {
+		m = (const void *)(p->data + at);
+		if (t->type == m->type && --t->countdown == 0)
+			return pull_trigger(w, n);
 	}
-	act(w, n, (enum action)t->action);
-	return w->node[n].alive;
+	return true;
 }
 
 /* ------------------------------------------------------------------ every millisecond */
@@ -383,6 +413,21 @@ draw_uneven(struct sim_world *w)
 						     : 0;
 }
 
+/* Something happens to the node on which most depends. */
+static void
+attack(struct sim_world *w)
+{
+	const struct sim_kind *kind = w->config.kind;
+	const uint32_t n = kind->target == NULL ? SIM_NODES_MAX : kind->target(w);
+
+	if (n == SIM_NODES_MAX)
+		return;
+	if (chp_random_chance(&w->random, 300000))
+		ambush(w, n);
+	else
+		act(w, n, (enum action)chp_random_below(&w->random, ACTION_COUNT));
+}
+
 static void
 draw_faults(struct sim_world *w)
 {
@@ -403,6 +448,8 @@ draw_faults(struct sim_world *w)
 		lose(w, a);
 	if (chp_random_chance(r, c->ambush_ppm))
 		ambush(w, a);
+	if (c->attack_ppm != 0 && chp_random_chance(r, c->attack_ppm))
+		attack(w);
 	if (chp_random_chance(r, c->view_ppm))
 		same_view(w);
 	if (c->uneven_ns_max != 0 && chp_random_chance(r, 50000))
@@ -471,4 +518,5 @@ sim_faults_heal(struct sim_world *w)
 		else if (restart)
 			sim_schedule(w, w->now_ns + chp_random_below(&w->random, SIM_MS), SIM_RESTART, n, NULL);
 	}
+	sim_clients_settle(w);
 }

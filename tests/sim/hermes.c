@@ -258,6 +258,19 @@ sends(struct sim_world *w, uint32_t n, const struct chp_peer_header *h, const st
 		on_val(w, n, h->epoch, (const void *)m);
 }
 
+static bool
+is_idle(const struct sim_world *w, uint32_t n)
+{
+	return chp_shard_is_idle(w->node[n].shard);
+}
+
+/* Tickets are of shards, which forget them. */
+static void
+forget(struct sim_world *w)
+{
+	(void)w;
+}
+
 static void
 born(struct sim_world *w, uint32_t n)
 {
@@ -409,7 +422,9 @@ const struct sim_kind sim_hermes = {
 	.grounds = grounds,
 	.bearable = sim_faults_views_bearable,
 	.whole = sim_faults_whole,
+	.is_idle = is_idle,
 	.born = born,
+	.forget = forget,
 	.ran = ran,
 	.sends = sends,
 	.agree = agree,

@@ -26,15 +26,25 @@ struct sim_kind {
 	void (*draw[SIM_PROFILES])(struct sim_config *c, struct chp_random *r);
 	const struct sim_ground *grounds;
 
+	/* Types of messages at which senders may fail, and the node on which most depends (or SIM_NODES_MAX). */
+	const uint8_t *triggers;
+	uint32_t n_triggers;
+	uint32_t (*target)(struct sim_world *w);
+
 	/* Whether the cluster becomes whole again without the memory of `lost`, while `disturbed` seem to be dead. */
 	bool (*bearable)(const struct sim_world *w, uint64_t lost, uint64_t disturbed);
 	/* Whether all nodes that are to be there take part, and all know it. */
 	bool (*whole)(const struct sim_world *w);
 
+	/* Whether nothing is under way at a node, in a whole cluster. */
+	bool (*is_idle)(const struct sim_world *w, uint32_t n);
+
 	/* A node has a new, empty shard. */
 	void (*born)(struct sim_world *w, uint32_t n);
 	/* A shard has run; its replies are in the node's frontend and not sent yet. */
 	void (*ran)(struct sim_world *w, uint32_t n, const struct chp_now *now);
+	/* The run is over, or all it knew of the cluster is: the next first view founds another. */
+	void (*forget)(struct sim_world *w);
 	/* A shard sends a message, perhaps again. */
 	void (*sends)(struct sim_world *w, uint32_t n, const struct chp_peer_header *h, const struct chp_message *m);
 	/* Whether keys that are settled at both of two live nodes must have the same version. */

@@ -447,13 +447,17 @@ send_effects(struct sim_world *w, uint32_t n)
 	for (uint32_t i = 0; i < b->buffers; i++) {
 		struct sim_packet *p = b->out[i];
 
-		if (i >= b->fx.n_used) {
+		if (i >= b->fx.n_used || !node->alive) {
 			sim_packet_give(w, p);
 			continue;
 		}
 		p->from = n;
 		p->to = b->buffer[i].peer;
 		p->len = b->buffer[i].len;
+		if (!sim_faults_on_packet(w, n, p)) {
+			sim_packet_give(w, p);
+			continue;
+		}
 		watch_packet(w, n, p);
 		chp_peer_seal(p->data, p->len);
 		sim_network_send(w, p, SIM_PACKET, p->to);
@@ -461,7 +465,7 @@ send_effects(struct sim_world *w, uint32_t n)
 	for (uint32_t i = 0; i < node->native.n_datagrams; i++) {
 		struct sim_packet *p = b->reply[i];
 
-		if (i >= node->native.n_used) {
+		if (i >= node->native.n_used || !node->alive) {
 			sim_packet_give(w, p);
 			continue;
 		}

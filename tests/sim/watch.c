@@ -3,7 +3,7 @@
  * What must hold of views and leases over all nodes: one view for each epoch, most of the voters of one in the next,
  * no writer number twice, and no lease of anybody whom a view in force has dropped.
  */
-#include "world.h"
+#include "kind.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -106,6 +106,7 @@ founded_again(struct sim_world *w, const struct chp_view *v)
 	w->n_possible = 0;
 	w->same_epoch = 0;
 	sim_once_forget(w);
+	w->config.kind->forget(w);
 	memset(w->writer, 0, sizeof(w->writer));
 }
 

@@ -221,8 +221,9 @@ world_fini(struct sim_world *w)
 	}
 	free(w->heap);
 	free(w->entered);
-	free(w->watch);
 	sim_once_forget(w);
+	w->config.kind->forget(w);
+	free(w->watch);
 	chp_history_fini(&w->history);
 }
 
@@ -310,7 +311,7 @@ at_rest(const struct sim_world *w)
 			epoch = node->shard_view.epoch;
 		if (node->shard_lives != node->lives ||
 		    node->shard_view.epoch < sim_shard_epoch(w, node->view.epoch, 0) ||
-		    node->shard_view.epoch != epoch || node->sending_until_ns != 0 || !chp_shard_is_idle(node->shard))
+		    node->shard_view.epoch != epoch || node->sending_until_ns != 0 || !w->config.kind->is_idle(w, n))
 			return false;
 	}
 	return true;
@@ -332,7 +333,7 @@ not_at_rest(struct sim_world *w)
 		}
 		chp_text_add(&t, " state %u view %" PRIu64 " voters %" PRIx64 " shard %" PRIu64 "%s ",
 			     node->membership.state, node->view.epoch, node->view.voters, node->shard_view.epoch,
-			     chp_shard_is_idle(node->shard) ? " idle" : "");
+			     w->config.kind->is_idle(w, n) ? " idle" : "");
 		chp_shard_dump(node->shard, NULL, &t);
 	}
 	sim_fail(w, "liveness: not at rest %" PRIu64 " s after healing%s:%s", LIVENESS_NS / (1000 * SIM_MS),

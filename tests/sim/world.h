@@ -85,6 +85,7 @@ struct sim_config {
 	uint32_t pause_ppm, partition_ppm, reset_ppm, crash_ppm, trigger_ppm, client_cut_ppm, rate_ppm;
 	uint32_t view_ppm;             /* another view with the same members */
 	uint32_t ambush_ppm;           /* a crash while some of a node's packets are lost */
+	uint32_t attack_ppm;           /* some fault at the node that matters most, if the kind has one */
 	uint64_t ambush_ns_max;        /* from the first packet lost to the crash */
 	uint32_t point_ppm;            /* of batches: a pause at a point of SAFETY 16 */
 	uint64_t long_ns;              /* longest cut or pause that is to be noticed */
@@ -105,6 +106,8 @@ struct sim_config {
 	uint64_t patience_ns_min;      /* until a client gives up, at least */
 	uint32_t roamer_ppm;           /* of clients: ask any node, without a session */
 	uint32_t anywhere_ppm;         /* of a session's reads: ask any node */
+	uint32_t relaxed_ppm;          /* of reads: however old, from any node */
+	uint32_t quorum_ppm;           /* of a client's looks: it switches the quorum rule */
 	struct chp_shard_config shard;
 	bool trace;
 };
@@ -190,6 +193,7 @@ struct sim_call {
 	enum sim_call_state state;
 	uint8_t opcode;
 	bool anywhere;    /* asks another node each time */
+	bool is_relaxed;  /* a read that may be old: no part of the history */
 	bool once;        /* a write without a session: never sent again */
 	uint32_t key;
 	uint32_t value_len;
@@ -213,7 +217,7 @@ struct sim_client {
 	uint64_t wake_ns;
 	uint64_t seen_version[SIM_KEYS_MAX]; /* for cas */
 	uint32_t written;      /* makes values unique */
-	struct sim_call call[SIM_DEPTH_MAX];
+	struct sim_call call[SIM_DEPTH_MAX + 1]; /* the last: a switch of the quorum rule, outside any session */
 };
 
 /* A view that was proposed or entered: the members it needs must not be lost. */
@@ -223,9 +227,10 @@ struct sim_possible {
 	bool entered;
 };
 
-/* A fault that waits for a node to send a control packet of a type. */
+/* A fault that waits for a node to send a control packet, or a protocol's message, of a type. */
 struct sim_trigger {
-	uint32_t type;      /* enum chp_control_type; 0: none waits */
+	uint32_t type;      /* enum chp_control_type, or of the kind's triggers; 0: none waits */
+	bool is_message;
 	uint32_t countdown;
 	uint32_t action;    /* of faults.c */
 	uint64_t expires_ns;
@@ -374,6 +379,8 @@ void sim_faults_act(struct sim_world *w, uint32_t who);
 void sim_faults_heal(struct sim_world *w);
 /** A node is about to send a control packet. False: it does not come to that any more. */
 bool sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p);
+/** The same for a shard's packet. */
+bool sim_faults_on_packet(struct sim_world *w, uint32_t n, const struct sim_packet *p);
 /** Whether those who are left can ever agree again: false after losses beyond the budget. */
 bool sim_faults_repairable(const struct sim_world *w);
 /** Whether there will be views again without the memory of `lost`, and if `disturbed` are dropped. */
@@ -398,6 +405,8 @@ void sim_client_init(struct sim_world *w, uint32_t c);
 void sim_client_wake(struct sim_world *w, uint32_t c);
 void sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p);
 bool sim_clients_done(const struct sim_world *w);
+/** The world is healed, and somebody may be dead for good: writes must not wait for all. */
+void sim_clients_settle(struct sim_world *w);
 
 /* Invariants over all nodes; every node's own are asserted now and then after its runs. */
 void sim_check_agreement(struct sim_world *w);
