@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#define NS_PER_MS UINT64_C(1000000)
 #define HEADER_BYTES ((uint32_t)sizeof(struct chp_peer_header))
 
 /* A packet counts as lost when this many sendings after it have arrived: tolerates small reordering. */
@@ -99,6 +100,7 @@ start_over(struct chp_link *l, uint64_t now_ns)
 	l->recover = 0;
 	l->rto_ns = l->probe_wait_ns = l->config.rto_ns_min;
 	l->timer_ns = l->ack_at_ns = l->probe_ns = CHP_NEVER;
+	l->paused_ns = 0;
 	l->progress_ns = now_ns;
 	l->delivered = l->highest = 0;
 	l->ack_owed = 0;
@@ -128,6 +130,13 @@ chp_link_reset(struct chp_link *l, uint64_t now_ns)
 }
 
 /* ------------------------------------------------------------------ sender: acknowledgements */
+
+/* What is in flight has its time from now on, or from the end of a pause. */
+static void
+arm_timer(struct chp_link *l, uint64_t now_ns)
+{
+	l->timer_ns = chp_max_u64(now_ns, l->paused_ns) + l->rto_ns;
+}
 
 static void
 measure_rtt(struct chp_link *l, uint64_t rtt_ns)
@@ -231,10 +240,47 @@ apply_ack(struct chp_link *l, const struct chp_peer_header *h, uint64_t now_ns)
 	if (news) {
 		l->progress_ns = now_ns;
 		reset_rto(l);
-		l->timer_ns = l->acked + 1 < l->unsent ? now_ns + l->rto_ns : CHP_NEVER;
+		l->timer_ns = CHP_NEVER;
+		if (l->acked + 1 < l->unsent)
+			arm_timer(l, now_ns);
 		if (h->sack != 0 || l->in_flight > 0)
 			find_losses(l);
 	}
+}
+
+/* ------------------------------------------------------------------ sender: pauses */
+
+/*
+ * A pause begins, goes on or is ended by the peer, and what is in flight gets its time anew. A pause also halves the
+ * window, as the losses would that it prevents: otherwise its end would fill the same ring at once.
+ */
+static void
+apply_pause(struct chp_link *l, const struct chp_peer_header *h, uint64_t now_ns)
+{
+	uint64_t ns = chp_min_u64(h->pause_ms, CHP_PAUSE_MS_MAX) * NS_PER_MS;
+
+	/* Late, of an earlier session; or of one that the peer's shard has not taken part in. */
+	if (h->session != l->session || l->state != CHP_LINK_UP)
+		return;
+	l->paused_ns = 0;
+	if (ns > 0) {
+		l->counters.pauses++;
+		l->paused_ns = now_ns + ns;
+		halve_window(l, l->unsent - 1);
+	}
+	if (l->timer_ns != CHP_NEVER)
+		arm_timer(l, now_ns);
+}
+
+/* Whether packets with messages must wait. */
+static bool
+is_paused(struct chp_link *l, uint64_t now_ns)
+{
+	if (l->paused_ns == 0 || now_ns < l->paused_ns)
+		return l->paused_ns != 0;
+	l->paused_ns = 0;
+	l->counters.pauses_expired++;
+	return false;
 }
 
 /* ------------------------------------------------------------------ receiver */
@@ -288,6 +334,10 @@ chp_link_receive(struct chp_link *l, const uint8_t *data, uint32_t len, uint64_t
 					  h->to_incarnation != l->self_incarnation) &&
 					 !CHP_MUTATED(P52_ANY_INCARNATION))) {
 		l->counters.wrong_incarnation++;
+		return CHP_LINK_NOTHING;
+	}
+	if ((h->flags & CHP_PEER_PAUSE) != 0) {
+		apply_pause(l, h, now_ns);
 		return CHP_LINK_NOTHING;
 	}
 	if (h->session > l->session) {
@@ -456,7 +506,7 @@ time_out(struct chp_link *l, uint64_t now_ns)
 	l->recover = 0;
 	halve_window(l, l->unsent - 1);
 	l->rto_ns = chp_min_u64(2 * l->rto_ns, l->config.rto_ns_max);
-	l->timer_ns = now_ns + l->rto_ns;
+	arm_timer(l, now_ns);
 	/* The peer may hold all of it already: then only a question brings its acknowledgement. */
 	if (l->n_lost == 0)
 		l->probe_ns = now_ns;
@@ -479,7 +529,7 @@ send_packet(struct chp_link *l, uint64_t seq, uint64_t now_ns, uint8_t *to)
 	l->in_flight++;
 	l->counters.tx_packets++;
 	if (l->timer_ns == CHP_NEVER)
-		l->timer_ns = now_ns + l->rto_ns;
+		arm_timer(l, now_ns);
 	return t->len;
 }
 
@@ -514,7 +564,7 @@ chp_link_transmit(struct chp_link *l, uint64_t now_ns, uint64_t epoch, uint8_t *
 		return 0;
 	if (l->timer_ns <= now_ns)
 		time_out(l, now_ns);
-	if (l->in_flight < l->cwnd) {
+	if (!is_paused(l, now_ns) && l->in_flight < l->cwnd) {
 		if (l->n_lost > 0)
 			return send_lost(l, now_ns, to);
 		if (l->unsent < l->next && l->unsent <= l->acked + l->config.window)
@@ -543,7 +593,7 @@ chp_link_wake_ns(const struct chp_link *l)
 		return CHP_NEVER;
 	if (l->in_flight < l->cwnd &&
 	    (l->n_lost > 0 || (l->unsent < l->next && l->unsent <= l->acked + l->config.window)))
-		return 0;
+		wake = chp_min_u64(wake, l->paused_ns);
 	if (l->config.link_down_ns != CHP_NEVER && l->acked + 1 < l->unsent)
 		wake = chp_min_u64(wake, l->progress_ns + l->config.link_down_ns);
 	return wake;

@@ -11,6 +11,11 @@
  * `ack` says what was delivered to the protocol, `sack` what has arrived beyond it. So at most a window
  * of packets waits at the receiver, and what waits is never thrown away but by a reset.
  *
+ * Back-pressure: a peer that receives more than it can work off says "pause" (CHP_PEER_PAUSE), before it would
+ * have to drop packets. Then no packet with messages goes out, new or again, and no retransmission timer fires:
+ * what is on its way lies in the peer's rings. Acknowledgements still go. A pause ends when the peer says so or
+ * by itself. Whether the peer is stuck (link_down_ns) does not depend on it.
+ *
  * Pure: time is an argument, packets are written into the caller's buffers. Owner: one lcore.
  */
 #ifndef CHP_CORE_LINK_H
@@ -48,6 +53,8 @@ struct chp_link_config {
 	X(wrong_session, "packets of an earlier session of the link")                           \
 	X(resets, "resets of the link")                                                         \
 	X(old_epoch, "packets of an old epoch, acknowledged and discarded")                     \
+	X(pauses, "pauses that the peer asked for, prolongations included")                      \
+	X(pauses_expired, "pauses that ended by themselves")                                    \
 	X(new_epoch_held, "packets of a newer epoch, held until the view arrives")              \
 	X(bad_message, "messages that the protocol does not accept, skipped")
 
@@ -108,6 +115,7 @@ struct chp_link {
 	uint64_t recover;         /* no second halving before this packet is acknowledged */
 	uint64_t rto_ns, srtt_ns, rttvar_ns;
 	uint64_t timer_ns;        /* retransmission time-out; CHP_NEVER when nothing is in flight */
+	uint64_t paused_ns;       /* until when packets with messages wait because the peer asked for it; 0 */
 	uint64_t progress_ns;     /* when the peer last acknowledged something new, or nothing was open */
 
 	/* Receiver: packets up to `delivered` were delivered. */

@@ -95,6 +95,24 @@ chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes, ui
 	return check_messages((const uint8_t *)data + sizeof(*h), len - (uint32_t)sizeof(*h));
 }
 
+void
+chp_peer_pause(const struct chp_peer_header *h, uint32_t pause_ms, struct chp_peer_header *to)
+{
+	CHP_ASSERT_OP(pause_ms, <=, CHP_PAUSE_MS_MAX);
+	*to = (struct chp_peer_header){
+		.prelude = h->prelude,
+		.from = h->to,
+		.to = h->from,
+		.shard = h->shard,
+		.from_incarnation = h->to_incarnation,
+		.to_incarnation = h->from_incarnation,
+		.epoch = h->epoch,
+		.session = h->session,
+		.flags = CHP_PEER_PAUSE,
+		.pause_ms = (uint8_t)pause_ms,
+	};
+}
+
 uint32_t
 chp_peer_crc(const void *data, uint32_t len)
 {

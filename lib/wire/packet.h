@@ -49,7 +49,7 @@ struct chp_peer_header {
 	uint32_t session;          /* link session: rises with each reset of the link */
 	uint16_t flags;            /* enum chp_peer_flag */
 	uint8_t tag_len;           /* bytes of authentication tag at the packet's end; 0 in version 1 */
-	uint8_t reserved;          /* 0 */
+	uint8_t pause_ms;          /* with CHP_PEER_PAUSE */
 	uint64_t seq;
 	uint64_t ack;              /* every packet up to this one was delivered */
 	uint64_t sack;             /* bit i: packet ack + 2 + i has arrived too */
@@ -64,7 +64,21 @@ _Static_assert(offsetof(struct chp_peer_header, seq) == 48, "wire format");
 
 enum chp_peer_flag {
 	CHP_PEER_ACK_NOW = 1u << 0, /* the sender waits for an acknowledgement or a grant */
+	/*
+	 * Back-pressure: what this shard has received and not yet looked at piles up. Send nothing with messages for
+	 * pause_ms, 0 = go on. Stands alone: seq is 0, and acknowledgements and grant are 0 and say nothing, because
+	 * whoever sees the pile, the RX stage, does not know them.
+	 */
+	CHP_PEER_PAUSE = 1u << 1,
 };
+
+/*
+ * How long a pause lasts that nobody ends. Long against what it takes to work off a ring, 1 ms or a few where the
+ * shard's lcore has to wait for a CPU; short against link_down_ms and what clients wait, should the end get lost.
+ */
+#define CHP_PAUSE_MS 10u
+/* Nobody may hold a link back for longer with one packet. */
+#define CHP_PAUSE_MS_MAX 50u
 
 /* The header of every message in a peer packet. Messages are multiples of 8 bytes. */
 struct chp_message {
@@ -132,6 +146,15 @@ enum chp_packet_error chp_sealed_check(const void *data, uint32_t len, enum chp_
  */
 enum chp_packet_error chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes,
 				     uint32_t shards);
+
+/**
+ * Write the packet without messages that answers one of a peer with "pause", see CHP_PEER_PAUSE.
+ *
+ * @param h         a packet that chp_peer_check accepted
+ * @param pause_ms  at most CHP_PAUSE_MS_MAX; 0 ends a pause
+ * @param to        not sealed
+ */
+void chp_peer_pause(const struct chp_peer_header *h, uint32_t pause_ms, struct chp_peer_header *to);
 
 /** Write the checksum into a finished peer packet of len bytes. */
 void chp_peer_seal(void *data, uint32_t len);

@@ -40,7 +40,7 @@ struct pair {
 	uint64_t order;
 	uint64_t now;
 	struct chp_random random;
-	uint32_t drop_ppm, duplicate_ppm;
+	uint32_t drop_ppm, duplicate_ppm, pause_ppm;
 	uint64_t delay_ns_max;
 	bool keep_rest; /* now and then a packet's second half is kept for later */
 };
@@ -154,6 +154,18 @@ put_on_net(struct pair *p, struct packet k)
 	p->net[p->n++] = k;
 }
 
+/* What the RX stage of who gets this packet answers when its ring fills up. */
+static struct packet
+pause_of(const struct packet *k, uint32_t pause_ms)
+{
+	struct packet a = { .to = 1 - k->to, .len = HEADER };
+
+	chp_peer_pause(header_of(k), pause_ms, (void *)a.data);
+	chp_peer_seal(a.data, a.len);
+	cr_assert_eq(chp_peer_check(a.data, a.len, HASH, 2, 1), CHP_PACKET_OK);
+	return a;
+}
+
 static void
 send_all(struct pair *p, uint32_t end)
 {
@@ -165,6 +177,8 @@ send_all(struct pair *p, uint32_t end)
 			continue;
 		if (chp_random_chance(&p->random, p->duplicate_ppm))
 			put_on_net(p, k);
+		if (chp_random_chance(&p->random, p->pause_ppm))
+			put_on_net(p, pause_of(&k, (uint32_t)chp_random_below(&p->random, 4)));
 		put_on_net(p, k);
 	}
 }
@@ -280,6 +294,7 @@ random_traffic(uint64_t seed, uint32_t window, bool keep_rest)
 	p->keep_rest = keep_rest;
 	p->drop_ppm = (uint32_t)chp_random_below(&p->random, 400000);
 	p->duplicate_ppm = (uint32_t)chp_random_below(&p->random, 400000);
+	p->pause_ppm = (uint32_t)chp_random_below(&p->random, 200000);
 	p->delay_ns_max = chp_random_below(&p->random, 5 * MS);
 	while (written[0] < total || written[1] < total) {
 		for (uint32_t e = 0; e < 2; e++) {
@@ -298,7 +313,7 @@ random_traffic(uint64_t seed, uint32_t window, bool keep_rest)
 	cr_assert_eq(p->received[0], total);
 	cr_assert_eq(p->received[1], total);
 	/* Healed, both ends come to rest: everything is known to be acknowledged, nothing is sent any more. */
-	p->drop_ppm = p->duplicate_ppm = 0;
+	p->drop_ppm = p->duplicate_ppm = p->pause_ppm = 0;
 	run_for(p, 200 * MS);
 	for (uint32_t e = 0; e < 2; e++) {
 		cr_assert_eq(p->l[e].acked + 1, p->l[e].next);
@@ -1023,6 +1038,151 @@ Test(link, credits_start_over_with_a_session)
 	run_for(p, 20 * MS);
 	cr_assert_eq(p->l[0].peer_grant, 4);
 	cr_assert_eq(p->l[1].peer_grant, 4);
+	pair_free(p);
+}
+
+/* ------------------------------------------------------------------ back-pressure */
+
+Test(link, a_pause_holds_new_packets_until_it_ends_by_itself)
+{
+	struct pair *p = pair_with_window(16);
+	struct packet k, pause;
+	uint64_t end_ns;
+
+	write_packet(p, 0);
+	k = next_packet(p, 0);
+	pause = pause_of(&k, 10);
+	cr_assert_eq(receive(p, &pause), CHP_LINK_NOTHING);
+	end_ns = p->now + 10 * MS;
+	receive(p, &k);
+	write_packet(p, 0);
+	cr_assert_eq(next_packet(p, 0).len, 0);
+	cr_assert_eq(chp_link_wake_ns(&p->l[0]), end_ns);
+	p->now = end_ns - 1;
+	cr_assert_eq(next_packet(p, 0).len, 0, "not a nanosecond early");
+	p->now++;
+	k = next_packet(p, 0);
+	cr_assert_eq(header_of(&k)->seq, 2);
+	cr_assert_eq(p->l[0].counters.pauses, 1);
+	cr_assert_eq(p->l[0].counters.pauses_expired, 1);
+	pair_free(p);
+}
+
+Test(link, a_pause_ends_when_the_peer_says_so)
+{
+	struct pair *p = pair_with_window(16);
+	struct packet k, pause, resume;
+
+	write_packet(p, 0);
+	k = next_packet(p, 0);
+	pause = pause_of(&k, 10);
+	resume = pause_of(&k, 0);
+	receive(p, &resume); /* none to end: nothing happens */
+	cr_assert_eq(chp_link_wake_ns(&p->l[0]), p->now + MS);
+	receive(p, &pause);
+	write_packet(p, 0);
+	p->now += 2 * MS;
+	cr_assert_eq(next_packet(p, 0).len, 0);
+	receive(p, &resume);
+	cr_assert_eq(chp_link_wake_ns(&p->l[0]), 0);
+	k = next_packet(p, 0);
+	cr_assert_eq(header_of(&k)->seq, 2);
+	cr_assert_eq(chp_link_wake_ns(&p->l[0]), p->now + MS, "what was in flight has its time from the end on");
+	cr_assert_eq(p->l[0].counters.pauses, 1);
+	cr_assert_eq(p->l[0].counters.pauses_expired, 0);
+	cr_assert_eq(p->l[0].counters.timeouts, 0);
+	pair_free(p);
+}
+
+Test(link, nothing_is_sent_again_during_a_pause)
+{
+	struct pair *p = pair_with_window(16);
+	struct packet k[6], a, pause;
+	uint64_t end_ns;
+
+	for (uint32_t i = 0; i < 6; i++) {
+		write_packet(p, 0);
+		k[i] = next_packet(p, 0);
+	}
+	pause = pause_of(&k[0], 10);
+	receive(p, &pause);
+	end_ns = p->now + 10 * MS;
+	p->now += 5 * MS; /* many times the time-out */
+	cr_assert_eq(next_packet(p, 0).len, 0);
+	/* Acknowledgements that show a gap, and news: what they ask for waits as well. */
+	for (uint32_t i = 1; i < 6; i++)
+		receive(p, &k[i]);
+	a = next_packet(p, 1);
+	receive(p, &a);
+	cr_assert_eq(p->l[0].n_lost, 1);
+	cr_assert_eq(next_packet(p, 0).len, 0);
+	cr_assert_eq(chp_link_wake_ns(&p->l[0]), end_ns);
+	/* But what the peer is owed goes: it is not what fills its ring. */
+	write_packet(p, 1);
+	a = next_packet(p, 1);
+	receive(p, &a);
+	p->now += MS;
+	a = next_packet(p, 0);
+	cr_assert_eq(a.len, HEADER);
+	cr_assert_eq(header_of(&a)->ack, 1);
+	p->now = end_ns;
+	a = next_packet(p, 0);
+	cr_assert_eq(header_of(&a)->seq, 1);
+	cr_assert_eq(p->l[0].counters.timeouts, 0);
+	cr_assert_eq(p->l[0].counters.retransmits, 1);
+	pair_free(p);
+}
+
+Test(link, a_pause_cannot_stop_a_link)
+{
+	struct pair *p = pair_with_window(16);
+	struct packet k, pause;
+
+	/* The longest that a packet can say is bounded, */
+	write_packet(p, 0);
+	k = next_packet(p, 0);
+	pause = pause_of(&k, CHP_PAUSE_MS_MAX);
+	((struct chp_peer_header *)(void *)pause.data)->pause_ms = 255;
+	chp_peer_seal(pause.data, pause.len);
+	receive(p, &pause);
+	write_packet(p, 0);
+	cr_assert_eq(chp_link_wake_ns(&p->l[0]), p->now + CHP_PAUSE_MS_MAX * MS);
+	/* and whether a link is stuck does not depend on pauses, however many. */
+	p->l[0].config.link_down_ns = 200 * MS;
+	for (uint32_t i = 0; i < 30 && !chp_link_is_stuck(&p->l[0], p->now); i++) {
+		receive(p, &pause);
+		p->now += 10 * MS;
+		cr_assert_eq(next_packet(p, 0).len, 0);
+	}
+	cr_assert(chp_link_is_stuck(&p->l[0], p->now));
+	chp_link_reset(&p->l[0], p->now);
+	cr_assert_eq(p->l[0].paused_ns, 0);
+	pair_free(p);
+}
+
+Test(link, a_pause_of_another_session_or_boot_is_ignored)
+{
+	struct pair *p = pair_with_window(16);
+	struct packet k, pause, other;
+
+	write_packet(p, 0);
+	k = next_packet(p, 0);
+	pause = pause_of(&k, 10);
+	other = pause;
+	((struct chp_peer_header *)(void *)other.data)->from_incarnation++;
+	receive(p, &other);
+	other = pause;
+	((struct chp_peer_header *)(void *)other.data)->session++;
+	cr_assert_eq(receive(p, &other), CHP_LINK_NOTHING, "a new session is not begun by a pause");
+	cr_assert_eq(p->l[0].counters.wrong_incarnation, 1);
+	cr_assert_eq(p->l[0].counters.pauses, 0);
+	/* Down: the peer's shard has not agreed to the session, and what only its RX stage says must not look so. */
+	chp_link_reset(&p->l[0], p->now);
+	k = next_packet(p, 0);
+	pause = pause_of(&k, 10);
+	receive(p, &pause);
+	cr_assert_eq(p->l[0].state, CHP_LINK_DOWN);
+	cr_assert_eq(p->l[0].counters.pauses, 0);
 	pair_free(p);
 }
 
