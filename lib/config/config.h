@@ -55,6 +55,12 @@ enum chp_idle {
 	CHP_IDLE_SLEEP = 2, /* yield at first, then sleeps of growing length */
 };
 
+/* How packets go to the other replicas. They are accepted either way. */
+enum chp_peers {
+	CHP_PEERS_UDP = 0,      /* over IPv4 and UDP, as to clients */
+	CHP_PEERS_ETHERNET = 1, /* in Ethernet frames of our own; all members in one Ethernet */
+};
+
 enum chp_rx_checksum {
 	CHP_RX_CHECKSUM_OFF = 0,     /* do not look: virtual links leave partial checksums */
 	CHP_RX_CHECKSUM_VERIFY = 1,  /* compute IPv4 and UDP checksums here */
@@ -89,6 +95,7 @@ struct chp_node_config {
 	char port[CHP_NAME_BYTES_MAX + 1]; /* DPDK port name, as net_af_xdp0 or 0000:03:00.0 */
 	uint32_t prefix_len;        /* of the data network */
 	uint32_t gateway;           /* IPv4, host byte order; 0 = none */
+	enum chp_peers peers;
 	enum chp_rx_checksum rx_checksum;
 	bool steer;                 /* steer each shard's UDP port to queue = shard with rte_flow */
 	enum chp_idle idle;

@@ -34,6 +34,7 @@
 
 #define STAGE_KINDS 4u
 
+static const char *const peers_names[] = { "udp", "ethernet", NULL };
 static const char *const checksum_names[] = { "off", "verify", "offload", NULL };
 static const char *const idle_names[] = { "spin", "yield", "sleep", NULL };
 static const char *const stage_names[STAGE_KINDS] = {
@@ -52,6 +53,8 @@ const struct chp_field chp_node_fields[] = {
 		     "the prefix length of the data network"),
 	CHP_ROW_ADDRESS(N, gateway, "gateway", 0,
 			"the router for members outside the data network"),
+	CHP_ROW_CHOICE(N, peers, "peers", peers_names, NULL, CHP_PEERS_UDP,
+		       "how packets go to the other members"),
 	CHP_ROW_CHOICE(N, rx_checksum, "rx_checksum", checksum_names, NULL, CHP_RX_CHECKSUM_VERIFY,
 		       "who computes checksums of received packets"),
 	CHP_ROW_BOOL(N, steer, "steer", false,
@@ -116,6 +119,7 @@ const struct chp_field chp_lcore_fields[] = {
 };
 
 _Static_assert(sizeof(enum chp_idle) == sizeof(uint32_t), "fields of 4 bytes");
+_Static_assert(sizeof(enum chp_peers) == sizeof(uint32_t), "fields of 4 bytes");
 _Static_assert(sizeof(enum chp_rx_checksum) == sizeof(uint32_t), "fields of 4 bytes");
 _Static_assert(CHP_QUEUES_MAX <= CHP_SHARDS_MAX, "struct seen has room for queues");
 
@@ -510,7 +514,7 @@ check_gateway(const struct reader *r, uint32_t own, uint32_t mask, const char *n
 	uint32_t gateway = r->node->gateway;
 	char address[16];
 
-	for (uint32_t i = 0; i < c->n_members && gateway == 0; i++) {
+	for (uint32_t i = 0; i < c->n_members && gateway == 0 && r->node->peers == CHP_PEERS_UDP; i++) {
 		if ((c->member[i].address & mask) == (own & mask))
 			continue;
 		chp_address_text(c->member[i].address, address);
@@ -529,8 +533,26 @@ check_gateway(const struct reader *r, uint32_t own, uint32_t mask, const char *n
 	}
 }
 
+/* A frame without IPv4 goes no further than its Ethernet: no router passes it on. */
 static void
-check_network(const struct reader *r, bool gateway_ok)
+check_peers(const struct reader *r, uint32_t own, uint32_t mask, const char *network)
+{
+	const struct chp_cluster_config *c = r->cluster;
+	struct chp_json_place place = chp_json_key(&r->root, "peers");
+	char address[16];
+
+	for (uint32_t i = 0; i < c->n_members && r->node->peers == CHP_PEERS_ETHERNET; i++) {
+		if ((c->member[i].address & mask) == (own & mask))
+			continue;
+		chp_address_text(c->member[i].address, address);
+		chp_json_error(&place, "expected \"udp\": member %u (%s) is outside %s, where only routers reach",
+			       i, address, network);
+		return;
+	}
+}
+
+static void
+check_network(const struct reader *r, bool gateway_ok, bool peers_ok)
 {
 	const struct chp_cluster_config *c = r->cluster;
 	const struct chp_node_config *n = r->node;
@@ -553,6 +575,23 @@ check_network(const struct reader *r, bool gateway_ok)
 	}
 	if (gateway_ok)
 		check_gateway(r, own, mask, network);
+	if (peers_ok)
+		check_peers(r, own, mask, network);
+}
+
+/*
+ * What ports can match in common ends at the EtherType: all frames of peers would come to queue 0, and its lcore
+ * would quietly have the work of all.
+ */
+static void
+check_steer(const struct reader *r, uint64_t bad)
+{
+	static const char *const keys[] = { "peers", "steer", NULL };
+	struct chp_json_place place = chp_json_key(&r->root, "steer");
+
+	if (chp_fields_ok(chp_node_fields, bad, keys) && r->node->steer && r->node->peers == CHP_PEERS_ETHERNET)
+		chp_json_error(&place, "expected false with \"peers\": \"ethernet\": ports steer by UDP port, which "
+			       "these frames do not have");
 }
 
 bool
@@ -562,6 +601,7 @@ chp_node_config_parse(const char *text, size_t len, const char *file,
 {
 	static const char *const network_keys[] = { "node", "prefix_len", NULL };
 	static const char *const gateway_keys[] = { "gateway", NULL };
+	static const char *const peers_keys[] = { "peers", NULL };
 	struct reader r = { .cluster = cluster, .node = out };
 	struct chp_json_place place;
 	uint32_t before = errors->n;
@@ -580,7 +620,8 @@ chp_node_config_parse(const char *text, size_t len, const char *file,
 			       "node id %u is not in the cluster file: it has members 0 to %u",
 			       out->node, cluster->n_members - 1);
 	} else if (chp_fields_ok(chp_node_fields, bad, network_keys)) {
-		check_network(&r, chp_fields_ok(chp_node_fields, bad, gateway_keys));
+		check_network(&r, chp_fields_ok(chp_node_fields, bad, gateway_keys),
+			      chp_fields_ok(chp_node_fields, bad, peers_keys));
 	}
 	mapped = read_lcores(&r);
 	if (mapped && out->steer && out->n_rx != cluster->shards) {
@@ -588,6 +629,7 @@ chp_node_config_parse(const char *text, size_t len, const char *file,
 		chp_json_error(&place, "expected one rx queue per shard: there are %u and %u",
 			       out->n_rx, cluster->shards);
 	}
+	check_steer(&r, bad);
 	read_pools(&r, mapped);
 	check_log(&r);
 	read_timers(&r);

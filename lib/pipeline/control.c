@@ -231,19 +231,61 @@ watch_failures(struct chp_control *s)
 
 /* ------------------------------------------------------------------ membership */
 
+/* The member that a frame came from, by its address; CHP_MEMBERSHIP_NO_MEMBER. */
+static uint32_t
+source_of(const struct chp_pipeline *p, const void *frame)
+{
+	const struct chp_cluster_config *c = &p->cluster;
+	const struct chp_frame *f = frame;
+	bool direct = chp_frame_is_direct(frame);
+	uint8_t mac[CHP_MAC_BYTES];
+
+	for (uint32_t i = 0; i < c->n_members; i++) {
+		if (direct ? chp_neighbours_mac(&p->neighbours, i, mac) &&
+				     memcmp(mac, f->ether.from, sizeof(mac)) == 0
+			   : c->member[i].address == chp_be32(f->ip.from))
+			return i;
+	}
+	return CHP_MEMBERSHIP_NO_MEMBER;
+}
+
+/* Members that send in another way than this node. They are understood; but somebody may have meant it otherwise. */
+static void
+watch_way(struct chp_control *s, uint32_t from, bool direct)
+{
+	const struct chp_pipeline *p = s->p;
+	uint64_t bit = from != CHP_MEMBERSHIP_NO_MEMBER ? chp_bit(from) : 0;
+
+	if (direct == (p->node.peers == CHP_PEERS_ETHERNET)) {
+		s->other_way &= ~bit;
+		return;
+	}
+	if ((s->other_way & bit) == bit)
+		return;
+	s->other_way |= bit;
+	report(s,
+	       "%s sends to its peers over %s, this node over %s: works, but is \"peers\" in the node files meant so?",
+	       p->cluster.member[from].name, direct ? "raw Ethernet" : "UDP", direct ? "UDP" : "raw Ethernet");
+}
+
 static void
 on_membership(struct chp_control *s, struct rte_mbuf *m, uint64_t now_ns)
 {
-	const struct chp_cluster_config *c = &s->p->cluster;
-	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
-	uint32_t ip = chp_be32(((const struct chp_frame *)(const void *)frame)->ip.from);
-	uint32_t from = 0;
+	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *), *data;
+	bool direct = chp_frame_is_direct(frame);
+	uint32_t from = source_of(s->p, frame), len;
 
-	while (from < c->n_members && c->member[from].address != ip)
-		from++;
-	chp_membership_receive(&s->membership, now_ns, chp_frame_payload(frame),
-			       chp_frame_payload_len(frame),
-			       from < c->n_members ? from : CHP_MEMBERSHIP_NO_MEMBER);
+	/*
+	 * A MAC address that ARP has not found yet: a member whose port was replaced, until it is asked for anew. What
+	 * cannot be answered need not be heard, and is no reason to tell people of a stranger.
+	 */
+	if (direct && from == CHP_MEMBERSHIP_NO_MEMBER) {
+		drop(s, m, CHP_COUNT_drop_node);
+		return;
+	}
+	data = chp_frame_packet(frame, &len);
+	watch_way(s, from, direct);
+	chp_membership_receive(&s->membership, now_ns, data, len, from);
 	(void)publish(s);
 	rte_pktmbuf_free(m);
 }

@@ -18,6 +18,8 @@
 	X(rx_packets, "frames taken from the port")                                                \
 	X(rx_bytes, "bytes of them")                                                               \
 	X(rx_peer, "packets of peers, passed to a shard")                                          \
+	X(rx_direct, "frames of peers without IPv4, among rx_peer and rx_control")                 \
+	X(rx_mixed, "packets of peers that came the other way, UDP or Ethernet, than this node's") \
 	X(rx_client, "request datagrams, passed to a shard")                                       \
 	X(rx_control, "packets passed to the control lcore")                                       \
 	X(drop_segments, "frames in more than one mbuf")                                           \
@@ -32,7 +34,8 @@
 	X(drop_ip_checksum, "IPv4 headers with a wrong checksum")                                  \
 	X(drop_ip_fragment, "IPv4 fragments")                                                      \
 	X(drop_ip_protocol, "IPv4 packets that are neither UDP nor ICMP echo requests")            \
-	X(drop_not_ours, "IPv4 packets for another address")                                       \
+	X(drop_not_ours, "packets for another address")                                            \
+	X(drop_direct_length, "frames of peers without IPv4 that are shorter than they say")       \
 	X(drop_udp_length, "UDP lengths that contradict the IPv4 length")                          \
 	X(drop_udp_checksum, "UDP datagrams with a wrong checksum")                                \
 	X(drop_udp_port, "UDP datagrams to a port that nothing uses")                              \
@@ -63,6 +66,8 @@
 	X(drop_tx_port, "frames dropped because the port took none for 10 ms")                     \
 	X(drop_tx_ring, "frames dropped because a ring to a TX stage was full")                    \
 	X(drop_tx_neighbour, "packets to a peer whose MAC address is not known yet")               \
+	X(tx_pauses, "times that a peer was asked to pause because a shard's ring filled up")      \
+	X(tx_resumes, "times that it was asked to go on")                                          \
 	X(tx_ring_short, "batches of a shard held back because its ring to TX was almost full")    \
 	X(tx_pool_short, "batches of a shard with less mbufs to send from than it wanted")         \
 	X(drop_no_mbuf, "control packets not sent for want of an mbuf")                            \

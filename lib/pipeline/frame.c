@@ -133,8 +133,26 @@ classify_ipv4(const void *data, uint32_t len, uint32_t address, enum chp_frame_t
 	return drop(why, CHP_COUNT_drop_ip_protocol);
 }
 
+static enum chp_frame_class
+classify_direct(const struct chp_direct *d, uint32_t len, const uint8_t mac[CHP_MAC_BYTES],
+		enum chp_pipeline_counter *why)
+{
+	if (len < sizeof(*d))
+		return drop(why, CHP_COUNT_drop_runt);
+	if (d->subtype != chp_be16(CHP_DIRECT_SUBTYPE))
+		return drop(why, CHP_COUNT_drop_ether_type); /* somebody else's experiment */
+	if (d->version != CHP_DIRECT_VERSION)
+		return drop(why, CHP_COUNT_drop_version);
+	/* A switch floods what it has not learnt yet, and a port may be promiscuous. */
+	if (memcmp(d->ether.to, mac, CHP_MAC_BYTES) != 0)
+		return drop(why, CHP_COUNT_drop_not_ours);
+	if (chp_be16(d->len) > len - sizeof(*d))
+		return drop(why, CHP_COUNT_drop_direct_length);
+	return CHP_FRAME_DIRECT;
+}
+
 enum chp_frame_class
-chp_frame_classify(const void *data, uint32_t len, uint32_t address, enum chp_frame_trust trust,
+chp_frame_classify(const void *data, uint32_t len, const struct chp_frame_from *self, enum chp_frame_trust trust,
 		   enum chp_pipeline_counter *why)
 {
 	const struct chp_ether *e = data;
@@ -143,7 +161,9 @@ chp_frame_classify(const void *data, uint32_t len, uint32_t address, enum chp_fr
 		return drop(why, CHP_COUNT_drop_runt);
 	switch (chp_be16(e->type)) {
 	case ETHER_IPV4:
-		return classify_ipv4(data, len, address, trust, why);
+		return classify_ipv4(data, len, self->address, trust, why);
+	case CHP_ETHER_DIRECT:
+		return classify_direct(data, len, self->mac, why);
 	case ETHER_ARP:
 		return classify_arp(data, len, why);
 	case ETHER_VLAN:
@@ -201,6 +221,26 @@ chp_frame_build(void *data, uint32_t payload_len, const struct chp_frame_from *f
 		if (f->udp.checksum == 0)
 			f->udp.checksum = 0xffff; /* 0 would mean "none" */
 	}
+}
+
+void
+chp_frame_direct(void *data, uint32_t payload_len, const struct chp_frame_from *self,
+		 const uint8_t mac[CHP_MAC_BYTES], uint32_t from, uint32_t to, uint32_t shard)
+{
+	struct chp_direct *d = data;
+
+	CHP_ASSERT_OP(payload_len, <=, CHP_PAYLOAD_BYTES_MAX);
+	*d = (struct chp_direct){
+		.ether.type = chp_be16(CHP_ETHER_DIRECT),
+		.subtype = chp_be16(CHP_DIRECT_SUBTYPE),
+		.version = CHP_DIRECT_VERSION,
+		.from = (uint8_t)from,
+		.to = (uint8_t)to,
+		.shard = chp_be16((uint16_t)shard),
+		.len = chp_be16((uint16_t)payload_len),
+	};
+	memcpy(d->ether.to, mac, CHP_MAC_BYTES);
+	memcpy(d->ether.from, self->mac, CHP_MAC_BYTES);
 }
 
 void

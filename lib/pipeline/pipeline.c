@@ -69,7 +69,8 @@ build_rx(struct chp_pipeline *p, uint32_t index)
 	s->index = index;
 	s->trust = p->node.rx_checksum == CHP_RX_CHECKSUM_OFF ? CHP_TRUST_ALL : CHP_TRUST_NONE;
 	s->delayed = rte_zmalloc(NULL, sizeof(*s->delayed), CHP_CACHE_LINE);
-	if (s->delayed == NULL)
+	s->paused = rte_zmalloc(NULL, p->cluster.shards * p->cluster.n_members * sizeof(*s->paused), CHP_CACHE_LINE);
+	if (s->delayed == NULL || s->paused == NULL)
 		return -ENOMEM;
 	s->delayed->random.state = p->config.incarnation + index;
 	for (uint32_t i = 0; i < p->cluster.shards; i++) {
@@ -408,6 +409,7 @@ destroy_rx(struct chp_pipeline *p, struct chp_rx *s)
 	if (s->delayed != NULL)
 		chp_delayed_fini(s->delayed);
 	rte_free(s->delayed);
+	rte_free(s->paused);
 }
 
 static void

@@ -502,6 +502,7 @@ status_node(struct chp_control *s, char *text, uint32_t cap)
 	string(&j, "state", node_state(s, now_ns));
 	string(&j, "text", waiting);
 	number(&j, "uptime_s", (now_ns - p->start_ns) / CHP_NS_PER_S);
+	string(&j, "peers", p->node.peers == CHP_PEERS_ETHERNET ? "ethernet" : "udp");
 	node_members(&j, s, now_ns);
 	node_port(&j, p);
 	node_counters(&j, p);

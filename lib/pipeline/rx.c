@@ -91,14 +91,89 @@ refuse(struct chp_rx *s, struct rte_mbuf *m, uint32_t shard, enum chp_status sta
 	chp_count(&s->lcore->counters, counter, 1);
 }
 
+/* ------------------------------------------------------------------ back-pressure */
+
+/* Ask a peer to pause, or to go on, with packets for a shard. If it gets lost: pauses end by themselves. */
+static bool
+send_pause(struct chp_rx *s, const struct chp_peer_header *answer, uint32_t pause_ms)
+{
+	struct rte_mbuf *m;
+
+	if (chp_queue_room(&s->to_tx) == 0) {
+		chp_count(&s->lcore->counters, CHP_COUNT_drop_tx_ring, 1);
+		return false;
+	}
+	m = chp_mbuf_take(s->p->control_pool);
+	if (m == NULL) {
+		chp_count(&s->lcore->counters, CHP_COUNT_drop_no_mbuf, 1);
+		return false;
+	}
+	chp_peer_pause(answer, pause_ms, rte_pktmbuf_mtod_offset(m, struct chp_peer_header *, CHP_FRAME_BYTES));
+	chp_mbuf_set_payload(m, sizeof(*answer));
+	m->hash.usr = chp_tag(CHP_TAG_PEER, answer->from, answer->shard);
+	(void)chp_queue_put(&s->to_tx, &m, 1); /* there is room, and only we put */
+	return true;
+}
+
+/*
+ * A shard's ring fills up: whoever goes on to fill it is asked to pause, again when half of that is over. Done here
+ * and not by the shard, which may be what does not get its CPU.
+ */
+static void
+press(struct chp_rx *s, uint32_t shard, const struct chp_outgoing *o)
+{
+	uint64_t now_ns = chp_clock_ns(&s->p->clock);
+
+	for (uint32_t i = 0; i < o->n; i++) {
+		uint32_t len;
+		const struct chp_peer_header *h =
+			(const void *)chp_frame_packet(rte_pktmbuf_mtod(o->mbuf[i], const void *), &len);
+		struct chp_paused *paused = &s->paused[shard * s->p->cluster.n_members + h->from];
+
+		if (h->seq == 0 || now_ns < paused->again_ns || !send_pause(s, h, CHP_PAUSE_MS))
+			continue;
+		paused->answer = *h;
+		paused->again_ns = now_ns + CHP_PAUSE_MS * CHP_NS_PER_MS / 2;
+		s->paused_mask[shard] |= chp_bit(h->from);
+		s->pressed |= chp_bit(shard);
+		chp_count(&s->lcore->counters, CHP_COUNT_tx_pauses, 1);
+	}
+}
+
+/* Whoever paused for shards that have worked off most of their rings may go on. */
+static void
+relieve(struct chp_rx *s)
+{
+	for (uint64_t left = s->pressed; left != 0; left &= left - 1) {
+		uint32_t shard = chp_first_bit(left);
+		const struct chp_queue *q = &s->peers[shard].queue;
+
+		if (chp_queue_count(q) > CHP_RELIEVED(q->capacity))
+			continue;
+		for (uint64_t peers = s->paused_mask[shard]; peers != 0; peers &= peers - 1) {
+			struct chp_paused *paused =
+				&s->paused[shard * s->p->cluster.n_members + chp_first_bit(peers)];
+
+			paused->again_ns = 0;
+			if (send_pause(s, &paused->answer, 0))
+				chp_count(&s->lcore->counters, CHP_COUNT_tx_resumes, 1);
+		}
+		s->paused_mask[shard] = 0;
+		s->pressed &= ~chp_bit(shard);
+	}
+}
+
 /* ------------------------------------------------------------------ passing on */
 
 static void
 flush_peers(struct chp_rx *s, uint32_t shard)
 {
 	struct chp_outgoing *o = &s->peers[shard];
-	uint32_t taken = chp_queue_put(&o->queue, o->mbuf, o->n);
+	uint32_t taken;
 
+	if (chp_queue_count(&o->queue) + o->n >= CHP_PRESSED(o->queue.capacity))
+		press(s, shard, o); /* before: what was put is not ours any more */
+	taken = chp_queue_put(&o->queue, o->mbuf, o->n);
 	chp_count(&s->lcore->counters, CHP_COUNT_rx_peer, taken);
 	for (uint32_t i = taken; i < o->n; i++)
 		drop(s, o->mbuf[i], CHP_COUNT_drop_peer_ring);
@@ -152,6 +227,18 @@ flush(struct chp_rx *s)
 	}
 }
 
+/* How a packet of a peer came: members that are configured differently understand each other, and it shows. */
+static void
+count_way(struct chp_rx *s, const struct rte_mbuf *m)
+{
+	bool direct = chp_frame_is_direct(rte_pktmbuf_mtod(m, const void *));
+
+	if (direct)
+		chp_count(&s->lcore->counters, CHP_COUNT_rx_direct, 1);
+	if (direct != (s->p->node.peers == CHP_PEERS_ETHERNET))
+		chp_count(&s->lcore->counters, CHP_COUNT_rx_mixed, 1);
+}
+
 static void
 to_control(struct chp_rx *s, struct chp_queue *q, struct rte_mbuf *m, enum chp_tag_kind kind)
 {
@@ -164,24 +251,47 @@ to_control(struct chp_rx *s, struct chp_queue *q, struct rte_mbuf *m, enum chp_t
 
 /* ------------------------------------------------------------------ what it is */
 
+/* Whether the headers around a packet say the same of its sender as the packet does: his address, and his only. */
+static bool
+is_sender(const struct chp_pipeline *p, const void *frame, const struct chp_peer_header *h)
+{
+	const struct chp_direct *d = frame;
+	const struct chp_frame *f = frame;
+	uint8_t mac[CHP_MAC_BYTES];
+
+	if (!chp_frame_is_direct(frame))
+		return chp_be32(f->ip.from) == p->cluster.member[h->from].address;
+	return d->from == h->from && d->to == h->to && chp_neighbours_mac(&p->neighbours, h->from, mac) &&
+	       memcmp(d->ether.from, mac, sizeof(mac)) == 0;
+}
+
 static void
 on_peer(struct chp_rx *s, struct rte_mbuf *m, uint32_t shard, const uint8_t *data, uint32_t len)
 {
 	const struct chp_pipeline *p = s->p;
 	const struct chp_peer_header *h = (const void *)data;
-	const struct chp_frame *frame = rte_pktmbuf_mtod(m, const void *);
 	enum chp_packet_error e =
 		chp_peer_check(data, len, p->cluster.hash, p->cluster.n_members, p->cluster.shards);
 
-	if (e == CHP_PACKET_OK && (h->to != p->node.node ||
-				   chp_be32(frame->ip.from) != p->cluster.member[h->from].address))
+	if (e == CHP_PACKET_OK &&
+	    (h->to != p->node.node || !is_sender(p, rte_pktmbuf_mtod(m, const void *), h)))
 		e = CHP_PACKET_NODE;
 	if (e == CHP_PACKET_OK && h->shard != shard)
 		e = CHP_PACKET_SHARD;
-	if (e != CHP_PACKET_OK)
+	if (e != CHP_PACKET_OK) {
 		drop_packet(s, m, e);
-	else
-		to_peers(s, shard, m);
+		return;
+	}
+	count_way(s, m);
+	to_peers(s, shard, m);
+}
+
+/* A packet of membership. Who sent it is looked at there, to say so. */
+static void
+on_control(struct chp_rx *s, struct rte_mbuf *m)
+{
+	count_way(s, m);
+	to_control(s, &s->urgent, m, CHP_TAG_MEMBERSHIP);
 }
 
 /* A request datagram that goes to a shard, with the faults that were asked for. */
@@ -264,7 +374,7 @@ on_datagram(struct chp_rx *s, struct rte_mbuf *m)
 	enum chp_packet_error e;
 
 	if (is_foreign_hello(p, port, data, len)) {
-		to_control(s, &s->urgent, m, CHP_TAG_MEMBERSHIP);
+		on_control(s, m);
 		return;
 	}
 	if (!is_shard && !is_control && !is_any) {
@@ -284,11 +394,36 @@ on_datagram(struct chp_rx *s, struct rte_mbuf *m)
 	else if (kind == CHP_PACKET_PEER)
 		on_peer(s, m, port, data, len);
 	else if (kind == CHP_PACKET_CONTROL)
-		to_control(s, &s->urgent, m, CHP_TAG_MEMBERSHIP);
+		on_control(s, m);
 	else if (is_control)
 		to_control(s, &s->ordinary, m, CHP_TAG_REQUEST);
 	else
 		on_request(s, m, is_shard ? port : shard_of_request(p, data, len));
+}
+
+/* A packet of a replica without IPv4: for a shard or for control. Clients never send these. */
+static void
+on_direct(struct chp_rx *s, struct rte_mbuf *m)
+{
+	const struct chp_direct *d = rte_pktmbuf_mtod(m, const void *);
+	uint32_t shard = chp_be16(d->shard), len;
+	bool is_control = shard == CHP_DIRECT_CONTROL;
+	const uint8_t *data = chp_frame_packet(d, &len);
+	uint8_t kind = 0;
+	enum chp_packet_error e = chp_packet_kind_of(data, len, &kind);
+
+	if (e == CHP_PACKET_OK && len > s->p->payload_bytes_max)
+		e = CHP_PACKET_LONG;
+	if (e == CHP_PACKET_OK && kind != (is_control ? CHP_PACKET_CONTROL : CHP_PACKET_PEER))
+		e = CHP_PACKET_KIND;
+	if (e == CHP_PACKET_OK && d->to != s->p->node.node)
+		e = CHP_PACKET_NODE;
+	if (e != CHP_PACKET_OK)
+		drop_packet(s, m, e);
+	else if (is_control)
+		on_control(s, m);
+	else
+		on_peer(s, m, shard, data, len);
 }
 
 /* What the port found, where it computes checksums; what it did not look at is computed here. */
@@ -323,10 +458,13 @@ on_frame(struct chp_rx *s, struct rte_mbuf *m)
 
 	if (m->nb_segs == 1 && trust_of(s, m, &trust, &why))
 		class = chp_frame_classify(rte_pktmbuf_mtod(m, const void *), m->data_len,
-					   s->p->port.self.address, trust, &why);
+					   &s->p->port.self, trust, &why);
 	switch (class) {
 	case CHP_FRAME_UDP:
 		on_datagram(s, m);
+		break;
+	case CHP_FRAME_DIRECT:
+		on_direct(s, m);
 		break;
 	case CHP_FRAME_ARP:
 		to_control(s, &s->urgent, m, CHP_TAG_ARP);
@@ -365,6 +503,8 @@ chp_rx_poll(struct chp_rx *s)
 
 	n = rte_eth_rx_burst(s->p->port.id, (uint16_t)s->index, m, CHP_PORT_BURST);
 	released = release_delayed(s);
+	if (s->pressed != 0)
+		relieve(s);
 	if (n + released == 0) {
 		chp_lap(s->lcore, CHP_CYCLES_NETWORK);
 		return false;

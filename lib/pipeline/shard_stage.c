@@ -113,10 +113,9 @@ take_peers(struct chp_shard_stage *s)
 					       CHP_BURST_MAX - s->n_packets);
 	}
 	for (uint32_t i = 0; i < s->n_packets; i++) {
-		uint8_t *frame = rte_pktmbuf_mtod(s->packet_mbuf[i], uint8_t *);
+		const void *frame = rte_pktmbuf_mtod(s->packet_mbuf[i], const void *);
 
-		s->packet[i].data = chp_frame_payload(frame);
-		s->packet[i].len = chp_frame_payload_len(frame);
+		s->packet[i].data = chp_frame_packet(frame, &s->packet[i].len);
 	}
 }
 

@@ -39,6 +39,12 @@
 #define CHP_LOOK_NS CHP_NS_PER_MS
 /* A port that takes nothing for so long loses what waits. */
 #define CHP_TX_STALL_NS (10 * CHP_NS_PER_MS)
+/*
+ * When the ring of peers' packets to a shard is so full, peers are asked to pause, and when it is so empty, to go on:
+ * the upper half is for what is on its way when they hear of it, the lower quarter keeps the shard busy meanwhile.
+ */
+#define CHP_PRESSED(capacity) ((capacity) / 2)
+#define CHP_RELIEVED(capacity) ((capacity) / 4)
 /* JSON texts being fetched part by part. */
 #define CHP_TEXTS 4u
 /* JSON bytes in one reply: with its headers it fits the smallest MTU. */
@@ -112,6 +118,12 @@ struct chp_outgoing {
 	struct rte_mbuf *mbuf[CHP_PORT_BURST];
 };
 
+/* A peer that was asked to pause for the sake of a shard. */
+struct chp_paused {
+	uint64_t again_ns;             /* not to be asked again before */
+	struct chp_peer_header answer; /* to what: incarnations and session of its link */
+};
+
 struct chp_rx {
 	struct chp_pipeline *p;
 	struct chp_lcore *lcore;
@@ -120,8 +132,11 @@ struct chp_rx {
 	struct chp_outgoing peers[CHP_SHARDS_MAX];
 	struct chp_outgoing clients[CHP_SHARDS_MAX];
 	uint64_t touched; /* shards that this burst has packets for */
+	uint64_t pressed; /* shards for whose sake somebody was asked to pause, and not yet to go on */
+	uint64_t paused_mask[CHP_SHARDS_MAX]; /* whom */
+	struct chp_paused *paused;            /* [shards * members] */
 	struct chp_queue urgent, ordinary; /* to control */
-	struct chp_queue to_tx;            /* refusals */
+	struct chp_queue to_tx;            /* refusals, pauses */
 	struct chp_delayed *delayed;
 };
 
@@ -230,6 +245,7 @@ struct chp_control {
 	uint64_t stop_ns;         /* when a stop is over at the latest; 0 = none runs */
 	uint64_t quiet_ns;        /* since when everything is drained; 0 = not yet */
 	bool conflict_reported;
+	uint64_t other_way;    /* node mask: who was reported to send to its peers in another way than this node */
 	uint64_t defend_at_ns; /* our address, not before */
 	struct chp_shard_report *report; /* [shards], the newest */
 	struct chp_text_slot text[CHP_TEXTS];

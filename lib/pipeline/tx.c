@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * tx.c - the TX stage: checksums, Ethernet, IPv4 and UDP headers, burst. No protocol state.
+ * tx.c - the TX stage: checksums, headers (Ethernet, IPv4 and UDP, or Ethernet alone), burst. No protocol state.
  */
 #include "base/assert.h"
 #include "pipeline/stages.h"
@@ -18,26 +18,49 @@ drop(struct chp_tx *s, struct rte_mbuf *m, enum chp_pipeline_counter why)
  * Headers of a packet to a peer. Its CRC-32C covers every byte behind them, so the UDP checksum is left
  * out (0, "none"), which saves a pass over the packet at both ends.
  */
-static bool
-finish_peer(struct chp_tx *s, struct rte_mbuf *m)
+static void
+write_udp(struct chp_tx *s, struct rte_mbuf *m, const uint8_t mac[CHP_MAC_BYTES])
 {
 	struct chp_pipeline *p = s->p;
-	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
-	uint32_t peer = chp_tag_peer(m), len = m->data_len - CHP_FRAME_BYTES;
 	uint16_t port = chp_be16((uint16_t)(p->cluster.port_base + chp_tag_port(m)));
 	struct chp_address to = {
-		.ip = chp_be32(p->cluster.member[peer].address),
+		.ip = chp_be32(p->cluster.member[chp_tag_peer(m)].address),
 		.port = port,
 		.local_port = port,
 	};
 
-	if (!chp_neighbours_mac(&p->neighbours, peer, to.mac)) {
+	memcpy(to.mac, mac, sizeof(to.mac));
+	chp_frame_build(rte_pktmbuf_mtod(m, void *), m->data_len - CHP_FRAME_BYTES, &p->port.self, &to, false);
+}
+
+/* The same without IPv4 and UDP. The packet stays where it is: its header takes less of the room before it. */
+static void
+write_direct(struct chp_tx *s, struct rte_mbuf *m, const uint8_t mac[CHP_MAC_BYTES])
+{
+	struct chp_pipeline *p = s->p;
+	bool control = chp_tag_kind_of(m) == CHP_TAG_CONTROL;
+	void *frame = rte_pktmbuf_adj(m, (uint16_t)(CHP_FRAME_BYTES - CHP_DIRECT_BYTES));
+
+	chp_frame_direct(frame, m->data_len - CHP_DIRECT_BYTES, &p->port.self, mac, p->node.node, chp_tag_peer(m),
+			 control ? CHP_DIRECT_CONTROL : chp_tag_port(m));
+}
+
+static bool
+finish_peer(struct chp_tx *s, struct rte_mbuf *m)
+{
+	struct chp_pipeline *p = s->p;
+	uint8_t mac[CHP_MAC_BYTES];
+
+	if (!chp_neighbours_mac(&p->neighbours, chp_tag_peer(m), mac)) {
 		drop(s, m, CHP_COUNT_drop_tx_neighbour);
 		return false;
 	}
 	if (chp_tag_kind_of(m) == CHP_TAG_PEER)
-		chp_peer_seal(chp_frame_payload(frame), len);
-	chp_frame_build(frame, len, &p->port.self, &to, false);
+		chp_peer_seal(rte_pktmbuf_mtod_offset(m, uint8_t *, CHP_FRAME_BYTES), m->data_len - CHP_FRAME_BYTES);
+	if (p->node.peers == CHP_PEERS_ETHERNET)
+		write_direct(s, m, mac);
+	else
+		write_udp(s, m, mac);
 	return true;
 }
 

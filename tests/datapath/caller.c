@@ -172,13 +172,14 @@ static void
 take_frame(struct caller *c, struct rte_mbuf *m)
 {
 	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
+	const struct chp_frame_from self = { .address = CALLER_ADDRESS };
 	const struct chp_frame *f = (const void *)frame;
 	const uint8_t *data = frame + CHP_FRAME_BYTES;
 	const struct chp_reply_message *r;
 	enum chp_pipeline_counter why = 0;
 	uint32_t len, offset = sizeof(struct chp_reply_header);
 
-	if (chp_frame_classify(frame, m->data_len, CALLER_ADDRESS, CHP_TRUST_NONE, &why) !=
+	if (chp_frame_classify(frame, m->data_len, &self, CHP_TRUST_NONE, &why) !=
 	    CHP_FRAME_UDP) {
 		c->others++;
 		rte_pktmbuf_free(c->other);

@@ -76,13 +76,14 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 		.report = on_report,
 		.report_context = l,
 	};
+	const char *more = l->options.node_of[i] != NULL ? l->options.node_of[i] : l->options.node;
 	char text[4096], lcores[2048], name[16];
 	int n;
 
 	one_lcore(l, lcores, sizeof(lcores));
 	n = snprintf(text, sizeof(text),
 		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s }", i, i,
-		     l->options.node != NULL ? l->options.node : LOCAL_PATIENT,
+		     more != NULL ? more : LOCAL_PATIENT,
 		     l->options.lcores != NULL ? l->options.lcores : lcores);
 	errors.n = 0;
 	if (!chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors))

@@ -26,6 +26,7 @@ struct local_options {
 	const char *lcores;    /* JSON of "lcores" in the node files; NULL: everything on one lcore */
 	const char *cluster;   /* more members of the cluster file, as "\"keys_max\": 1000,"; or NULL */
 	const char *node;      /* more members of the node file; NULL: LOCAL_PATIENT */
+	const char *node_of[LOCAL_REPLICAS_MAX]; /* the same for one replica alone, instead of `node`; or NULL */
 	uint32_t ring_entries; /* of the network; 0 = 4096 */
 	bool (*tap)(void *context, uint32_t from, struct rte_mbuf *m); /* see ring_net.h */
 	void *tap_context;

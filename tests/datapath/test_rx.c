@@ -380,6 +380,164 @@ Test(rx, packets_of_peers)
 	local_destroy(&l);
 }
 
+/* ------------------------------------------------------------------ raw Ethernet */
+
+static struct chp_direct *
+direct_of(struct subject *s)
+{
+	return (void *)s->bytes;
+}
+
+static struct chp_peer_header *
+direct_peer_of(struct subject *s)
+{
+	return (void *)(s->bytes + CHP_DIRECT_BYTES);
+}
+
+/* A packet of replica 1 without messages, as it would come without IPv4. */
+static void
+good_direct(struct subject *s)
+{
+	const struct chp_frame_from from = { .mac = { 2, 0, 10, 0, 0, 2 } };
+	const uint8_t to[CHP_MAC_BYTES] = { 2, 0, 10, 0, 0, 1 };
+	uint8_t header[sizeof(struct chp_peer_header)];
+
+	good_peer(s);
+	memcpy(header, peer_of(s), sizeof(header));
+	memset(s->bytes, 0, sizeof(s->bytes));
+	memcpy(direct_peer_of(s), header, sizeof(header));
+	chp_frame_direct(s->bytes, sizeof(header), &from, to, 1, 0, 0);
+	s->len = CHP_DIRECT_BYTES + (uint32_t)sizeof(header);
+}
+
+static void
+reseal_direct(struct subject *s, uint32_t payload_len)
+{
+	chp_peer_seal(s->bytes + CHP_DIRECT_BYTES, payload_len);
+	direct_of(s)->len = chp_be16((uint16_t)payload_len);
+	s->len = CHP_DIRECT_BYTES + payload_len;
+}
+
+Test(rx, raw_frames_of_peers)
+{
+	uint64_t direct, mixed;
+	struct subject s;
+
+	start(NODE);
+	direct = chp_pipeline_count(l.replica[0], CHP_COUNT_rx_direct);
+	mixed = chp_pipeline_count(l.replica[0], CHP_COUNT_rx_mixed);
+	good_direct(&s);
+	expect(&s, CHP_COUNT_rx_peer, "the good one, though this node sends over UDP");
+	good_direct(&s);
+	memset(s.bytes + s.len, 0xee, 20);
+	s.len += 20;
+	expect(&s, CHP_COUNT_rx_peer, "padding behind the packet");
+	cr_expect_eq(chp_pipeline_count(l.replica[0], CHP_COUNT_rx_direct), direct + 2);
+	cr_expect_eq(chp_pipeline_count(l.replica[0], CHP_COUNT_rx_mixed), mixed + 2);
+	good_direct(&s);
+	s.len = CHP_DIRECT_BYTES - 1;
+	expect(&s, CHP_COUNT_drop_runt, "half a header of the frame");
+	good_direct(&s);
+	s.len--;
+	expect(&s, CHP_COUNT_drop_direct_length, "truncated");
+	good_direct(&s);
+	direct_of(&s)->len = 0xffff;
+	expect(&s, CHP_COUNT_drop_direct_length, "longer than the frame");
+	good_direct(&s);
+	direct_of(&s)->subtype ^= 1;
+	expect(&s, CHP_COUNT_drop_ether_type, "somebody else's experiment");
+	good_direct(&s);
+	direct_of(&s)->ether.type = chp_be16(0x88b6);
+	expect(&s, CHP_COUNT_drop_ether_type, "the other experimental EtherType");
+	good_direct(&s);
+	direct_of(&s)->version++;
+	expect(&s, CHP_COUNT_drop_version, "another version of the frame");
+	good_direct(&s);
+	memmove(s.bytes + 16, s.bytes + 12, s.len - 12);
+	memcpy(s.bytes + 12, (const uint8_t[]){ 0x81, 0, 0, 7 }, 4);
+	s.len += 4;
+	expect(&s, CHP_COUNT_drop_vlan, "a VLAN tag");
+	local_destroy(&l);
+}
+
+Test(rx, raw_frames_for_and_from_others)
+{
+	struct subject s;
+
+	start(NODE);
+	good_direct(&s);
+	direct_of(&s)->to = 2;
+	expect(&s, CHP_COUNT_drop_node, "the frame says it is for another node");
+	good_direct(&s);
+	direct_of(&s)->from = 2;
+	expect(&s, CHP_COUNT_drop_node, "the frame says it is from another node");
+	good_direct(&s);
+	direct_peer_of(&s)->from = direct_of(&s)->from = 7;
+	reseal_direct(&s, sizeof(struct chp_peer_header));
+	expect(&s, CHP_COUNT_drop_node, "no member");
+	good_direct(&s);
+	direct_peer_of(&s)->to = 2;
+	reseal_direct(&s, sizeof(struct chp_peer_header));
+	expect(&s, CHP_COUNT_drop_node, "the packet is for another node");
+	good_direct(&s);
+	direct_of(&s)->ether.from[5] = 3;
+	expect(&s, CHP_COUNT_drop_node, "another member's MAC address");
+	good_direct(&s);
+	direct_of(&s)->ether.from[5] = 99;
+	expect(&s, CHP_COUNT_drop_node, "a stranger's MAC address");
+	good_direct(&s);
+	direct_of(&s)->shard = chp_be16(CHP_DIRECT_CONTROL);
+	((struct chp_prelude *)(void *)direct_peer_of(&s))->kind = CHP_PACKET_CONTROL;
+	direct_of(&s)->ether.from[5] = 99;
+	expect(&s, CHP_COUNT_drop_node, "a stranger's packet of membership");
+	local_destroy(&l);
+}
+
+Test(rx, raw_frames_with_something_else_in_them)
+{
+	const uint32_t len = sizeof(struct chp_peer_header);
+	struct subject s;
+
+	start(NODE);
+	good_direct(&s);
+	direct_of(&s)->shard = chp_be16(1);
+	expect(&s, CHP_COUNT_drop_shard, "the frame says another shard than the packet");
+	good_direct(&s);
+	direct_peer_of(&s)->shard = 1;
+	direct_of(&s)->shard = chp_be16(1);
+	reseal_direct(&s, len);
+	expect(&s, CHP_COUNT_drop_shard, "no such shard");
+	good_direct(&s);
+	direct_of(&s)->shard = chp_be16(CHP_DIRECT_CONTROL);
+	expect(&s, CHP_COUNT_drop_kind, "a packet of a shard for control");
+	good_direct(&s);
+	direct_peer_of(&s)->prelude.kind = CHP_PACKET_REQUEST;
+	expect(&s, CHP_COUNT_drop_kind, "a request");
+	good_direct(&s);
+	direct_peer_of(&s)->ack ^= 1;
+	expect(&s, CHP_COUNT_drop_crc, "a changed byte");
+	good_direct(&s);
+	direct_peer_of(&s)->prelude.magic ^= 1;
+	expect(&s, CHP_COUNT_drop_magic, "magic");
+	good_direct(&s);
+	direct_peer_of(&s)->prelude.cluster_hash ^= 1;
+	expect(&s, CHP_COUNT_drop_cluster, "another cluster");
+	good_direct(&s);
+	reseal_direct(&s, 1473);
+	expect(&s, CHP_COUNT_drop_long, "longer than over UDP");
+	good_direct(&s);
+	direct_of(&s)->len = chp_be16((uint16_t)(len - 8));
+	expect(&s, CHP_COUNT_drop_short, "half a header");
+	good_direct(&s);
+	direct_of(&s)->len = 0;
+	expect(&s, CHP_COUNT_drop_short, "nothing");
+	/* Last: from now on the switch knows a wrong way to replica 0's address. */
+	good_direct(&s);
+	memset(direct_of(&s)->ether.to, 0xff, CHP_MAC_BYTES);
+	expect(&s, CHP_COUNT_drop_not_ours, "a broadcast");
+	local_destroy(&l);
+}
+
 Test(rx, wrong_requests_get_a_status)
 {
 	char long_value[1100];

@@ -561,6 +561,7 @@ Test(config, test_node_defaults)
 	cr_expect_str_eq(node.port, "net_null0");
 	cr_expect_eq(node.prefix_len, 24);
 	cr_expect_eq(node.gateway, 0);
+	cr_expect_eq(node.peers, CHP_PEERS_UDP);
 	cr_expect_eq(node.rx_checksum, CHP_RX_CHECKSUM_VERIFY);
 	cr_expect_not(node.steer);
 	cr_expect_eq(node.idle, CHP_IDLE_SPIN);
@@ -683,6 +684,17 @@ static const struct bad bad_node[] = {
 	{ "\"steer\": false", "\"steer\": 0", "|n.json:7: steer: 0: expected true or false" },
 	{ "\"steer\": false", "\"steer\": true",
 	  "|n.json:7: steer: true: expected one rx queue per shard: there are 1 and 2" },
+	{ "\"steer\": false", "\"steer\": false, \"peers\": \"ethernet\"", NULL },
+	{ "\"steer\": false", "\"steer\": false, \"peers\": \"rdma\"",
+	  "|n.json:7: peers: \"rdma\": expected \"udp\" or \"ethernet\"" },
+	{ "\"steer\": false", "\"peers\": \"ethernet\",\n\"steer\": true",
+	  "|n.json:8: steer: true: expected one rx queue per shard: there are 1 and 2"
+	  "|n.json:8: steer: true: expected false with \"peers\": \"ethernet\": ports steer by UDP port, which these "
+	  "frames do not have" },
+	{ "\"prefix_len\": 24,\n\"gateway\": \"10.99.0.1\"",
+	  "\"prefix_len\": 31,\n\"peers\": \"ethernet\", \"gateway\": \"none\"",
+	  "|n.json:5: peers: \"ethernet\": expected \"udp\": member 2 (10.99.0.12) is outside 10.99.0.10/31, where "
+	  "only routers reach" },
 	{ "\"yield\"", "\"nap\"",
 	  "|n.json:8: idle: \"nap\": expected \"spin\", \"yield\" or \"sleep\"" },
 	{ "\"idle_sleep_us\": 70", "\"idle_sleep_us\": 10001",
@@ -817,7 +829,7 @@ static const struct bad bad_node[] = {
 	  "|n.json:32: copy_chunk_bytes: 1023: expected a whole number from 1024 to 1048576" },
 	{ "\"steer\"", "\"shards\"",
 	  "|n.json:7: shards: unknown key; expected one of node, port, prefix_len, gateway, "
-	  "rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, stage_ring, "
+	  "peers, rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, stage_ring, "
 	  "log_entries, log_blocks, ops, copy_chunk_bytes, timers, derived" },
 };
 
@@ -841,7 +853,7 @@ Test(config, test_node_every_error)
 		      "\"stages\": [...] }");
 	expect_errors(parse_node(edit(NODE_SMALL, "[{", "[],\"x\":[{")),
 		      "|n.json:1: x: unknown key; expected one of node, port, prefix_len, gateway, "
-		      "rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, "
+		      "peers, rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, "
 		      "stage_ring, log_entries, log_blocks, ops, copy_chunk_bytes, timers, derived"
 		      "|n.json:1: lcores: a list of 0: expected a list of 1 to 128 lcores");
 }
