@@ -9,7 +9,8 @@
 #include <string.h>
 
 /* The names are only checked here: the tool talks to any protocol's replicas alike. */
-static const char *const protocols[] = { "hermes", NULL };
+static const char *const protocols[] = { "hermes", "zab", NULL };
+static const char *const applications[] = { "store", "sequencer", NULL };
 
 static int
 read_cluster(struct ctl *ctl)
@@ -19,7 +20,7 @@ read_cluster(struct ctl *ctl)
 	size_t len, room;
 	char *text = chp_config_read_file(ctl->cluster_file, &len, &errors), *at;
 	bool ok = text != NULL && chp_cluster_config_parse(text, len, ctl->cluster_file, protocols,
-							   &config, &errors);
+							   applications, &config, &errors);
 
 	free(text);
 	if (!ok) {

@@ -27,6 +27,7 @@ static const char *const all_live_protocols[] = { "hermes", NULL };
 const struct chp_field chp_cluster_fields[] = {
 	CHP_ROW_NAME(C, name, "name", "the cluster's name"),
 	CHP_ROW_NAME_DEFAULT(C, protocol, "protocol", "hermes", "the replication protocol"),
+	CHP_ROW_NAME_DEFAULT(C, application, "application", "store", "what operations do"),
 	CHP_ROW_UINT(C, shards, "shards", 1, CHP_SHARDS_MAX, 1, 1, "slices of the key space"),
 	CHP_ROW_UINT(C, hash_seed, "hash_seed", 0, HASH_SEED_MAX, 0, 1, "the seed of key digests"),
 	CHP_ROW_UINT(C, mtu, "mtu", CHP_MTU_MIN, CHP_MTU_MAX, 1500, 1, "the network's MTU"),
@@ -75,18 +76,18 @@ is_one_of(const char *const *names, const char *name)
 	return false;
 }
 
+/* The value of a key must be one of the names that the caller knows. */
 static void
-check_protocol(const struct chp_json_place *root, const char *const *protocols,
-	       const struct chp_cluster_config *c)
+check_name(const struct chp_json_place *root, const char *key, const char *const *names, const char *name)
 {
-	struct chp_json_place place = chp_json_key(root, "protocol");
+	struct chp_json_place place = chp_json_key(root, key);
 	char buffer[CHP_CONFIG_ERROR_BYTES];
 	struct chp_line known = chp_line_init(buffer, sizeof(buffer));
 
-	if (is_one_of(protocols, c->protocol))
+	if (is_one_of(names, name))
 		return;
-	for (uint32_t i = 0; protocols[i]; i++)
-		chp_line_add(&known, "%s%s", i > 0 ? ", " : "", protocols[i]);
+	for (uint32_t i = 0; names[i]; i++)
+		chp_line_add(&known, "%s%s", i > 0 ? ", " : "", names[i]);
 	chp_json_error(&place, "expected one of: %s", buffer);
 }
 
@@ -173,12 +174,13 @@ check_keys(const struct chp_json_place *root, const struct chp_cluster_config *c
 
 bool
 chp_cluster_config_parse(const char *text, size_t len, const char *file,
-			 const char *const *protocols, struct chp_cluster_config *out,
-			 struct chp_config_errors *errors)
+			 const char *const *protocols, const char *const *applications,
+			 struct chp_cluster_config *out, struct chp_config_errors *errors)
 {
 	static const char *const port_keys[] = { "shards", "port_base", NULL };
 	static const char *const key_keys[] = { "keys_max", "credits", NULL };
 	static const char *const protocol_keys[] = { "protocol", NULL };
+	static const char *const application_keys[] = { "application", NULL };
 	uint32_t before = errors->n;
 	struct chp_json_place root;
 	struct chp_json_doc doc;
@@ -190,7 +192,9 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 	root = chp_json_root(&doc);
 	bad = chp_json_read(&root, chp_cluster_fields, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, protocol_keys))
-		check_protocol(&root, protocols, out);
+		check_name(&root, "protocol", protocols, out->protocol);
+	if (chp_fields_ok(chp_cluster_fields, bad, application_keys))
+		check_name(&root, "application", applications, out->application);
 	read_members(&root, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, port_keys))
 		check_ports(&root, out);

@@ -30,6 +30,7 @@ struct chp_member_config {
 struct chp_cluster_config {
 	char name[CHP_NAME_BYTES_MAX + 1];
 	char protocol[CHP_NAME_BYTES_MAX + 1]; /* checked against the names the caller knows */
+	char application[CHP_NAME_BYTES_MAX + 1]; /* likewise */
 	uint32_t shards;
 	uint64_t hash_seed;
 	uint32_t mtu;
@@ -114,12 +115,14 @@ struct chp_node_config {
 	uint64_t link_down_ns;      /* a link silent for this long, with packets unanswered, is reset */
 	uint64_t suspect_ns;        /* a member silent for this long is suspected */
 	uint64_t lease_ns;          /* how long a lease is asked for; below suspect_ns */
+	uint64_t election_ns;       /* quorum protocols: a leader silent for this long is replaced */
+	uint64_t leader_lease_ns;   /* how long a leader reads alone; 0 = it asks a quorum each time */
 	uint32_t clock_drift_ppm;   /* how far the rate of any node's clock may be from true time */
 	uint32_t copy_bytes;        /* per shard: of state that is asked for at a time, while it is copied */
 };
 
 #define CHP_CONFIG_ERRORS_MAX 32u
-#define CHP_CONFIG_ERROR_BYTES 256u
+#define CHP_CONFIG_ERROR_BYTES 320u
 
 /* Errors are added to what is there; the caller zeroes it first. */
 struct chp_config_errors {
@@ -133,12 +136,13 @@ struct chp_config_errors {
  * @param text, len  the file's bytes; not kept
  * @param file       its name, for messages
  * @param protocols  NULL-terminated names of the protocols that exist
+ * @param applications  likewise
  * @param out        filled completely, defaults included, when there is no error
  * @return           true without errors; otherwise errors->n > 0 and out is unspecified
  */
 bool chp_cluster_config_parse(const char *text, size_t len, const char *file,
-			      const char *const *protocols, struct chp_cluster_config *out,
-			      struct chp_config_errors *errors);
+			      const char *const *protocols, const char *const *applications,
+			      struct chp_cluster_config *out, struct chp_config_errors *errors);
 
 /** The same for a node file; it is checked against the cluster it belongs to. */
 bool chp_node_config_parse(const char *text, size_t len, const char *file,

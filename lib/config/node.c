@@ -104,6 +104,10 @@ const struct chp_field chp_timer_fields[] = {
 		     "silence after which a member is suspected"),
 	CHP_ROW_UINT(N, lease_ns, "lease_us", 100, 10000000, 300000, US_NS,
 		     "how long a lease is asked for"),
+	CHP_ROW_UINT(N, election_ns, "election_us", 50, 60000000, 500000, US_NS,
+		     "silence after which a leader is replaced"),
+	CHP_ROW_UINT(N, leader_lease_ns, "leader_lease_us", 0, 10000000, 300000, US_NS,
+		     "how long a leader reads alone"),
 	CHP_ROW_UINT(N, clock_drift_ppm, "clock_drift_ppm", 0, 20000, 500, 1,
 		     "how far a clock's rate may be from true time"),
 	{ .type = CHP_FIELD_END },
@@ -427,6 +431,28 @@ check_lease(const struct reader *r, const struct chp_json_place *timers, uint64_
 		       (unsigned long long)(n->suspect_ns / US_NS));
 }
 
+/*
+ * Who granted a leader its lease elects no other before that is over on its own clock (SAFETY 18): with a lease
+ * that is longer than the election time-out, elections would wait for it.
+ */
+static void
+check_leader_lease(const struct reader *r, const struct chp_json_place *timers, uint64_t bad)
+{
+	static const char *const keys[] = { "election_us", "leader_lease_us", "clock_drift_ppm", NULL };
+	const struct chp_node_config *n = r->node;
+	uint64_t given_ns = n->leader_lease_ns + n->leader_lease_ns * 2 * n->clock_drift_ppm / 1000000;
+	struct chp_json_place place;
+
+	if (!chp_fields_ok(chp_timer_fields, bad, keys) || given_ns < n->election_ns)
+		return;
+	pick(timers, "leader_lease_us", "election_us", &place);
+	chp_json_error(&place,
+		       "expected leader_lease_us (%llu), with twice the clocks' drift %llu, to be less than "
+		       "election_us (%llu), or 0 for none",
+		       (unsigned long long)(n->leader_lease_ns / US_NS), (unsigned long long)(given_ns / US_NS),
+		       (unsigned long long)(n->election_ns / US_NS));
+}
+
 static void
 read_timers(struct reader *r)
 {
@@ -461,6 +487,7 @@ read_timers(struct reader *r)
 			       (unsigned long long)(n->rto_ns_max / MS_NS));
 	}
 	check_lease(r, &timers, bad);
+	check_leader_lease(r, &timers, bad);
 }
 
 /* What peers may have begun needs entries and, for the largest records, blocks (SAFETY 12). */

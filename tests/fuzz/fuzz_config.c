@@ -12,7 +12,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const protocols[] = { "hermes", NULL };
+static const char *const protocols[] = { "hermes", "zab", NULL };
+static const char *const applications[] = { "store", NULL };
 static const char right[] =
 	"{\"name\":\"c\",\"protocol\":\"hermes\",\"members\":["
 	"{\"name\":\"a\",\"address\":\"10.0.0.1\"},{\"name\":\"b\",\"address\":\"10.0.0.2\"}]}";
@@ -36,7 +37,7 @@ parse_cluster(const char *text, size_t len, struct chp_cluster_config *c)
 
 	memset(&errors, 0, sizeof(errors));
 	memset(c, 0, sizeof(*c));
-	if (!chp_cluster_config_parse(text, len, "cluster.json", protocols, c, &errors)) {
+	if (!chp_cluster_config_parse(text, len, "cluster.json", protocols, applications, c, &errors)) {
 		check_errors();
 		return false;
 	}
@@ -44,7 +45,7 @@ parse_cluster(const char *text, size_t len, struct chp_cluster_config *c)
 	printed = chp_cluster_config_print(c);
 	CHP_ASSERT(printed != NULL);
 	memset(&again, 0, sizeof(again));
-	CHP_ASSERT(chp_cluster_config_parse(printed, strlen(printed), "again", protocols, &again,
+	CHP_ASSERT(chp_cluster_config_parse(printed, strlen(printed), "again", protocols, applications, &again,
 					    &errors));
 	CHP_ASSERT_OP(again.hash, ==, c->hash);
 	CHP_ASSERT_OP(again.n_members, ==, c->n_members);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 static const char *const protocols[] = { "hermes", "zab", NULL };
+static const char *const applications[] = { "store", "sequencer", NULL };
 
 static struct chp_cluster_config cluster, cluster_again;
 static struct chp_node_config node, node_again;
@@ -39,6 +40,7 @@ static const char cluster_text[] = "{\n"
 				   "\"session_idle_s\": 3600,\n"     /* 14 */
 				   "\"credits\": 256,\n"             /* 15 */
 				   "\"link_window\": 32,\n"          /* 16 */
+				   "\"application\": \"store\", "
 				   "\"durability\": \"memory\",\n"   /* 17 */
 				   "\"members\": [\n"                /* 18 */
 				   "{ \"name\": \"n0\", \"address\": \"10.99.0.10\" },\n"
@@ -76,6 +78,7 @@ static const char node_text[] = "{\n"
 				"\"link_down_ms\": 1000,\n"    /* 28 */
 				"\"suspect_us\": 50000,\n"     /* 29 */
 				"\"lease_us\": 20000,\n"       /* 30 */
+				"\"election_us\": 70000, \"leader_lease_us\": 40000, "
 				"\"clock_drift_ppm\": 100 },\n" /* 31 */
 				"\"copy_chunk_bytes\": 8192\n" /* 32 */
 				"}\n";
@@ -84,7 +87,7 @@ static bool
 parse_cluster(const char *text)
 {
 	errors.n = 0;
-	return chp_cluster_config_parse(text, strlen(text), "c.json", protocols, &cluster, &errors);
+	return chp_cluster_config_parse(text, strlen(text), "c.json", protocols, applications, &cluster, &errors);
 }
 
 /* Against the cluster that was parsed last. */
@@ -241,6 +244,10 @@ static const struct bad bad_cluster[] = {
 	{ "\"hermes\"", "\"hermse\"",
 	  "|c.json:3: protocol: \"hermse\": expected one of: hermes, zab" },
 	{ "\"hermes\"", "null", "|c.json:3: protocol: null: " NAME_EXPECTED },
+	{ "\"store\"", "\"sequencer\"", NULL },
+	{ "\"application\": \"store\",", "", NULL },
+	{ "\"store\"", "\"shop\"", "|c.json:17: application: \"shop\": expected one of: store, sequencer" },
+	{ "\"store\"", "1", "|c.json:17: application: 1: " NAME_EXPECTED },
 	{ "\"shards\": 2", "\"shards\": 0",
 	  "|c.json:4: shards: 0: expected a whole number from 1 to 64" },
 	{ "\"shards\": 2", "\"shards\": 65",
@@ -341,15 +348,15 @@ static const struct bad bad_cluster[] = {
 	  "|c.json:14: session_idle: unknown key; did you mean \"session_idle_s\"?" },
 	{ "\"keys_max\"", "\"keys\"", "|c.json:10: keys: unknown key; did you mean \"keys_max\"?" },
 	{ "\"mtu\": 1500", "\"mtu\": 1500, \"color\": 1",
-	  "|c.json:6: color: unknown key; expected one of name, protocol, shards, hash_seed, mtu, "
+	  "|c.json:6: color: unknown key; expected one of name, protocol, application, shards, hash_seed, mtu, "
 	  "port_base, key_bytes_max, value_bytes_max, keys_max, value_blocks_max, sessions_max, "
 	  "session_window, session_idle_s, credits, link_window, durability, members" },
 	{ "\"mtu\": 1500", "\"mtu\": 1500, \"a\\nb\\u0007\": 1",
-	  "|c.json:6: a\?b?: unknown key; expected one of name, protocol, shards, hash_seed, mtu, "
+	  "|c.json:6: a\?b?: unknown key; expected one of name, protocol, application, shards, hash_seed, mtu, "
 	  "port_base, key_bytes_max, value_bytes_max, keys_max, value_blocks_max, sessions_max, "
 	  "session_window, session_idle_s, credits, link_window, durability, members" },
 	{ "\"mtu\": 1500", "\"mtu\": 1500, \"derived\": {}",
-	  "|c.json:6: derived: unknown key; expected one of name, protocol, shards, hash_seed, "
+	  "|c.json:6: derived: unknown key; expected one of name, protocol, application, shards, hash_seed, "
 	  "mtu, port_base, key_bytes_max, value_bytes_max, keys_max, value_blocks_max, "
 	  "sessions_max, session_window, session_idle_s, credits, link_window, durability, "
 	  "members" },
@@ -376,7 +383,10 @@ Test(config, test_cluster_every_error)
 	for (size_t i = 0; i < CHP_ARRAY_LEN(bad_cluster); i++) {
 		const struct bad *b = &bad_cluster[i];
 
-		expect_errors(parse_cluster(edit(cluster_text, b->from, b->to)), b->error);
+		if (b->error)
+			expect_errors(parse_cluster(edit(cluster_text, b->from, b->to)), b->error);
+		else
+			need_cluster(edit(cluster_text, b->from, b->to));
 	}
 }
 
@@ -394,9 +404,9 @@ Test(config, test_cluster_text_that_is_no_object)
 		"|c.json:1: members: missing: expected a list of members, { \"name\": ..., "
 		"\"address\": ... }");
 	errors.n = 0;
-	cr_expect_not(chp_cluster_config_parse(NULL, 0, "c.json", protocols, &cluster, &errors));
+	cr_expect_not(chp_cluster_config_parse(NULL, 0, "c.json", protocols, applications, &cluster, &errors));
 	errors.n = 0;
-	cr_expect_not(chp_cluster_config_parse("{\"a\0b\":1}", 9, "c.json", protocols, &cluster,
+	cr_expect_not(chp_cluster_config_parse("{\"a\0b\":1}", 9, "c.json", protocols, applications, &cluster,
 					       &errors));
 	cr_expect_eq(errors.n, 1);
 }
@@ -460,7 +470,7 @@ Test(config, test_cluster_collects_all_errors_by_line)
 
 	expect_errors(
 		parse_cluster(text),
-		"|c.json:1: foo_bar: unknown key; expected one of name, protocol, shards, "
+		"|c.json:1: foo_bar: unknown key; expected one of name, protocol, application, shards, "
 		"hash_seed, mtu, port_base, key_bytes_max, value_bytes_max, keys_max, "
 		"value_blocks_max, sessions_max, session_window, session_idle_s, credits, "
 		"link_window, durability, members"
@@ -477,13 +487,13 @@ Test(config, test_cluster_collects_all_errors_by_line)
 Test(config, test_errors_are_added_behind_those_of_another_file)
 {
 	errors.n = 0;
-	cr_expect_not(chp_cluster_config_parse("{", 1, "b.json", protocols, &cluster, &errors));
-	cr_expect_not(chp_cluster_config_parse("[]", 2, "a.json", protocols, &cluster, &errors));
+	cr_expect_not(chp_cluster_config_parse("{", 1, "b.json", protocols, applications, &cluster, &errors));
+	cr_expect_not(chp_cluster_config_parse("[]", 2, "a.json", protocols, applications, &cluster, &errors));
 	cr_assert_eq(errors.n, 2);
 	cr_expect(strncmp(errors.text[0], "b.json:1: ", 10) == 0);
 	cr_expect(strncmp(errors.text[1], "a.json:1: ", 10) == 0);
 	/* Only what this call finds decides. */
-	cr_expect(chp_cluster_config_parse(cluster_text, strlen(cluster_text), "c.json", protocols,
+	cr_expect(chp_cluster_config_parse(cluster_text, strlen(cluster_text), "c.json", protocols, applications,
 					   &cluster, &errors));
 	cr_expect_eq(errors.n, 2);
 }
@@ -509,7 +519,7 @@ Test(config, test_hash_covers_every_field_but_members)
 			cr_expect_neq(seen[n], seen[i], "%s is not covered", f->key);
 		n++;
 	}
-	cr_expect_eq(n, 1 + 15);
+	cr_expect_eq(n, 1 + 16);
 }
 
 Test(config, test_hash_ignores_members_and_spelling)
@@ -535,7 +545,7 @@ Test(config, test_hash_golden)
 {
 	/* As docs/config.md tells other implementations. */
 	static const char text[] =
-		"chaapar-cluster-1 digest=xxh3-128;name=local;protocol=hermes;shards=2;hash_seed=0;"
+		"chaapar-cluster-1 digest=xxh3-128;name=local;protocol=hermes;application=store;shards=2;hash_seed=0;"
 		"mtu=1500;port_base=7168;key_bytes_max=250;value_bytes_max=1024;keys_max=1000000;"
 		"value_blocks_max=262144;sessions_max=1024;session_window=64;"
 		"session_idle_s=3600000000000;credits=256;link_window=32;durability=memory;";
@@ -543,7 +553,7 @@ Test(config, test_hash_golden)
 
 	need_cluster("{\"name\":\"local\",\"shards\":2,\"members\":[{\"name\":\"n0\","
 		     "\"address\":\"10.99.0.10\"}]}");
-	cr_expect_eq(cluster.hash, 0x4f67396b, "0x%08x", cluster.hash);
+	cr_expect_eq(cluster.hash, 0x05051bca, "0x%08x", cluster.hash);
 	cr_expect_eq(cluster.hash, (uint32_t)(h ^ h >> 32));
 }
 
@@ -588,6 +598,8 @@ Test(config, test_node_defaults)
 	cr_expect_eq(node.link_down_ns, UINT64_C(3000000000));
 	cr_expect_eq(node.suspect_ns, UINT64_C(1000000000));
 	cr_expect_eq(node.lease_ns, 300000000);
+	cr_expect_eq(node.election_ns, 500000000);
+	cr_expect_eq(node.leader_lease_ns, 300000000);
 	cr_expect_eq(node.clock_drift_ppm, 500);
 	cr_expect_eq(node.copy_bytes, 65536);
 }
@@ -618,6 +630,8 @@ Test(config, test_node_every_key_is_read)
 	cr_expect_eq(node.link_down_ns, 1000000000);
 	cr_expect_eq(node.suspect_ns, 50000000);
 	cr_expect_eq(node.lease_ns, 20000000);
+	cr_expect_eq(node.election_ns, 70000000);
+	cr_expect_eq(node.leader_lease_ns, 40000000);
 	cr_expect_eq(node.clock_drift_ppm, 100);
 	cr_expect_eq(node.copy_bytes, 8192);
 }
@@ -825,6 +839,19 @@ static const struct bad bad_node[] = {
 	{ "\"clock_drift_ppm\": 100", "\"clock_drift_ppm\": 20001",
 	  "|n.json:31: timers.clock_drift_ppm: 20001: expected a whole number from 0 to 20000" },
 	{ "\"clock_drift_ppm\": 100", "\"clock_drift_ppm\": 0", NULL },
+	{ "\"election_us\": 70000", "\"election_us\": 49",
+	  "|n.json:31: timers.election_us: 49: expected a whole number from 50 to 60000000" },
+	{ "\"election_us\": 70000, \"leader_lease_us\": 40000", "\"election_us\": 50, \"leader_lease_us\": 0", NULL },
+	{ "\"leader_lease_us\": 40000", "\"leader_lease_us\": 10000001",
+	  "|n.json:31: timers.leader_lease_us: 10000001: expected a whole number from 0 to 10000000" },
+	{ "\"leader_lease_us\": 40000", "\"leader_lease_us\": 69985", NULL },
+	{ "\"leader_lease_us\": 40000", "\"leader_lease_us\": 69987",
+	  "|n.json:31: timers.leader_lease_us: 69987: expected leader_lease_us (69987), with twice the clocks' "
+	  "drift 70000, to be less than election_us (70000), or 0 for none" },
+	{ " \"leader_lease_us\": 40000,", "",
+	  "|n.json:31: timers.election_us: 70000: expected leader_lease_us (300000), with twice the clocks' "
+	  "drift 300060, to be less than election_us (70000), or 0 for none" },
+	{ "\"leader_lease_us\": 40000", "\"leader_lease_us\": 0", NULL },
 	{ "\"copy_chunk_bytes\": 8192", "\"copy_chunk_bytes\": 1023",
 	  "|n.json:32: copy_chunk_bytes: 1023: expected a whole number from 1024 to 1048576" },
 	{ "\"steer\"", "\"shards\"",
@@ -924,7 +951,7 @@ round_trip_cluster(void)
 
 	cr_assert_not_null(text);
 	errors.n = 0;
-	ok = chp_cluster_config_parse(text, strlen(text), "printed", protocols, &cluster_again,
+	ok = chp_cluster_config_parse(text, strlen(text), "printed", protocols, applications, &cluster_again,
 				      &errors);
 	if (!ok)
 		show_errors();
@@ -1169,7 +1196,7 @@ Test(config, test_truncated_files_are_errors)
 {
 	for (size_t len = 0; len < strlen(cluster_text) - 2; len++) {
 		errors.n = 0;
-		cr_assert_not(chp_cluster_config_parse(cluster_text, len, "c.json", protocols,
+		cr_assert_not(chp_cluster_config_parse(cluster_text, len, "c.json", protocols, applications,
 						       &cluster, &errors));
 		cr_assert_eq(errors.n, 1);
 	}
@@ -1224,7 +1251,7 @@ Test(config, test_many_errors_are_counted, .timeout = 20)
 			n++;
 	text[len++] = '}';
 	errors.n = 0;
-	cr_expect_not(chp_cluster_config_parse(text, len, "c.json", protocols, &cluster, &errors));
+	cr_expect_not(chp_cluster_config_parse(text, len, "c.json", protocols, applications, &cluster, &errors));
 	cr_expect_eq(errors.n, n + 2); /* name and members are missing */
 	for (uint32_t i = 0; i < CHP_CONFIG_ERRORS_MAX; i++)
 		cr_expect(strncmp(errors.text[i], "c.json:1: k", 11) == 0);
@@ -1238,7 +1265,7 @@ Test(config, test_many_errors_are_counted, .timeout = 20)
 			n++;
 	text[len++] = '}';
 	errors.n = 0;
-	cr_expect_not(chp_cluster_config_parse(text, len, "c.json", protocols, &cluster, &errors));
+	cr_expect_not(chp_cluster_config_parse(text, len, "c.json", protocols, applications, &cluster, &errors));
 	cr_expect_eq(errors.n, n / 2);
 	free(text);
 }
@@ -1252,14 +1279,14 @@ Test(config, test_deep_nesting, .timeout = 20)
 	memset(text, '[', size);
 	memcpy(text, "{\"name\":", 8);
 	errors.n = 0;
-	cr_expect_not(chp_cluster_config_parse(text, size, "c.json", protocols, &cluster, &errors));
+	cr_expect_not(chp_cluster_config_parse(text, size, "c.json", protocols, applications, &cluster, &errors));
 	cr_expect_str_eq(errors.text[0],
 			 "c.json:1: not JSON: maximum parsing depth reached near '['");
 	memset(text + 8 + 2000, ']', 2000);
 	text[8 + 4000] = '}';
 	errors.n = 0;
 	cr_expect_not(
-		chp_cluster_config_parse(text, 8 + 4001, "c.json", protocols, &cluster, &errors));
+		chp_cluster_config_parse(text, 8 + 4001, "c.json", protocols, applications, &cluster, &errors));
 	cr_expect_str_eq(errors.text[0], "c.json:1: name: a list of 1: " NAME_EXPECTED);
 	free(text);
 }
@@ -1276,7 +1303,7 @@ Test(config, test_messages_fit_and_stay_on_one_line)
 	(void)snprintf(text, sizeof(text), "{\n\"%s\": 1, \"shards\": \"%s\" }", key, key);
 	errors.n = 0;
 	cr_expect_not(
-		chp_cluster_config_parse(text, strlen(text), file, protocols, &cluster, &errors));
+		chp_cluster_config_parse(text, strlen(text), file, protocols, applications, &cluster, &errors));
 	cr_assert_eq(errors.n, 4);
 	for (uint32_t i = 0; i < errors.n; i++) {
 		cr_expect(strncmp(errors.text[i], "...ffff", 7) == 0);
