@@ -139,6 +139,12 @@ is_voter(const struct chp_membership *m)
 	return (m->view.voters & self_bit(m)) != 0;
 }
 
+static bool
+has_heir(const struct chp_membership *m, uint32_t node)
+{
+	return (m->heirs & chp_bit(node)) != 0;
+}
+
 /* Whether a view has this very process. */
 static bool
 names_us(const struct chp_membership *m, const struct chp_view *v)
@@ -167,11 +173,13 @@ view_silence_ns(const struct chp_membership *m)
 	return chp_max_u64(CHP_MEMBERSHIP_ALIVE_NS, 4 * m->config.suspect_ns);
 }
 
-/* Whom HELLOs go to: everybody, of a member those outside the view. */
+/* Whom HELLOs go to: everybody, of a member those outside the view, heirs of silent members too. */
 static uint64_t
 hello_mask(const struct chp_membership *m)
 {
-	return all_members(m) & ~self_bit(m) & ~chp_view_live(&m->view);
+	uint64_t inside = chp_view_live(&m->view) & ~(m->heirs & chp_membership_suspected(m));
+
+	return all_members(m) & ~self_bit(m) & ~inside;
 }
 
 /* Whom heartbeats go to: the view; everybody while we want to be seen alive and admitted. */
@@ -202,6 +210,12 @@ heard_full(const struct chp_membership *m, uint64_t now_ns)
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		const struct chp_membership_peer *p = &m->peer[i];
 
+		/* Heirs are who is told. */
+		if (has_heir(m, i)) {
+			if (is_recent(m->heir[i].heard_full_ns, now_ns))
+				mask |= chp_bit(i);
+			continue;
+		}
 		/* Who admits us knows whether it hears us, but not whether the others do. */
 		if (is_recent(p->heard_full_ns, now_ns) &&
 		    (m->state != CHP_MEMBERSHIP_JOINING || (p->its_heard_full & self_bit(m)) != 0))
@@ -321,9 +335,10 @@ hello_peer(struct chp_membership *m, uint64_t now_ns, uint32_t node)
 {
 	struct chp_membership_peer *p = &m->peer[node];
 	uint64_t quarter = p->hello_interval_ns / 4;
+	uint64_t hears = has_heir(m, node) ? m->heir[node].its_heard_full : p->its_heard_full;
 
 	p->due |= due_bit(CHP_CONTROL_HELLO);
-	if ((p->its_heard_full & self_bit(m)) == 0)
+	if ((hears & self_bit(m)) == 0)
 		p->due |= due_bit(CHP_CONTROL_HELLO_SHORT);
 	if (m->state == CHP_MEMBERSHIP_FORMING && m->founding.epoch != 0)
 		p->due |= due_bit(CHP_CONTROL_FOUNDING);
@@ -377,6 +392,8 @@ write_hello(const struct chp_membership *m, uint64_t now_ns, uint32_t node,
 
 	memset(to, 0, len);
 	write_header(m, node, type, &h->header);
+	if (has_heir(m, node))
+		h->header.to_incarnation = m->heir[node].incarnation;
 	h->n_members = (uint8_t)m->config.n_nodes;
 	h->flags = m->config.bootstrap ? CHP_HELLO_BOOTSTRAP : 0;
 	h->payload_bytes = (uint16_t)m->config.payload_bytes;
@@ -419,8 +436,8 @@ write_refused(const struct chp_membership *m, uint64_t now_ns, uint32_t node, ui
 	r->header.to_incarnation = p->refuse_incarnation;
 	r->reason = (uint8_t)p->refuse_reason;
 	r->heard_ms = UINT32_MAX;
-	if (p->refuse_reason == CHP_REFUSED_ALIVE && p->heard_ns != 0)
-		r->heard_ms = (uint32_t)chp_min_u64(since(p->heard_ns, now_ns) / NS_PER_MS,
+	if (p->refuse_reason == CHP_REFUSED_ALIVE && p->refuse_heard_ns != 0)
+		r->heard_ms = (uint32_t)chp_min_u64(since(p->refuse_heard_ns, now_ns) / NS_PER_MS,
 						    UINT32_MAX - 1);
 	return sizeof(*r);
 }
@@ -434,7 +451,8 @@ may_ask(const struct chp_membership *m)
 {
 	const struct chp_agreement *a = &m->agreement;
 
-	return is_voter(m) && a->told == 0 && (a->accepted_ballot == 0 || names_us(m, &a->accepted));
+	return is_voter(m) && !m->config.keeps_members && a->told == 0 &&
+	       (a->accepted_ballot == 0 || names_us(m, &a->accepted));
 }
 
 /* The lease counts from now, which is before the packet leaves (SAFETY 17, pitfall P12). */
@@ -447,7 +465,7 @@ write_heartbeat(const struct chp_membership *m, uint64_t now_ns, uint32_t node, 
 	write_header(m, node, CHP_CONTROL_HEARTBEAT, &h->header);
 	h->sent_ns = now_ns;
 	/* A learner gets none, but says how long its leases will be: who drops it must know (see tell_at_ns). */
-	if (may_ask(m) || (m->view.learners & self_bit(m)) != 0)
+	if (may_ask(m) || (!m->config.keeps_members && (m->view.learners & self_bit(m)) != 0))
 		h->lease_ns = m->config.lease_ns;
 	if (m->ready && (m->view.learners & self_bit(m)) != 0)
 		h->flags = CHP_HEARTBEAT_READY;
@@ -620,6 +638,52 @@ new_incarnation(struct chp_membership *m, uint64_t now_ns, uint32_t from, uint64
 	poke(m, now_ns, from);
 }
 
+/* ---- heirs: who waits for the place of a silent predecessor ---- */
+
+static void
+forget_heir(struct chp_membership *m, uint32_t node)
+{
+	memset(&m->heir[node], 0, sizeof(m->heir[node]));
+	m->heirs &= ~chp_bit(node);
+	chp_detector_distrust(&m->heir_detector, node);
+}
+
+/* A heir that went away itself is none. */
+static void
+watch_heirs(struct chp_membership *m, uint64_t now_ns)
+{
+	(void)chp_detector_tick(&m->heir_detector, now_ns);
+	for (uint64_t rest = m->heirs; rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
+		if (!is_recent(m->heir[i].heard_ns, now_ns))
+			forget_heir(m, i);
+	}
+}
+
+/*
+ * A packet of a process that is not the one which the view has at its node id. False: another heir is before it.
+ * The first few packets may be late ones of a process that is gone: the detector wants more than that.
+ */
+static bool
+hear_heir(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header *h)
+{
+	struct chp_membership_heir *e = &m->heir[h->from];
+
+	if (e->incarnation != h->from_incarnation) {
+		if (has_heir(m, h->from) && m->heir_detector.score[h->from] != 0)
+			return false;
+		m->counters.new_incarnations++;
+		forget_heir(m, h->from);
+		e->incarnation = h->from_incarnation;
+		m->heirs |= chp_bit(h->from);
+		poke(m, now_ns, h->from);
+	}
+	e->heard_ns = now_ns;
+	chp_detector_heard(&m->heir_detector, h->from);
+	return true;
+}
+
 /* Become another process as far as the others are concerned: nobody has heard anything of it. */
 static void
 renew(struct chp_membership *m, uint64_t now_ns)
@@ -671,6 +735,8 @@ enter_peer(struct chp_membership *m, uint64_t now_ns, uint32_t node, const struc
 	p->due = 0;
 	if (was != 0 && was != is)
 		dropped_member(m, now_ns, node, was);
+	if (was != is)
+		forget_heir(m, node);
 	if (is != 0) {
 		if (p->incarnation != is)
 			forget(m, node, is);
@@ -700,12 +766,13 @@ why_text(struct chp_membership *m, const struct chp_view *old, struct chp_text *
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		bool was = old->incarnation[i] != 0, same = old->incarnation[i] == v->incarnation[i];
 
-		if (was && !same) {
+		if (was && !same && !m->config.keeps_members) {
 			chp_text_add(t, "%snode %u suspected", separator, i);
 			separator = "; ";
 		}
 		if (v->incarnation[i] != 0 && !same) {
-			chp_text_add(t, "%snode %u admitted", separator, i);
+			chp_text_add(t, "%snode %u %s", separator, i,
+				     m->config.keeps_members ? "replaced" : "admitted");
 			separator = "; ";
 			m->counters.admitted++;
 		}
@@ -723,7 +790,7 @@ remember_change(struct chp_membership *m, uint64_t now_ns, uint64_t wanted_ns, c
 {
 	struct chp_membership_change *c = &m->change[m->n_changes++ % CHP_MEMBERSHIP_CHANGES];
 	struct chp_text why = chp_text_of(c->why, sizeof(c->why));
-	char line[CHP_MEMBERSHIP_TEXT_BYTES / 2];
+	char line[CHP_MEMBERSHIP_TEXT_BYTES - 2 * CHP_MEMBERSHIP_WHY_BYTES];
 	struct chp_text t = chp_text_of(line, sizeof(line));
 
 	c->epoch = m->view.epoch;
@@ -788,6 +855,8 @@ join(struct chp_membership *m, uint64_t now_ns, uint64_t epoch)
 		       epoch);
 		memset(&m->view, 0, sizeof(m->view));
 		memset(&m->agreement, 0, sizeof(m->agreement));
+		memset(m->heir, 0, sizeof(m->heir));
+		m->heirs = 0;
 		chp_lease_init(&m->lease);
 		m->ready = false;
 		m->has_lease = false;
@@ -916,6 +985,9 @@ is_later_view(const struct chp_membership *m, const struct chp_view *v)
 {
 	uint64_t live = chp_view_live(v);
 
+	if (m->config.keeps_members &&
+	    (live != all_members(m) || chp_count_bits(v->voters) < chp_agreement_majority(all_members(m))))
+		return false;
 	/* A majority of two is two: no view has a single voter but that of a single member. */
 	if (m->config.n_nodes > 1 && chp_count_bits(v->voters) < 2 &&
 	    !CHP_MUTATED(P4_UNSUSPECTED_MAJORITY))
@@ -1005,6 +1077,79 @@ is_candidate(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
 	       now_ns >= p->admit_at_ns;
 }
 
+/* Nothing was heard of a member for so long that its place may go to its heir. */
+static bool
+is_gone(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
+{
+	return (chp_membership_suspected(m) & chp_bit(node)) != 0 &&
+	       since(m->peer[node].heard_ns, now_ns) >= m->config.suspect_ns;
+}
+
+/* As is_candidate: a heir may have the place of its predecessor. */
+static bool
+may_inherit(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
+{
+	const struct chp_membership_heir *e = &m->heir[node];
+	uint64_t needed = chp_view_live(&m->view) & ~chp_membership_suspected(m);
+
+	return has_heir(m, node) && is_gone(m, now_ns, node) && !e->members_differ &&
+	       (m->heir_detector.suspected & chp_bit(node)) == 0 && is_recent(e->heard_full_ns, now_ns) &&
+	       (e->its_heard_full & needed) == needed && now_ns >= m->peer[node].admit_at_ns;
+}
+
+/*
+ * Whether the rest is enough when a voter more loses its memory: a majority of the present voters must stay
+ * (SAFETY 20), and of all configured members a majority must be voters.
+ */
+static bool
+may_lose_voter(const struct chp_membership *m, uint64_t stay, uint64_t voters)
+{
+	return chp_count_bits(stay) > chp_agreement_majority(m->view.voters) &&
+	       chp_count_bits(voters) > chp_agreement_majority(all_members(m));
+}
+
+/* Of the voters a majority is heard: what it decides may come to something. */
+static bool
+hears_majority(const struct chp_membership *m)
+{
+	uint64_t heard = m->view.voters & ~chp_membership_suspected(m);
+
+	return chp_count_bits(heard) >= chp_agreement_majority(m->view.voters);
+}
+
+/* next_view() where silence drops nobody: promotions first, as they make room for replacements. */
+static bool
+next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+{
+	uint64_t suspected = chp_membership_suspected(m), stay = m->view.voters;
+
+	*v = m->view;
+	v->epoch++;
+	if (!hears_majority(m))
+		return false;
+	for (uint64_t rest = m->view.learners & ~suspected & ~self_bit(m); rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
+		if (m->peer[i].ready) {
+			v->learners &= ~chp_bit(i);
+			v->voters |= chp_bit(i);
+		}
+	}
+	for (uint64_t rest = m->heirs; rest != 0 && v->next_writer != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
+		if (!may_inherit(m, now_ns, i) ||
+		    ((v->voters & chp_bit(i)) != 0 && !may_lose_voter(m, stay, v->voters)))
+			continue;
+		stay &= ~chp_bit(i);
+		v->voters &= ~chp_bit(i);
+		v->learners |= chp_bit(i);
+		v->incarnation[i] = m->heir[i].incarnation;
+		v->writer[i] = v->next_writer++;
+	}
+	return v->voters != m->view.voters || v->next_writer != m->view.next_writer;
+}
+
 /*
  * The view that this voter would have: false when it is the present one, or when too few voters would
  * stay: who cannot reach a majority of the voters changes nothing (SAFETY 20, pitfall P4).
@@ -1014,6 +1159,8 @@ next_view(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
 {
 	uint64_t suspected = chp_membership_suspected(m);
 
+	if (m->config.keeps_members)
+		return next_view_keeping(m, now_ns, v);
 	*v = m->view;
 	v->epoch++;
 	v->voters &= ~suspected;
@@ -1060,7 +1207,7 @@ tell_at_ns(const struct chp_membership *m, uint64_t now_ns, const struct chp_vie
 {
 	uint64_t at_ns = now_ns;
 
-	if (CHP_MUTATED(P14_NO_WAIT_FOR_LEASES))
+	if (m->config.keeps_members || CHP_MUTATED(P14_NO_WAIT_FOR_LEASES))
 		return now_ns;
 	if (!names_us(m, v))
 		at_ns = chp_max_u64(at_ns, m->unasked_ns + m->config.lease_ns);
@@ -1452,17 +1599,77 @@ dropped(struct chp_membership *m, const void *data, enum chp_packet_error e, uin
 		       source.text, h->from, h->to, m->config.self, m->config.n_nodes);
 }
 
+/* heard_ns: of the process that stands in its way, if any. */
 static void
-refuse(struct chp_membership *m, const struct chp_control_header *h, enum chp_refused_reason reason)
+refuse(struct chp_membership *m, const struct chp_control_header *h, enum chp_refused_reason reason,
+       uint64_t heard_ns)
 {
 	struct chp_membership_peer *p = &m->peer[h->from];
 
 	m->counters.refused_sent++;
 	p->refuse_incarnation = h->from_incarnation;
 	p->refuse_reason = reason;
+	p->refuse_heard_ns = heard_ns;
 	p->due |= due_bit(CHP_CONTROL_REFUSED);
 	if (reason == CHP_REFUSED_WRITERS && first_report(m, h->from, REPORT_WRITERS))
 		report(m, "%s cannot be admitted: every writer number is used up", node_text(m, h->from).text);
+}
+
+/* Its HELLO was heard, and it is not the process that the view has: what it must wait for. */
+static enum chp_refused_reason
+why_heir_waits(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
+{
+	const struct chp_view *v = &m->view;
+
+	if (!is_gone(m, now_ns, node))
+		return CHP_REFUSED_ALIVE;
+	if (m->heir[node].members_differ)
+		return CHP_REFUSED_MEMBERS;
+	if (v->next_writer == 0)
+		return CHP_REFUSED_WRITERS;
+	if (!hears_majority(m) || ((v->voters & chp_bit(node)) != 0 && !may_lose_voter(m, v->voters, v->voters)))
+		return CHP_REFUSED_VOTERS;
+	return CHP_REFUSED_WAIT;
+}
+
+/* A node mask of a HELLO. What it says of us counts only if it means this incarnation. */
+static uint64_t
+said_of(const struct chp_membership *m, const struct chp_control_hello *h, uint64_t mask)
+{
+	uint64_t known = all_members(m);
+
+	if (h->header.to_incarnation != m->incarnation)
+		known &= ~self_bit(m);
+	return mask & known;
+}
+
+static bool
+members_differ(const struct chp_membership *m, const struct chp_control_hello *h)
+{
+	return h->n_members != m->config.n_nodes || h->members_hash != m->members_hash;
+}
+
+/* A HELLO of a process that wants the place which another one has in the view. */
+static void
+meet_heir(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header *h, uint32_t len)
+{
+	const struct chp_control_hello *hello = (const void *)h;
+	struct chp_membership_heir *e = &m->heir[h->from];
+
+	if (!hear_heir(m, now_ns, h)) {
+		refuse(m, h, CHP_REFUSED_ALIVE, e->heard_ns);
+		return;
+	}
+	if (h->type == CHP_CONTROL_FOUNDING)
+		return;
+	e->its_heard_full = said_of(m, hello, hello->heard_full);
+	e->members_differ = members_differ(m, hello);
+	if (len >= m->config.payload_bytes) {
+		if (!is_recent(e->heard_full_ns, now_ns))
+			poke(m, now_ns, h->from);
+		e->heard_full_ns = now_ns;
+	}
+	refuse(m, h, why_heir_waits(m, now_ns, h->from), m->peer[h->from].heard_ns);
 }
 
 /*
@@ -1470,7 +1677,7 @@ refuse(struct chp_membership *m, const struct chp_control_header *h, enum chp_re
  * sign of life of any other (pitfall P52), and gets one answer at most.
  */
 static void
-answer_stranger(struct chp_membership *m, const struct chp_control_header *h)
+answer_stranger(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header *h, uint32_t len)
 {
 	struct chp_membership_peer *p = &m->peer[h->from];
 
@@ -1482,12 +1689,18 @@ answer_stranger(struct chp_membership *m, const struct chp_control_header *h)
 		p->due |= due_bit(CHP_CONTROL_DECIDED); /* it has been cut off */
 	} else if (h->type != CHP_CONTROL_HELLO && h->type != CHP_CONTROL_HELLO_SHORT &&
 		   h->type != CHP_CONTROL_FOUNDING) {
-		m->counters.old_packets++; /* its HELLOs are answered */
+		if (h->from_incarnation == m->heir[h->from].incarnation)
+			(void)hear_heir(m, now_ns, h);
+		else
+			m->counters.old_packets++; /* its HELLOs are answered */
 	} else if (h->from_incarnation == p->retired) {
-		refuse(m, h, CHP_REFUSED_RETIRED);
+		refuse(m, h, CHP_REFUSED_RETIRED, 0);
 	} else {
 		p->other_ns = p->heard_ns; /* heard again after this, the other one lives */
-		refuse(m, h, CHP_REFUSED_ALIVE);
+		if (m->config.keeps_members && is_live(m, h->from))
+			meet_heir(m, now_ns, h, len);
+		else
+			refuse(m, h, CHP_REFUSED_ALIVE, p->heard_ns);
 	}
 }
 
@@ -1582,15 +1795,11 @@ note_hello(struct chp_membership *m, const struct chp_control_hello *h)
 {
 	uint32_t from = h->header.from;
 	struct chp_membership_peer *p = &m->peer[from];
-	/* What it says of us counts only if it means this incarnation. */
-	uint64_t known = all_members(m);
 
-	if (h->header.to_incarnation != m->incarnation)
-		known &= ~self_bit(m);
 	p->bootstrap = (h->flags & CHP_HELLO_BOOTSTRAP) != 0;
-	p->its_heard = h->heard & known;
-	p->its_heard_full = h->heard_full & known;
-	p->members_differ = h->n_members != m->config.n_nodes || h->members_hash != m->members_hash;
+	p->its_heard = said_of(m, h, h->heard);
+	p->its_heard_full = said_of(m, h, h->heard_full);
+	p->members_differ = members_differ(m, h);
 	if (p->members_differ) {
 		m->counters.other_members++;
 		if (first_report(m, from, REPORT_MEMBERS))
@@ -1628,7 +1837,7 @@ on_hello(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hel
 	if (m->state == CHP_MEMBERSHIP_JOINING && heard_full(m, now_ns) != both)
 		poke_all(m, now_ns, 0); /* so is who hears us */
 	if (m->state == CHP_MEMBERSHIP_MEMBER && !is_live(m, from) && h->header.epoch == 0)
-		refuse(m, &h->header, why_refused(m, from));
+		refuse(m, &h->header, why_refused(m, from), 0);
 }
 
 /* Whether no process that a first view names is known to have been replaced: we would wait in vain. */
@@ -1846,7 +2055,7 @@ take(struct chp_membership *m, uint64_t now_ns, const struct chp_control_header 
 	if (h->type == CHP_CONTROL_DECIDED)
 		on_decided(m, now_ns, (const void *)h);
 	if (m->state == CHP_MEMBERSHIP_MEMBER && !is_expected(m, h)) {
-		answer_stranger(m, h);
+		answer_stranger(m, now_ns, h, len);
 	} else {
 		if (m->state == CHP_MEMBERSHIP_MEMBER && p->other_ns != 0 && p->other_ns == p->heard_ns &&
 		    now_ns > p->heard_ns) {
@@ -1929,9 +2138,11 @@ chp_membership_init(struct chp_membership *m, const struct chp_membership_config
 	m->random.state = config->incarnation;
 	m->members_hash =
 		chp_crc32c(config->address, config->n_nodes * sizeof(config->address[0]), 0);
-	m->heartbeat_ns =
-		chp_min_u64(config->suspect_ns / CHP_DETECTOR_FULL, config->lease_ns / 4);
+	m->heartbeat_ns = config->suspect_ns / CHP_DETECTOR_FULL;
+	if (!config->keeps_members)
+		m->heartbeat_ns = chp_min_u64(m->heartbeat_ns, config->lease_ns / 4);
 	chp_detector_init(&m->detector, config->suspect_ns, now_ns);
+	chp_detector_init(&m->heir_detector, config->suspect_ns, now_ns);
 	chp_lease_init(&m->lease);
 	for (uint32_t i = 0; i < config->n_nodes; i++) {
 		m->peer[i].hello_at_ns = now_ns;
@@ -1944,8 +2155,12 @@ chp_membership_init(struct chp_membership *m, const struct chp_membership_config
 static void
 detect(struct chp_membership *m, uint64_t now_ns)
 {
+	uint64_t before = chp_membership_suspected(m);
 	uint64_t suspects = chp_detector_tick(&m->detector, now_ns) & chp_view_live(&m->view);
+	uint64_t back = before & ~chp_membership_suspected(m);
 
+	for (uint64_t rest = back; rest != 0 && m->config.keeps_members; rest &= rest - 1)
+		report(m, "%s is heard again", node_text(m, chp_first_bit(rest)).text);
 	for (uint64_t rest = suspects & ~self_bit(m); rest != 0; rest &= rest - 1) {
 		uint32_t i = chp_first_bit(rest);
 		char line[CHP_MEMBERSHIP_TEXT_BYTES / 2];
@@ -1967,8 +2182,10 @@ chp_membership_tick(struct chp_membership *m, uint64_t now_ns)
 		return;
 	if (m->state == CHP_MEMBERSHIP_JOINING && since(m->heard_view_ns, now_ns) >= view_silence_ns(m))
 		form_again(m, now_ns);
-	if (m->state == CHP_MEMBERSHIP_MEMBER)
+	if (m->state == CHP_MEMBERSHIP_MEMBER) {
 		detect(m, now_ns);
+		watch_heirs(m, now_ns);
+	}
 	settle(m, now_ns);
 	for (uint64_t rest = hello_mask(m); rest != 0; rest &= rest - 1)
 		if (now_ns >= m->peer[chp_first_bit(rest)].hello_at_ns)
@@ -2115,6 +2332,9 @@ joining_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t
 	else if (m->refused_reason == CHP_REFUSED_ALIVE)
 		chp_text_add(t, "%s must drop another process that was node %u first", by.text,
 			     m->config.self);
+	else if (m->refused_reason == CHP_REFUSED_VOTERS)
+		chp_text_add(t, "%s cannot take us yet: too few members with their memory would be left",
+			     by.text);
 	else if (m->refused_reason == CHP_REFUSED_WAIT)
 		chp_text_add(t, "%s will admit us when we and all members hear each other", by.text);
 	else
@@ -2139,7 +2359,7 @@ chp_membership_waiting(const struct chp_membership *m, uint64_t now_ns, struct c
 		chp_text_add(t, "%s", m->reason);
 		break;
 	case CHP_MEMBERSHIP_MEMBER:
-		if (is_voter(m) && chp_membership_lease_until_ns(m) <= now_ns)
+		if (is_voter(m) && !m->config.keeps_members && chp_membership_lease_until_ns(m) <= now_ns)
 			no_lease_text(m, now_ns, t);
 		else
 			chp_text_add(t, "in view %" PRIu64 "%s", m->view.epoch,
@@ -2179,6 +2399,8 @@ chp_membership_peer_text(const struct chp_membership *m, uint64_t now_ns, uint32
 	}
 	if ((chp_membership_suspected(m) & chp_bit(peer)) != 0)
 		chp_text_add(t, ", suspected");
+	if (has_heir(m, peer))
+		chp_text_add(t, ", another process waits for its place");
 	if (!is_recent(p->hears_us_ns, now_ns))
 		chp_text_add(t, ", does not hear us");
 	if (p->epoch < m->view.epoch)
@@ -2239,11 +2461,16 @@ chp_membership_check(const struct chp_membership *m)
 	check_founding(m);
 	check_view(m);
 	chp_detector_check(&m->detector);
+	chp_detector_check(&m->heir_detector);
+	CHP_ASSERT((m->heirs & ~(chp_view_live(&m->view) & ~self_bit(m))) == 0);
+	CHP_ASSERT(m->heirs == 0 || m->config.keeps_members);
 	CHP_ASSERT_OP(m->peer[m->config.self].due, ==, 0u);
 	CHP_ASSERT_OP(m->peer[m->config.self].incarnation, ==, 0u);
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		const struct chp_membership_peer *p = &m->peer[i];
 
+		CHP_ASSERT(has_heir(m, i) == (m->heir[i].incarnation != 0));
+		CHP_ASSERT(!has_heir(m, i) || m->heir[i].incarnation != m->view.incarnation[i]);
 		CHP_ASSERT_OP(p->hello_interval_ns, >=, CHP_MEMBERSHIP_HELLO_NS_MIN);
 		CHP_ASSERT_OP(p->hello_interval_ns, <=, CHP_MEMBERSHIP_HELLO_NS_MAX);
 		CHP_ASSERT(m->state != CHP_MEMBERSHIP_REFUSED || p->due == 0);

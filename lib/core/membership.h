@@ -46,6 +46,13 @@
  * process with its node id is in the view it waits: it may be its own predecessor, which has yet to be
  * dropped. It gives up when that process is heard on and on after its own start.
  *
+ * Protocols that keep their members (keeps_members): their shards elect leaders and live with silent replicas
+ * themselves, so no view ever drops anybody for being silent. A view changes in two ways only. A process that
+ * waits for the place of its predecessor, its heir, gets it as a learner once that is silent for suspect_ns,
+ * in one view: the old incarnation out, the new one in. A learner that says READY is made a voter. Every
+ * configured member is in every view, voters never become fewer than a majority of all configured members,
+ * and nobody asks for leases.
+ *
  * Owner: the control lcore; not thread-safe. Nothing allocates.
  */
 #ifndef CHP_CORE_MEMBERSHIP_H
@@ -86,7 +93,8 @@
 #define CHP_MEMBERSHIP_NO_MEMBER UINT32_MAX
 
 #define CHP_MEMBERSHIP_REPORTS 16u
-#define CHP_MEMBERSHIP_TEXT_BYTES 256u
+/* A line: 64 node ids are 182 characters. */
+#define CHP_MEMBERSHIP_TEXT_BYTES 384u
 /* The last views that `status` shows. */
 #define CHP_MEMBERSHIP_CHANGES 16u
 #define CHP_MEMBERSHIP_WHY_BYTES 64u
@@ -108,6 +116,7 @@ struct chp_membership_config {
 	uint64_t suspect_ns;          /* a peer silent for this long is suspected */
 	uint64_t lease_ns;            /* how long a lease is asked for; 1..CHP_LEASE_NS_MAX */
 	uint32_t clock_drift_ppm;     /* how far a clock's rate may be from true time, on any node */
+	bool keeps_members;           /* silence drops nobody; see above */
 };
 
 #define CHP_MEMBERSHIP_COUNTERS(X)                                                               \
@@ -169,11 +178,21 @@ struct chp_membership_peer {
 
 	/* Sending. */
 	uint64_t hello_at_ns, hello_interval_ns;
-	uint64_t refuse_incarnation; /* whom a pending REFUSED is for, and why */
+	uint64_t refuse_incarnation; /* whom a pending REFUSED is for, why, */
 	enum chp_refused_reason refuse_reason;
+	uint64_t refuse_heard_ns;    /* and when the process that stands in its way was heard; 0 = never */
 	uint64_t grant_sent_ns, grant_lease_ns; /* what a pending GRANT answers */
 	uint32_t due;                /* packets to send now: bit = enum chp_control_type */
 	uint32_t reported;           /* reports made once already */
+};
+
+/* With keeps_members: a process that waits for the place that its predecessor has in the view. */
+struct chp_membership_heir {
+	uint64_t incarnation;    /* 0 = none */
+	uint64_t heard_ns;       /* any packet of it */
+	uint64_t heard_full_ns;  /* a full-size HELLO of it */
+	uint64_t its_heard_full; /* node mask of its last HELLO */
+	bool members_differ;     /* its member list is not ours */
 };
 
 /* A view that this process entered. */
@@ -194,6 +213,8 @@ struct chp_membership {
 	uint64_t born_ns;              /* when this process or its present incarnation began */
 	struct chp_random random;
 	struct chp_membership_peer peer[CHP_NODES_MAX];
+	struct chp_membership_heir heir[CHP_NODES_MAX];
+	uint64_t heirs;                /* node mask: those of `heir` that there are */
 
 	/* The first view. */
 	struct chp_view founding;      /* the one that this incarnation accepts; epoch 0 = none */
@@ -210,6 +231,7 @@ struct chp_membership {
 	uint64_t hold_ns;              /* no proposal before: another one is running, or was rejected */
 	uint64_t resend_at_ns, give_up_at_ns; /* of our proposal */
 	struct chp_detector detector;
+	struct chp_detector heir_detector; /* hears heirs instead of members */
 
 	/* Leases. */
 	struct chp_lease lease;
@@ -289,7 +311,7 @@ chp_membership_view(const struct chp_membership *m)
 /**
  * Reads may be served from this node's own state before this time: until then no view without this
  * incarnation is decided anywhere. 0 unless this is a voter; a time that is past when no majority of the
- * voters grants. CHP_NEVER in a cluster of one.
+ * voters grants. CHP_NEVER in a cluster of one. With keeps_members there are no leases but that one.
  */
 uint64_t chp_membership_lease_until_ns(const struct chp_membership *m);
 

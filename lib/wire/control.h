@@ -121,6 +121,7 @@ enum chp_refused_reason {
 	CHP_REFUSED_MEMBERS = 3, /* your cluster file has other members or addresses */
 	CHP_REFUSED_WRITERS = 4, /* every writer number is used up: only a new cluster can take you */
 	CHP_REFUSED_RETIRED = 5, /* your incarnation was in a view that is over: become a new one */
+	CHP_REFUSED_VOTERS = 6,  /* too few voters are there, or would be without your predecessor: wait */
 	CHP_REFUSED_REASONS,
 };
 

@@ -183,6 +183,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.suspect_ns = 1000 * MS,
 		.lease_ns = LEASE,
 		.clock_drift_ppm = 500,
+		.keeps_members = size / 2 % 2 == 1,
 	};
 	uint64_t now_ns = 1000 * MS;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The membership among 1 to 7 nodes over a network in virtual time that loses, repeats, reorders, delays
+ * The membership among 1 to 7, and once 64, nodes over a network in virtual time that loses, repeats, reorders, delays
  * and cuts, with processes that die, pause and come back, each with a clock of its own.
  *
  * After every step of every run (check): a view of an epoch is the same for all that enter it; two first
@@ -15,9 +15,9 @@
 
 #define MS UINT64_C(1000000)
 #define S (1000 * MS)
-#define NODES_MAX 7u
+#define NODES_MAX 7u /* of most tests */
 #define PROCESSES_MAX 96u
-#define PACKETS_MAX 8192u
+#define PACKETS_MAX 16384u
 #define VIEWS_MAX 512u
 #define PAYLOAD 1472u
 #define HASH 0x1234abcdu
@@ -66,9 +66,10 @@ struct world {
 	uint64_t delay_ns_min, delay_ns_max;
 	uint64_t copy_ns;        /* how long a learner copies */
 	uint32_t small_only;     /* node id whose outgoing path drops full-size packets; NOBODY */
-	uint64_t cut[NODES_MAX]; /* cut[i]: node mask that node i cannot send to */
+	uint64_t cut[CHP_NODES_MAX]; /* cut[i]: node mask that node i cannot send to */
 	bool one_of_two;         /* a packet reaches one of the processes with its node id, not all */
 	bool clocks_agree;
+	bool keeps;              /* as in protocols that keep their members */
 	struct entered entered[VIEWS_MAX];
 	uint32_t n_entered, n_histories;
 	uint64_t packets_of[CHP_CONTROL_TYPES];
@@ -91,6 +92,14 @@ world_init(uint64_t seed, uint32_t n_nodes)
 	w.delay_ns_min = MS / 20;
 	w.delay_ns_max = 2 * MS;
 	w.small_only = NOBODY;
+}
+
+/* Of protocols that keep their members. */
+static void
+world_init_keeping(uint64_t seed, uint32_t n_nodes)
+{
+	world_init(seed, n_nodes);
+	w.keeps = true;
 }
 
 /* ---- clocks ---- */
@@ -177,6 +186,22 @@ check_new_view(const struct entered *e)
 	}
 }
 
+/* With keeps_members a view changes incarnations, whose vote is gone with them, and makes voters; no more. */
+static void
+check_kept(const struct chp_view *old, const struct chp_view *v)
+{
+	uint64_t all = UINT64_MAX >> (CHP_NODES_MAX - w.n_nodes);
+
+	cr_assert_eq(chp_view_live(v), all);
+	cr_assert_gt(2 * chp_count_bits(v->voters), w.n_nodes, "a majority of all votes");
+	for (uint32_t n = 0; n < w.n_nodes; n++) {
+		if (v->incarnation[n] != old->incarnation[n])
+			cr_assert((v->learners & chp_bit(n)) != 0);
+		else
+			cr_assert((v->voters & chp_bit(n)) != 0 || (old->voters & chp_bit(n)) == 0);
+	}
+}
+
 /* A process has entered a view. */
 static void
 note_view(struct process *p, const struct chp_view *v)
@@ -194,6 +219,9 @@ note_view(struct process *p, const struct chp_view *v)
 	else
 		cr_assert_neq(p->epoch, 0, "a view from nowhere");
 	check_new_view(&e);
+	for (uint32_t i = 0; i < w.n_entered && w.keeps; i++)
+		if (w.entered[i].history == e.history && w.entered[i].view.epoch + 1 == v->epoch)
+			check_kept(&w.entered[i].view, v);
 	cr_assert_lt(w.n_entered, VIEWS_MAX);
 	w.entered[w.n_entered++] = e;
 	for (uint32_t i = 0; i < w.n_processes; i++)
@@ -260,6 +288,7 @@ start(uint32_t id, bool bootstrap)
 		.suspect_ns = w.suspect_ns,
 		.lease_ns = w.lease_ns,
 		.clock_drift_ppm = DRIFT_PPM,
+		.keeps_members = w.keeps,
 	};
 
 	cr_assert_leq(w.n_processes, PROCESSES_MAX);
@@ -511,7 +540,7 @@ alive_nodes(void)
 	return mask;
 }
 
-/* All that live and were not refused are voters of one view, and have a lease. */
+/* All that live and were not refused are voters of one view, and have a lease where there are leases. */
 static bool
 all_serve(void)
 {
@@ -522,7 +551,7 @@ all_serve(void)
 
 		if (!p->alive || p->m.state == CHP_MEMBERSHIP_REFUSED)
 			continue;
-		if (p->m.view.voters != alive || p->m.view.learners != 0 || !has_lease(p))
+		if (p->m.view.voters != alive || p->m.view.learners != 0 || (!w.keeps && !has_lease(p)))
 			return false;
 		if (epoch != 0 && p->m.view.epoch != epoch)
 			return false;
@@ -600,6 +629,14 @@ static void
 found(uint64_t seed, uint32_t n_nodes)
 {
 	world_init(seed, n_nodes);
+	start_all();
+	cr_assert(run_until(all_serve, 2 * S), "%s", everybody());
+}
+
+static void
+found_keeping(uint64_t seed, uint32_t n_nodes)
+{
+	world_init_keeping(seed, n_nodes);
 	start_all();
 	cr_assert(run_until(all_serve, 2 * S), "%s", everybody());
 }
@@ -1470,7 +1507,7 @@ Test(membership, a_grant_counts_from_the_question)
 /* A packet with a view that a test makes, before it spoils it: of the present members, one epoch later. */
 struct made {
 	struct chp_control_view v;
-	struct chp_control_member member[NODES_MAX];
+	struct chp_control_member member[CHP_NODES_MAX];
 };
 
 static struct made
@@ -1637,15 +1674,15 @@ Test(membership, soon_after_a_view_change_an_acceptor_waits_for_older_leases)
 
 #define BAD_VIEW(...)                                                              \
 	do {                                                                       \
-		uint64_t bad = b->m.counters.bad_view;                             \
+		uint64_t bad = b->m.counters.bad_view, epoch = b->m.view.epoch;    \
 		struct made k = make_view(a, b, CHP_CONTROL_DECIDED, 0);           \
 		__VA_ARGS__;                                                       \
 		hand_view(a, b, &k);                                               \
 		cr_assert_eq(b->m.counters.bad_view, bad + 1, #__VA_ARGS__);       \
-		cr_assert_eq(b->m.view.epoch, 2);                                  \
+		cr_assert_eq(b->m.view.epoch, epoch);                              \
 		k.v.header.type = CHP_CONTROL_ACCEPT;                              \
 		k.v.ballot = 9 << 8;                                               \
-		if (k.v.epoch != 3)                                                \
+		if (k.v.epoch != epoch + 1)                                        \
 			break;                                                     \
 		hand_view(a, b, &k);                                               \
 		cr_assert_eq(b->m.counters.bad_view, bad + 2, #__VA_ARGS__);       \
@@ -1807,6 +1844,322 @@ Test(membership, reports_that_nobody_reads_are_the_oldest_to_go)
 	cr_assert_gt(node(0)->m.n_changes, CHP_MEMBERSHIP_CHANGES);
 	cr_assert_eq(node(0)->m.change[(node(0)->m.n_changes - 1) % CHP_MEMBERSHIP_CHANGES].epoch,
 		     node(0)->m.view.epoch);
+}
+
+/* ---- protocols that keep their members ---- */
+
+Test(membership, silence_drops_nobody_that_is_kept)
+{
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		uint32_t n = 3 + (uint32_t)(seed % 5);
+		uint64_t side, dead;
+
+		found_keeping(seed, n);
+		side = chp_random_u64(&w.random) & (chp_bit(n) - 1);
+		cut_off(side);
+		run_for(20 * S);
+		heal();
+		pause_for(node(1), 5 * S);
+		run_for(6 * S);
+		dead = chp_random_below(&w.random, n);
+		end((uint32_t)dead);
+		run_for(10 * S);
+		cr_assert_eq(w.n_entered, 1, "seed %lu: %s", seed, everybody());
+		for (uint32_t i = 0; i < n; i++) {
+			const struct chp_membership *m = &node(i)->m;
+
+			if (i == dead)
+				continue;
+			cr_assert_eq(m->lives, 1);
+			cr_assert_eq(m->counters.proposals, 0);
+			cr_assert_eq(chp_membership_suspected(m), chp_bit((uint32_t)dead));
+			cr_assert_str_eq(waiting(node(i)), "in view 1");
+		}
+		cr_assert(reported(node((uint32_t)(dead + 1) % n), "is heard again") || side == 0 ||
+			  side == chp_bit(n) - 1);
+	}
+}
+
+Test(membership, nobody_asks_for_leases_where_members_are_kept)
+{
+	found_keeping(1, 5);
+	run_for(10 * S);
+	cr_assert_eq(w.packets_of[CHP_CONTROL_GRANT], 0);
+	cr_assert_eq(w.leases_seen, 0);
+	cr_assert_eq(node(0)->m.counters.suspected, 0, "heartbeats alone are enough");
+	cr_assert_eq(node(0)->m.counters.leases_refused, 0);
+	/* Ten heartbeats in a suspicion time, to each. */
+	cr_assert_leq(w.packets_of[CHP_CONTROL_HEARTBEAT], 20u * 11 * 14);
+	world_init_keeping(2, 1);
+	cr_assert_eq(chp_membership_lease_until_ns(&start(0, true)->m), CHP_NEVER, "a majority alone");
+}
+
+Test(membership, a_restarted_member_that_is_kept_is_replaced_in_one_view)
+{
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		uint32_t n = 3 + (uint32_t)(seed % 5), victim;
+		const struct chp_view *v = &w.entered[1].view;
+		uint64_t first, ended_ns;
+
+		found_keeping(seed, n);
+		if (seed % 3 == 0)
+			w.loss_ppm = 100000;
+		victim = (uint32_t)chp_random_below(&w.random, n);
+		first = node(victim)->m.incarnation;
+		end(victim);
+		ended_ns = w.now_ns;
+		run_for(chp_random_below(&w.random, 2 * SUSPECT));
+		cr_assert_eq(w.n_entered, 1);
+		start(victim, victim == 0);
+		cr_assert(run_until(all_serve, 4 * S), "seed %lu: %s", seed, everybody());
+		cr_assert_eq(w.n_entered, 3, "replaced, promoted");
+		cr_assert_geq(w.entered[1].at_ns, ended_ns + SUSPECT * 8 / 10, "its predecessor was silent");
+		cr_assert_eq(v->learners, chp_bit(victim));
+		cr_assert_eq(v->voters, (chp_bit(n) - 1) & ~chp_bit(victim));
+		cr_assert_eq(v->writer[victim], n + 1);
+		cr_assert_eq(v->incarnation[victim], node(victim)->m.incarnation);
+		cr_assert_neq(v->incarnation[victim], first);
+		cr_assert_eq(w.entered[2].view.voters, chp_bit(n) - 1);
+		cr_assert_eq(w.entered[2].view.next_writer, n + 2);
+		cr_assert_eq(node(victim)->m.lives, 1, "it had not been in a view in this process");
+		cr_assert_str_eq(node(victim)->m.change[0].why, "joined");
+		for (uint32_t i = 0; i < n; i++) {
+			const struct chp_membership *m = &node(i)->m;
+
+			if (i == victim)
+				continue;
+			cr_assert(strstr(m->change[1].why, "replaced") != NULL);
+			cr_assert(strstr(m->change[2].why, "promoted") != NULL);
+			cr_assert_eq(m->lives, 1);
+			cr_assert_eq(m->heirs, 0);
+		}
+	}
+}
+
+/* While its copy goes on the learner may die: its own heir gets the place, still as a learner. */
+Test(membership, a_learner_that_is_kept_is_replaced_too)
+{
+	found_keeping(1, 3);
+	w.copy_ns = 6 * S;
+	end(2);
+	start(2, false);
+	run_for(4 * S);
+	cr_assert_eq(node(2)->m.view.learners, 4u);
+	cr_assert_str_eq(waiting(node(2)), "in view 2, copying the state");
+	end(2);
+	run_for(20 * S);
+	cr_assert_eq(node(0)->m.view.learners, 4u, "nobody drops a learner either");
+	cr_assert_eq(node(0)->m.view.epoch, 2);
+	start(2, false);
+	cr_assert(run_until(all_serve, 15 * S), "%s", everybody());
+	cr_assert_eq(w.n_entered, 4);
+	cr_assert_eq(w.entered[2].view.writer[2], 5);
+}
+
+/* It dies again before it was admitted: the next one must not wait for it for ever. */
+Test(membership, an_heir_that_dies_has_an_heir)
+{
+	for (uint64_t seed = 0; seed < 20; seed++) {
+		found_keeping(seed, 3 + (uint32_t)(seed % 5));
+		for (uint32_t k = 0; k < 4; k++) {
+			end(1);
+			start(1, false);
+			run_for(chp_random_below(&w.random, 900 * MS));
+		}
+		cr_assert(run_until(all_serve, 10 * S), "seed %lu: %s", seed, everybody());
+		cr_assert_eq(count(CHP_MEMBERSHIP_REFUSED), 0);
+	}
+}
+
+Test(membership, a_twin_of_a_living_member_that_is_kept_is_refused)
+{
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		uint32_t n = 3 + (uint32_t)(seed % (NODES_MAX - 2)), twin;
+
+		found_keeping(seed, n);
+		twin = (uint32_t)chp_random_below(&w.random, n);
+		random_faults();
+		w.loss_ppm /= 2;
+		run_for(chp_random_below(&w.random, S));
+		start(twin, twin == 0);
+		run_for(20 * S);
+		cr_assert_eq(node(twin)->m.state, CHP_MEMBERSHIP_REFUSED, "seed %lu: %s", seed, everybody());
+		cr_assert(strstr(node(twin)->m.reason, "another process runs as node") != NULL);
+		cr_assert_eq(w.n_entered, 1, "who lives keeps its place");
+		cr_assert(reported(node((twin + 1) % n), "two processes run as node"));
+	}
+}
+
+/* It was cut off, its heir got its place, and when it is back it is the twin. */
+Test(membership, of_a_cut_off_member_and_its_heir_one_is_refused)
+{
+	struct process *first;
+
+	found_keeping(1, 3);
+	first = node(2);
+	first->alive = false; /* its packets reach nobody, the heir's do */
+	start(2, false);
+	cr_assert(run_until(all_serve, 5 * S), "%s", everybody());
+	first->alive = true;
+	run_for(10 * S);
+	cr_assert_eq(first->m.lives, 2, "it learned of a view without it");
+	cr_assert_eq(first->m.state, CHP_MEMBERSHIP_REFUSED, "%s", everybody());
+	cr_assert_eq(node(0)->m.view.voters, 7u);
+	cr_assert_eq(node(0)->m.view.epoch, 3);
+}
+
+/* Members that lost their memory wait for each other where a majority would be without. */
+Test(membership, a_majority_that_is_kept_keeps_its_memory)
+{
+	found_keeping(1, 5);
+	w.copy_ns = 5 * S;
+	end(3);
+	end(4);
+	start(3, false);
+	start(4, false);
+	run_for(4 * S);
+	cr_assert_eq(node(0)->m.view.voters, 7u);
+	cr_assert_eq(node(0)->m.view.learners, 24u);
+	end(2);
+	start(2, false);
+	run_for(1500 * MS);
+	cr_assert_eq(node(0)->m.view.voters, 7u);
+	cr_assert(strstr(waiting(node(2)), "cannot take us yet") != NULL, "%s", waiting(node(2)));
+	cr_assert(run_until(all_serve, 20 * S), "%s", everybody());
+	/* Of three, one at a time. */
+	found_keeping(2, 3);
+	end(1);
+	end(2);
+	start(1, false);
+	start(2, false);
+	run_for(20 * S);
+	cr_assert_eq(w.n_entered, 1, "one memory of three is none");
+	cr_assert_leq(node(0)->m.counters.proposals, 1, "before it suspected both");
+	cr_assert(strstr(waiting(node(1)), "cannot take us yet") != NULL, "%s", waiting(node(1)));
+}
+
+Test(membership, an_heir_with_other_members_is_refused)
+{
+	found_keeping(1, 3);
+	end(2);
+	struct process *p = start(2, false);
+
+	p->m.members_hash++;
+	run_for(5 * S);
+	cr_assert_eq(p->m.state, CHP_MEMBERSHIP_REFUSED);
+	cr_assert(strstr(p->m.reason, "other members or addresses") != NULL);
+	cr_assert_eq(w.n_entered, 1);
+}
+
+Test(membership, views_that_drop_whom_they_keep_are_counted)
+{
+	found_keeping(1, 5);
+	struct process *a = node(0), *b = node(1);
+
+	BAD_VIEW(drop_from(&k, 2));
+	BAD_VIEW(drop_from(&k, 2); k.v.learners |= 4; k.member[2].incarnation = 9); /* without a writer number */
+	BAD_VIEW(k.v.voters = 3; k.v.learners = 28; for (uint32_t i = 2; i < 5; i++) {
+		k.member[i].incarnation = i;
+		k.member[i].writer = k.v.next_writer++;
+	});
+	BAD_VIEW(k.member[2].incarnation = 9; k.member[2].writer = k.v.next_writer++); /* a voter at once */
+	cr_assert_eq(b->m.view.epoch, 1);
+	cr_assert_eq(b->m.lives, 1);
+}
+
+/* A member is dead, cut off, paused, restarted at any time: in the end all vote again. */
+Test(membership, repairable_faults_at_random_where_members_are_kept)
+{
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		uint32_t n = 3 + (uint32_t)(seed % 5);
+
+		found_keeping(seed, n);
+		for (uint32_t round = 0; round < 8; round++) {
+			uint32_t victim = (uint32_t)chp_random_below(&w.random, n);
+			uint32_t views = w.n_entered;
+			bool restarted = chp_random_chance(&w.random, 400000);
+
+			random_faults();
+			if (restarted) {
+				end(victim);
+				run_for(chp_random_below(&w.random, 3 * S));
+				start(victim, victim == 0);
+			} else if (chp_random_chance(&w.random, 500000)) {
+				w.cut[victim] = chp_random_u64(&w.random);
+				w.cut[chp_random_below(&w.random, n)] = chp_bit(victim);
+			} else {
+				pause_for(node(victim), chp_random_below(&w.random, 4 * S));
+			}
+			run_for(chp_random_below(&w.random, 4 * S));
+			no_faults();
+			cr_assert(run_until(all_quiet, 40 * S), "seed %lu: %s", seed, everybody());
+			cr_assert_eq(w.n_entered, views + (restarted ? 2 : 0), "seed %lu", seed);
+		}
+	}
+}
+
+/* Any number of processes at any time; see check(). */
+Test(membership, chaos_where_members_are_kept)
+{
+	uint32_t views = 0;
+
+	for (uint64_t seed = 0; seed < 80; seed++) {
+		world_init_keeping(seed, 3 + (uint32_t)(seed % 5));
+		random_faults();
+		w.one_of_two = seed % 3 == 0;
+		start_all();
+		run_for(3 * S);
+		for (uint32_t i = 0; i < 30; i++) {
+			uint32_t k = (uint32_t)chp_random_below(&w.random, w.n_processes);
+
+			run_for(chp_random_below(&w.random, 1500 * MS));
+			w.cut[chp_random_below(&w.random, w.n_nodes)] =
+				chp_random_u64(&w.random) & chp_random_u64(&w.random);
+			if (chp_random_chance(&w.random, 400000))
+				heal();
+			if (chp_random_chance(&w.random, 300000))
+				pause_for(&w.process[k], chp_random_below(&w.random, 3 * S));
+			if (chp_random_chance(&w.random, 700000))
+				continue;
+			w.process[k].alive = chp_random_chance(&w.random, 200000);
+			start(w.process[k].id, chp_random_chance(&w.random, 500000));
+		}
+		views += w.n_entered;
+	}
+	cr_assert_gt(views, 150);
+}
+
+/* The largest cluster: everything fits its packets and tables, and time is not used up. */
+Test(membership, sixty_four_members)
+{
+	const struct chp_view *v = &w.entered[1].view;
+	uint64_t beats;
+
+	world_init_keeping(1, CHP_NODES_MAX);
+	start_all();
+	cr_assert(run_until(all_serve, 2 * S), "%s", everybody());
+	cr_assert_eq(w.n_entered, 1);
+	cr_assert_eq(node(63)->m.view.voters, UINT64_MAX);
+	cr_assert(reported(node(5), "61 62 63 (first view)"), "the line is long enough");
+	/* What goes on all the time: ten heartbeats a second from each to each, no full-size packets. */
+	run_for(200 * MS);
+	memset(w.packets_of, 0, sizeof(w.packets_of));
+	run_for(S);
+	beats = w.packets_of[CHP_CONTROL_HEARTBEAT];
+	cr_assert_leq(beats, UINT64_C(64) * 63 * 14);
+	for (uint32_t type = 1; type < CHP_CONTROL_TYPES; type++)
+		cr_assert_eq(w.packets_of[type], type == CHP_CONTROL_HEARTBEAT ? beats : 0, "type %u", type);
+	/* Two members restart; HELLOs go between them and the rest, not among the rest. */
+	end(9);
+	end(63);
+	start(9, false);
+	start(63, false);
+	cr_assert(run_until(all_serve, 5 * S), "%s", everybody());
+	cr_assert_eq(v->learners & ~(chp_bit(9) | chp_bit(63)), 0);
+	cr_assert_eq(node(0)->m.view.incarnation[9], node(9)->m.incarnation);
+	cr_assert_eq(node(0)->m.view.incarnation[63], node(63)->m.incarnation);
+	cr_assert_leq(w.n_entered, 5, "replaced and promoted, together or one by one");
+	cr_assert_eq(node(1)->m.counters.suspected, 2);
 }
 
 /* ---- everything at once ---- */
