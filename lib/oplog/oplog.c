@@ -168,10 +168,11 @@ chp_log_truncate(struct chp_log *l, uint64_t next)
 {
 	CHP_ASSERT_OP(next, >=, l->head);
 	while (l->next > next) {
-		const struct chp_log_entry *e = chp_log_at(l, --l->next);
+		const struct chp_log_entry *e = chp_log_at(l, l->next - 1);
 
 		CHP_ASSERT((e->flags & CHP_LOG_COMMITTED) == 0);
 		free_blocks(l, e);
+		l->next--;
 		l->unsettled--;
 	}
 	l->mark = chp_min_u64(l->mark, l->next);

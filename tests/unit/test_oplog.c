@@ -307,8 +307,8 @@ model_compact(struct model *m, struct chp_log *l)
 	uint32_t max = (uint32_t)chp_random_below(&m->random, 10);
 	uint32_t want = 0;
 
-	while (want < max && m->head < m->next && m->entry[m->head].committed &&
-	       !m->entry[m->head].open && (m->mark_follows_commit || m->head < m->mark)) {
+	while (want < max && m->head < m->next && m->next - m->head > l->keep_entries &&
+	       m->entry[m->head].committed && !m->entry[m->head].open && (m->mark_follows_commit || m->head < m->mark)) {
 		m->head++;
 		want++;
 	}
@@ -318,10 +318,14 @@ model_compact(struct model *m, struct chp_log *l)
 static void
 model_expect(const struct model *m, const struct chp_log *l)
 {
+	uint64_t unsettled = 0;
 	uint8_t key[CHP_KEY_BYTES_MAX], value[CHP_VALUE_BYTES_MAX];
 
 	cr_assert_eq(l->head, m->head);
 	cr_assert_eq(l->next, m->next);
+	for (uint64_t pos = m->head; pos < m->next; pos++)
+		unsettled += !m->entry[pos].committed || m->entry[pos].open;
+	cr_assert_eq(chp_log_unsettled(l), unsettled);
 	for (uint64_t pos = m->head; pos < m->next; pos++) {
 		const struct model_entry *e = &m->entry[pos];
 		const struct chp_log_entry *at = chp_log_at(l, pos);
@@ -387,6 +391,7 @@ Test(oplog, agrees_with_a_list)
 		struct chp_log l = log_of(32, 150, m.mark_follows_commit);
 		uint32_t full = 0;
 
+		chp_log_keep(&l, seed > 4 ? (uint32_t)(4 * (seed - 4)) : 0, UINT32_MAX);
 		cr_assert_not_null(m.entry);
 		for (uint32_t step = 0; step < STEPS; step++) {
 			model_step(&m, &l);
@@ -400,6 +405,191 @@ Test(oplog, agrees_with_a_list)
 		free(m.entry);
 		chp_log_fini(&l, &chp_memory_libc);
 	}
+}
+
+/* ------------------------------------------------------------------ logs that are the same everywhere */
+
+/* Append an entry of epoch `base`, of `bytes` of value. */
+static uint64_t
+append_of(struct chp_log *l, uint64_t base, uint32_t bytes)
+{
+	static const uint8_t value[CHP_VALUE_BYTES_MAX];
+	struct chp_log_entry e = { .version = l->next, .base = base, .key_len = 0, .value_len = bytes, .status = 3 };
+
+	return chp_log_append(l, &e, NULL, value, CHP_LOG_NONE, false);
+}
+
+Test(oplog, an_entry_without_a_key_keeps_its_status)
+{
+	struct chp_log l = log_of(8, 44, true);
+	uint8_t out[CHP_VALUE_BYTES_MAX];
+
+	for (uint32_t bytes = 0; bytes <= CHP_VALUE_BYTES_MAX; bytes += CHP_VALUE_BYTES_MAX / 2) {
+		const struct chp_log_entry *e = chp_log_at(&l, append_of(&l, 1, bytes));
+
+		cr_assert_eq(e->status, 3);
+		cr_assert_eq(e->key_len, 0);
+		cr_assert_eq(e->value_len, bytes);
+		chp_log_key(&l, e, out);
+		chp_log_value(&l, e, out);
+	}
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, unsettled_is_what_is_not_committed_or_open)
+{
+	struct chp_log l = log_of(8, 0, true);
+
+	append(&l, 1, CHP_LOG_NONE, true);
+	append(&l, 1, 1, false);
+	append(&l, 2, CHP_LOG_NONE, true);
+	cr_assert_eq(chp_log_unsettled(&l), 3);
+	chp_log_commit(&l, 2);
+	cr_assert_eq(chp_log_unsettled(&l), 2, "the first is still open");
+	chp_log_commit(&l, 2);
+	cr_assert_eq(chp_log_unsettled(&l), 2);
+	chp_log_close(&l, 1);
+	cr_assert_eq(chp_log_unsettled(&l), 1);
+	chp_log_close(&l, 3);
+	cr_assert_eq(chp_log_unsettled(&l), 1, "not committed");
+	chp_log_commit(&l, 3);
+	cr_assert_eq(chp_log_unsettled(&l), 0);
+	cr_assert_eq(chp_log_compact(&l, 8), 3);
+	cr_assert_eq(chp_log_unsettled(&l), 0);
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, the_newest_entries_are_kept)
+{
+	struct chp_log l = log_of(8, 0, true);
+
+	chp_log_keep(&l, 4, 0);
+	for (uint64_t pos = 1; pos <= 3; pos++)
+		chp_log_commit(&l, append_of(&l, 10 + pos, 0));
+	cr_assert_eq(chp_log_compact(&l, 8), 0);
+	append_of(&l, 14, 0);
+	cr_assert_eq(chp_log_compact(&l, 8), 0, "four");
+	append_of(&l, 15, 0);
+	append_of(&l, 16, 0);
+	cr_assert_eq(chp_log_compact(&l, 1), 1, "six, and one at a time");
+	cr_assert_eq(l.base_epoch, 11);
+	cr_assert_eq(chp_log_compact(&l, 8), 1);
+	cr_assert_eq(l.head, 3);
+	cr_assert_eq(l.base_epoch, 12);
+	for (uint64_t pos = 0; pos < 3; pos++)
+		append_of(&l, 17, 0);
+	cr_assert_eq(chp_log_compact(&l, 8), 1, "what is not committed is no reason to keep more of what is");
+	cr_assert_eq(l.head, 4);
+	cr_assert_eq(chp_log_unsettled(&l), 6);
+	chp_log_keep(&l, 0, 0);
+	for (uint64_t pos = 4; pos < l.next; pos++)
+		chp_log_commit(&l, pos);
+	cr_assert_eq(chp_log_compact(&l, 8), 6);
+	cr_assert_eq(l.base_epoch, 17);
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, entries_are_kept_while_blocks_last)
+{
+	const uint32_t each = chp_blocks_for(CHP_VALUE_BYTES_MAX);
+	struct chp_log l = log_of(8, 6 * each, true);
+
+	chp_log_keep(&l, 8, 3 * each);
+	for (uint32_t i = 0; i < 5; i++)
+		chp_log_commit(&l, append_of(&l, i, CHP_VALUE_BYTES_MAX));
+	cr_assert_eq(chp_log_compact(&l, 8), 2);
+	cr_assert_eq(l.head, 3);
+	cr_assert_eq(l.blocks.n_free, 3 * each);
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, what_no_leader_kept_is_cut_off)
+{
+	struct chp_log l = log_of(8, 100, true);
+	uint32_t used;
+
+	chp_log_keep(&l, 8, 100);
+	chp_log_commit(&l, append_of(&l, 1, 500));
+	used = l.blocks.n_free;
+	append_of(&l, 1, 500);
+	append_of(&l, 2, 10);
+	append_of(&l, 2, 700);
+	chp_log_truncate(&l, 5);
+	cr_assert_eq(l.next, 5, "nothing is behind the end");
+	chp_log_truncate(&l, 2);
+	cr_assert_eq(l.next, 2);
+	cr_assert_eq(chp_log_unsettled(&l), 0);
+	cr_assert_eq(l.blocks.n_free, used);
+	chp_log_check(&l);
+	cr_assert_eq(append_of(&l, 3, 700), 2, "the position is used again");
+	cr_assert_eq(chp_log_at(&l, 2)->base, 3);
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, a_cut_takes_the_mark_with_it)
+{
+	struct chp_log l = log_of(8, 0, false);
+
+	for (uint32_t i = 0; i < 3; i++)
+		append_of(&l, 1, 0);
+	chp_log_set_mark(&l, 4);
+	chp_log_truncate(&l, 2);
+	cr_assert_eq(l.mark, 2);
+	append_of(&l, 2, 0);
+	chp_log_commit(&l, 1);
+	chp_log_commit(&l, 2);
+	cr_assert_eq(chp_log_compact(&l, 8), 1, "the new entry is not durable yet");
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, it_begins_anew_behind_a_copy)
+{
+	struct chp_log l = log_of(8, 100, true);
+
+	chp_log_keep(&l, 4, 100);
+	chp_log_commit(&l, append_of(&l, 1, 500));
+	append_of(&l, 1, 500);
+	chp_log_restart(&l, 1000, 7);
+	cr_assert_eq(l.head, 1000);
+	cr_assert_eq(l.next, 1000);
+	cr_assert_eq(l.base_epoch, 7);
+	cr_assert_eq(chp_log_unsettled(&l), 0);
+	cr_assert_eq(l.blocks.n_free, 100);
+	cr_assert_eq(chp_log_room(&l), 8);
+	chp_log_check(&l);
+	for (uint64_t pos = 1000; pos < 1008; pos++) {
+		cr_assert_eq(append_of(&l, 8, 0), pos);
+		chp_log_commit(&l, pos);
+	}
+	cr_assert_eq(chp_log_compact(&l, 8), 4);
+	cr_assert_eq(l.base_epoch, 8);
+	chp_log_restart(&l, 1, 0); /* back as well */
+	cr_assert_eq(append_of(&l, 1, 0), 1);
+	chp_log_check(&l);
+	chp_log_fini(&l, &chp_memory_libc);
+}
+
+Test(oplog, cutting_off_what_is_committed_asserts, .signal = SIGABRT)
+{
+	struct chp_log l = log_of(4, 0, true);
+
+	append_of(&l, 1, 0);
+	chp_log_commit(&l, append_of(&l, 1, 0));
+	chp_log_truncate(&l, 1);
+}
+
+Test(oplog, cutting_off_before_the_head_asserts, .signal = SIGABRT)
+{
+	struct chp_log l = log_of(4, 0, true);
+
+	chp_log_restart(&l, 10, 1);
+	chp_log_truncate(&l, 9);
 }
 
 Test(oplog, too_little_memory_is_an_error)
