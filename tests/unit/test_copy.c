@@ -1315,6 +1315,129 @@ accepts(const void *m)
 		cr_assert_not(accepts(&bad), #change);                              \
 	} while (0)
 
+/* ------------------------------------------------------------------ copies of protocols with a log */
+
+static struct cluster *
+cluster_by_log(void)
+{
+	struct cluster *c = cluster_new();
+
+	for (uint32_t n = 0; n < NODES; n++)
+		c->m[n]->copy.config.by_log = true;
+	return c;
+}
+
+/* A session with a record of every status and state. */
+static void
+decide(struct member *m, uint64_t session)
+{
+	const struct chp_session *s = chp_session_open(&m->sessions, session);
+
+	chp_session_done(&m->sessions, session, 1, CHP_STATUS_OK, 11, 21);
+	chp_session_done(&m->sessions, session, 2, CHP_STATUS_COMPARE_FAILED, 12, 22);
+	chp_session_done(&m->sessions, session, 3, CHP_STATUS_NOT_FOUND, 0, 0);
+	chp_session_record(&m->sessions, s, 4)->state = CHP_RECORD_PENDING;
+	chp_session_record(&m->sessions, s, 4)->request = 4;
+}
+
+Test(copy, by_log_takes_every_decided_record)
+{
+	struct cluster *c = cluster_by_log();
+	struct member *l = c->m[0], *s = c->m[1];
+	const struct chp_session *copied = chp_session_open(&l->sessions, 5);
+	struct chp_record *r;
+	struct chp_copy_progress p;
+
+	decide(s, 5);
+	decide(s, 6); /* the learner does not know it: its opening is in the log behind the copy's beginning */
+	chp_session_done(&l->sessions, 5, 9, CHP_STATUS_OK, 90, 0);
+	chp_copy_serve_to(&s->copy, 1);
+	chp_copy_begin(&l->copy, 1);
+	cr_assert_not(chp_copy_is_done(&l->copy));
+	finish(c, 0);
+	cr_assert_eq(s->counters.records_sent, 6);
+	cr_assert_eq(l->counters.records_received, 6);
+	r = chp_session_record(&l->sessions, copied, 9);
+	cr_assert(r->request == 9 && r->version == 90, "what is newer here stays");
+	r = chp_session_record(&l->sessions, copied, 2);
+	cr_assert(r->state == CHP_RECORD_DONE && r->status == CHP_STATUS_COMPARE_FAILED && r->version == 12 &&
+		  r->number == 22);
+	r = chp_session_record(&l->sessions, copied, 3);
+	cr_assert(r->state == CHP_RECORD_DONE && r->status == CHP_STATUS_NOT_FOUND && r->version == 0);
+	cr_assert_eq(chp_session_record(&l->sessions, copied, 4)->state, CHP_RECORD_EMPTY, "nothing decided it");
+	cr_assert_null(chp_session_find(&l->sessions, 6));
+	chp_copy_progress(&l->copy, &p);
+	cr_assert(p.done && p.source == 1 && p.at == p.total);
+	cluster_free(c);
+}
+
+Test(copy, by_log_begins_and_stops_as_told)
+{
+	struct cluster *c = cluster_by_log();
+	struct member *l = c->m[0];
+	uint32_t transfer;
+
+	decide(c->m[1], 5);
+	decide(c->m[2], 5);
+	run(l);
+	cr_assert_null(head(c, 0, 1), "nobody told it to");
+	chp_copy_begin(&l->copy, 1);
+	run(l);
+	transfer = l->copy.transfer;
+	deliver(c, 0, 1, 1);
+	cr_assert_eq(c->m[1]->counters.refused, 1, "nobody told the source to");
+	chp_copy_begin(&l->copy, 2);
+	cr_assert_eq(l->counters.restarts, 1);
+	chp_copy_serve_to(&c->m[2]->copy, 1 | chp_bit(2) | chp_bit(3));
+	cr_assert_eq(c->m[2]->copy.learners, 1 | chp_bit(3), "not itself");
+	run(l);
+	cr_assert_gt(l->copy.transfer, transfer);
+	deliver(c, 0, 2, 1);
+	cr_assert_eq(c->m[2]->copy.asked, 1);
+	chp_copy_serve_to(&c->m[2]->copy, chp_bit(3));
+	cr_assert_eq(c->m[2]->copy.asked, 0);
+	run(c->m[2]);
+	cr_assert_null(head(c, 2, 0), "it is served no more");
+	chp_copy_stop(&l->copy);
+	run(l);
+	cr_assert_null(head(c, 0, 2));
+	cr_assert_not(chp_copy_is_done(&l->copy));
+	chp_copy_serve_to(&c->m[2]->copy, 1);
+	chp_copy_begin(&l->copy, 2);
+	cr_assert_eq(l->counters.restarts, 1, "it was not copying");
+	finish(c, 0);
+	chp_copy_begin(&l->copy, 2);
+	cr_assert_not(chp_copy_is_done(&l->copy), "a copy that is complete counts for nothing in the next");
+	cr_assert_eq(l->copy.cursor, 0);
+	finish(c, 0);
+	cluster_free(c);
+}
+
+Test(copy, records_of_the_other_kind_are_ignored)
+{
+	struct cluster *c = cluster_by_log();
+	struct member *l = c->m[0];
+	const struct chp_session *s = chp_session_open(&l->sessions, 5);
+	struct chp_copy_record r = { .message = { .type = CHP_COPY_RECORD, .len = sizeof(r) },
+				     .session = 5,
+				     .request = 1,
+				     .version = 9,
+				     .record_flags = CHP_COPY_RECORD_COMMITTED };
+
+	chp_copy_begin(&l->copy, 1);
+	run(l);
+	r.message.op = l->copy.transfer;
+	receive(c, 1, 0, &r.message);
+	cr_assert_eq(l->counters.stale, 1);
+	cr_assert_eq(l->counters.records_received, 0);
+	l->copy.config.by_log = false;
+	r.record_flags = CHP_COPY_RECORD_DECIDED;
+	receive(c, 1, 0, &r.message);
+	cr_assert_eq(l->counters.stale, 2);
+	cr_assert_eq(chp_session_record(&l->sessions, s, 1)->state, CHP_RECORD_EMPTY);
+	cluster_free(c);
+}
+
 Test(copy_wire, requests_and_ends)
 {
 	struct chp_copy_request r = { .message = { .type = CHP_COPY_REQUEST, .len = sizeof(r) }, .bytes = 1 };

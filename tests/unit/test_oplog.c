@@ -308,7 +308,8 @@ model_compact(struct model *m, struct chp_log *l)
 	uint32_t want = 0;
 
 	while (want < max && m->head < m->next && m->next - m->head > l->keep_entries &&
-	       m->entry[m->head].committed && !m->entry[m->head].open && (m->mark_follows_commit || m->head < m->mark)) {
+	       m->entry[m->head].committed && !m->entry[m->head].open &&
+	       (m->mark_follows_commit || m->head < m->mark)) {
 		m->head++;
 		want++;
 	}

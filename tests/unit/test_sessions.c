@@ -267,6 +267,37 @@ Test(sessions, a_pending_request_stays_pending)
 	chp_sessions_fini(&t, &chp_memory_libc);
 }
 
+Test(sessions, a_log_decides_a_record)
+{
+	struct chp_sessions t = table_of(2, 4);
+	struct chp_session *s = chp_session_open(&t, 1);
+	struct chp_record *r = chp_session_record(&t, s, 6);
+
+	chp_session_done(&t, 1, 6, 3, 100, 7);
+	cr_assert(r->state == CHP_RECORD_DONE && r->request == 6 && r->status == 3 && r->version == 100 &&
+		  r->number == 7);
+	chp_session_done(&t, 1, 6, 0, 101, 8); /* the same request, another end: the last one counts */
+	cr_assert(r->status == 0 && r->version == 101 && r->number == 8);
+	chp_session_done(&t, 1, 2, 3, 50, 1);
+	cr_assert(r->request == 6 && r->status == 0, "an older request of the same place");
+	*r = (struct chp_record){ .request = 10, .state = CHP_RECORD_PENDING };
+	chp_session_done(&t, 1, 6, 3, 50, 1);
+	cr_assert(r->request == 10 && r->state == CHP_RECORD_PENDING);
+	chp_session_done(&t, 1, 10, 0, 200, 9);
+	cr_assert(r->request == 10 && r->state == CHP_RECORD_DONE && r->version == 200);
+	chp_session_done(&t, 1, 14, 0, 300, 9);
+	cr_assert(r->request == 14 && r->version == 300, "a newer one replaces it");
+	*r = (struct chp_record){ .request = 18, .state = CHP_RECORD_SEEN, .is_asked = 1, .rmw = 1, .fate = 2 };
+	chp_session_done(&t, 1, 18, 0, 400, 9);
+	cr_assert(r->state == CHP_RECORD_DONE && r->is_asked == 0 && r->rmw == 0 && r->fate == 0);
+	chp_session_done(&t, 2, 1, 0, 500, 9);
+	chp_session_done(&t, 0, 1, 0, 500, 9);
+	cr_assert_eq(t.n, 1, "unknown sessions are not opened");
+	cr_assert_eq(chp_session_record(&t, s, 1)->state, CHP_RECORD_EMPTY);
+	chp_sessions_check(&t);
+	chp_sessions_fini(&t, &chp_memory_libc);
+}
+
 Test(sessions, the_digest_is_of_the_set)
 {
 	struct chp_sessions a = table_of(10, 1), b = table_of(20, 4);
