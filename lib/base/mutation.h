@@ -42,6 +42,22 @@
 	X(S17_GRANT_AFTER_ACCEPT, "a lease is renewed after a view without its holder was accepted") \
 	X(S25_RECORD_ON_ADOPTION, "a request is recorded only where its value was adopted")       \
 	X(S25_NO_BARRIER, "a new home executes requests before it has heard all replays")         \
+	X(P16_EPOCH_BEFORE_HISTORY, "a follower counts its leader's history as its own before it has it") \
+	X(P17_PROPOSE_TO_SYNCED_ONLY, "a leader proposes only to followers that finished their synchronisation") \
+	X(P18_COMMITLD_OLD, "a late follower hears only of what was committed when it began") \
+	X(P19_HOLES_ACCEPTED, "a follower takes a proposal though an earlier one is missing") \
+	X(P26_WINNER_BY_EPOCH, "the history of a new leader is chosen by epoch alone") \
+	X(P28_NO_TRUNCATION, "a follower keeps entries that its new leader does not have") \
+	X(P34_SERVES_EARLY, "a leader takes operations before a quorum has its history") \
+	X(P51_LATE_TRUNCATION, "a follower truncates its log for a leader's message of an earlier epoch") \
+	X(S13_DEAD_FOLLOWER_STOPS, "a leader proposes only what every follower has credits for") \
+	X(S18_VOTE_DURING_LEASE, "a follower helps another leader while the lease that it gave runs") \
+	X(S23_AMNESIA_VOTES, "a restarted replica votes at once, with an empty history") \
+	X(S23_SUPERSEDED_VOTE, "votes of incarnations that were replaced go on counting") \
+	X(S26_COMPARE_UNCOMMITTED, "a leader evaluates operations against what is committed only") \
+	X(S28_WRONG_RULE, "a switch of the quorum rule counts at once, for all that is open") \
+	X(ZAB_READ_WITHOUT_LEASE, "a leader answers reads without lease or confirmation") \
+	X(ZAB_READ_INDEX_EARLY, "a leader answers a follower's sync without being sure that it leads") \
 	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
 	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
 	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")

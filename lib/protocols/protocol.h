@@ -308,7 +308,7 @@ struct chp_protocol {
 	void (*dump)(const void *p, const struct chp_key *key, struct chp_text *t);
 };
 
-extern const struct chp_protocol chp_hermes;
+extern const struct chp_protocol chp_hermes, chp_zab;
 
 /** Protocol by name; NULL if there is none. */
 const struct chp_protocol *chp_protocol_find(const char *name);

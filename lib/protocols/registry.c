@@ -4,8 +4,8 @@
 #include <string.h>
 
 /* Every protocol that the configuration can name. */
-static const struct chp_protocol *const protocols[] = { &chp_hermes };
-static const char *const names[] = { "hermes", NULL };
+static const struct chp_protocol *const protocols[] = { &chp_hermes, &chp_zab };
+static const char *const names[] = { "hermes", "zab", NULL };
 
 _Static_assert(CHP_ARRAY_LEN(names) == CHP_ARRAY_LEN(protocols) + 1, "a name for each protocol");
 

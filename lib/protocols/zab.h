@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The longest leader lease that may be asked for: what a node file may say (docs/config.md). */
+#define CHP_ZAB_LEASE_NS_MAX UINT64_C(10000000000)
+
 #define CHP_ZAB_COUNTERS(X)                                                                     \
 	X(elections, "elections begun here")                                                    \
 	X(leaderships, "times this replica became the established leader")                      \

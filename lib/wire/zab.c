@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "wire/zab.h"
+
+#include "wire/client.h"
+
+#include <string.h>
+
+/* A session's number: 8 bytes, not 0. */
+static bool
+check_session_key(const struct chp_zab_propose *p)
+{
+	static const uint8_t none[sizeof(uint64_t)];
+
+	return p->key_len == sizeof(none) && memcmp(chp_zab_propose_key(p), none, sizeof(none)) != 0;
+}
+
+static bool
+check_propose(const struct chp_message *m, uint32_t value_max)
+{
+	const struct chp_zab_propose *p = (const void *)m;
+	uint32_t kinds;
+
+	if (m->len < sizeof(*p))
+		return false;
+	kinds = p->entry_flags & (CHP_ZAB_REMOVE | CHP_ZAB_NOTHING | CHP_ZAB_RULE);
+	if (p->key_len > CHP_KEY_BYTES_MAX || p->value_total > value_max ||
+	    m->len != chp_zab_propose_bytes(p->key_len, p->value_total))
+		return false;
+	if ((p->entry_flags & ~CHP_ZAB_ENTRY_FLAGS_ALL) != 0 || (kinds & (kinds - 1)) != 0 || p->reserved != 0 ||
+	    p->status >= CHP_STATUS_COUNT)
+		return false;
+	if (p->index == 0 || p->entry_epoch == 0 || p->entry_epoch > p->epoch)
+		return false;
+	if (kinds != 0 && p->value_total != 0)
+		return false;
+	if (kinds == CHP_ZAB_RULE)
+		return p->key_len == 0 && p->number <= CHP_ZAB_ALL && (p->entry_flags & CHP_ZAB_SESSION) == 0;
+	if ((p->entry_flags & CHP_ZAB_SESSION) != 0 && !check_session_key(p))
+		return false;
+	return p->key_len > 0 || kinds == CHP_ZAB_NOTHING;
+}
+
+static bool
+check_history(const struct chp_zab_history *h)
+{
+	if (h->n_runs > CHP_ZAB_RUNS_MAX || (h->flags & ~(uint32_t)CHP_ZAB_INCOMPLETE) != 0 || h->committed > h->last)
+		return false;
+	for (uint32_t i = 0; i < h->n_runs; i++) {
+		if (h->run[i].first <= h->committed || h->run[i].first > h->last || h->run[i].epoch > h->last_epoch)
+			return false;
+		if (i > 0 && (h->run[i].first <= h->run[i - 1].first || h->run[i].epoch <= h->run[i - 1].epoch))
+			return false;
+	}
+	return true;
+}
+
+static bool
+check_sync(const struct chp_message *m)
+{
+	const struct chp_zab_sync *s = (const void *)m;
+
+	return m->len == sizeof(*s) && s->keep <= s->end && s->keep_epoch <= s->epoch &&
+	       (s->sync_flags & ~(uint64_t)(CHP_ZAB_SNAP | CHP_ZAB_RULE_ALL | CHP_ZAB_BEYOND)) == 0;
+}
+
+bool
+chp_zab_check(const struct chp_message *m, uint32_t value_max)
+{
+	switch (m->type) {
+	case CHP_ZAB_LOOK:
+		return m->len == sizeof(struct chp_zab_look);
+	case CHP_ZAB_NEWEPOCH:
+		return m->len == sizeof(struct chp_zab_newepoch) &&
+		       ((const struct chp_zab_newepoch *)(const void *)m)->epoch != 0;
+	case CHP_ZAB_ACKEPOCH:
+	case CHP_ZAB_PULL:
+		return m->len == sizeof(struct chp_zab_ackepoch) &&
+		       check_history(&((const struct chp_zab_ackepoch *)(const void *)m)->history);
+	case CHP_ZAB_HISTORY:
+	case CHP_ZAB_NEWLEADER:
+		return check_sync(m);
+	case CHP_ZAB_PROPOSE:
+		return check_propose(m, value_max);
+	case CHP_ZAB_ACKLD:
+	case CHP_ZAB_ACK:
+	case CHP_ZAB_COMMIT:
+		return m->len == sizeof(struct chp_zab_index);
+	case CHP_ZAB_BEAT:
+	case CHP_ZAB_BEAT_ACK:
+		return m->len == sizeof(struct chp_zab_beat);
+	case CHP_ZAB_READ:
+	case CHP_ZAB_READ_INDEX:
+		return m->len == sizeof(struct chp_zab_read);
+	case CHP_ZAB_RECOVER:
+		return m->len == sizeof(struct chp_zab_recover);
+	case CHP_ZAB_RECOVERED:
+		return m->len == sizeof(struct chp_zab_recovered);
+	default:
+		return false;
+	}
+}
