@@ -4,6 +4,7 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,8 @@ struct cluster {
 	uint32_t all_answers; /* since the start */
 	uint64_t now;
 	uint64_t wake_ns; /* of the last run */
+	uint64_t reads_until_ns; /* of the last run */
+	uint64_t lease_until_ns;
 };
 
 static struct chp_shard_config
@@ -100,7 +103,7 @@ run(struct cluster *c, uint32_t n, struct batch b)
 {
 	static uint8_t bytes[BUFFERS][PAYLOAD];
 	struct chp_buffer buffer[BUFFERS];
-	struct chp_now now = { .ns = c->now, .lease_until_ns = CHP_NEVER };
+	struct chp_now now = { .ns = c->now, .lease_until_ns = c->lease_until_ns };
 	struct chp_packet packet = { b.packet == NULL ? NULL : b.packet->data, b.packet == NULL ? 0 : b.packet->len };
 	struct chp_events in = { .packet = &packet,
 				 .n_packets = b.packet != NULL,
@@ -133,6 +136,7 @@ run(struct cluster *c, uint32_t n, struct batch b)
 		memcpy(p->data, buffer[i].data, p->len);
 	}
 	c->wake_ns = fx.wake_ns;
+	c->reads_until_ns = fx.reads_until_ns;
 }
 
 /* The oldest packet on its way between two nodes, taken off. */
@@ -190,6 +194,7 @@ cluster_without_view(const struct chp_shard_config *config)
 	cr_assert_not_null(c);
 	c->config = *config;
 	c->now = 1000 * MS;
+	c->lease_until_ns = CHP_NEVER;
 	c->view.epoch = 1;
 	for (uint32_t n = 0; n < NODES; n++) {
 		struct chp_shard_config sc = *config;
@@ -1157,5 +1162,573 @@ Test(shard, the_log_is_compacted_as_writes_commit)
 		cr_assert_eq(stats_of(c, n).log_head, stats_of(c, n).log_next);
 		cr_assert_eq(stats_of(c, n).shard.log_compacted, 1000);
 	}
+	cluster_free(c);
+}
+
+/* ------------------------------------------------------------------ until when replies are good */
+
+Test(shard, replies_that_tell_what_is_here_are_good_until_the_lease_ends)
+{
+	struct cluster *c = cluster_default();
+
+	c->lease_until_ns = c->now + MS;
+	cr_assert_eq(complete(c, 0, op_of(CHP_OPCODE_PUT, "x", "v")).status, CHP_STATUS_OK);
+	run(c, 0, (struct batch){ .n_ops = 0 });
+	cr_assert_eq(c->reads_until_ns, CHP_NEVER);
+	cr_assert_eq(submit(c, 0, op_of(CHP_OPCODE_PING, "", NULL)).status, CHP_STATUS_OK);
+	cr_assert_eq(c->reads_until_ns, CHP_NEVER);
+	expect_get(c, 0, "x", "v");
+	cr_assert_eq(c->reads_until_ns, c->lease_until_ns);
+	expect_get(c, 0, "y", NULL);
+	cr_assert_eq(c->reads_until_ns, c->lease_until_ns);
+	cr_assert_eq(submit(c, 0, op_of(CHP_OPCODE_ADD, "x", "v")).status, CHP_STATUS_EXISTS);
+	cr_assert_eq(c->reads_until_ns, c->lease_until_ns, "a comparison is a read");
+	cr_assert_eq(submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "w")).status, CHP_STATUS_COUNT);
+	cr_assert_eq(c->reads_until_ns, CHP_NEVER, "of this run alone");
+	c->now = c->lease_until_ns;
+	cr_assert_eq(submit(c, 0, op_of(CHP_OPCODE_GET, "y", NULL)).status, CHP_STATUS_NOT_SERVING);
+	cr_assert_eq(c->reads_until_ns, CHP_NEVER);
+	cluster_free(c);
+}
+
+Test(shard, hermes_says_what_it_is)
+{
+	struct chp_shard_config config = config_default();
+	struct cluster *c = cluster_without_view(&config);
+	struct chp_protocol_status s;
+
+	chp_shard_status(c->shard[2], &s);
+	cr_assert_str_eq(s.role, "none");
+	cr_assert_str_eq(s.waiting, "no view yet");
+	c->view.voters = 3;
+	c->view.learners = 4;
+	for (uint32_t n = 0; n < NODES; n++)
+		run(c, n, (struct batch){ .view = true });
+	chp_shard_status(c->shard[2], &s);
+	cr_assert_str_eq(s.role, "learner");
+	cr_assert_str_eq(s.waiting, "copying keys and sessions from node 0");
+	settle(c);
+	chp_shard_status(c->shard[2], &s);
+	cr_assert_str_eq(s.waiting, "complete, not a voter yet");
+	chp_shard_status(c->shard[0], &s);
+	cr_assert_str_eq(s.role, "coordinator");
+	cr_assert_str_eq(s.quorum, "live");
+	cr_assert_str_eq(s.waiting, "");
+	cr_assert_eq(s.leader, CHP_NODES_MAX);
+	cr_assert_eq(s.epoch, 1);
+	cr_assert_eq(chp_shard_epoch(c->shard[0]), 1);
+	cr_assert_eq(chp_shard_view_epoch(c->shard[0]), 1);
+	cluster_free(c);
+}
+
+/* ------------------------------------------------------------------ a protocol that views do not fence */
+
+/* Says what it is told to say, and remembers what the core asked of it. */
+struct puppet {
+	struct chp_protocol_env env;
+	enum chp_status admits, answers;
+	uint64_t number; /* with both */
+	uint64_t epoch, sessions;
+	bool is_home, decides;
+	uint32_t asked, received;
+	struct chp_op last;
+	uint32_t submitted;
+	char heard[64];
+};
+
+static void *
+puppet_create(const struct chp_protocol_env *env)
+{
+	struct puppet *p = env->memory->zalloc(sizeof(*p));
+
+	cr_assert_not_null(p);
+	p->env = *env;
+	return p;
+}
+
+static void
+puppet_destroy(void *p)
+{
+	((struct puppet *)p)->env.memory->free(p);
+}
+
+static bool
+puppet_accepts(const struct chp_message *m, uint32_t value_bytes_max)
+{
+	(void)value_bytes_max;
+	return m->len == sizeof(*m);
+}
+
+static bool
+puppet_key_of(const struct chp_message *m, struct chp_key *key)
+{
+	(void)m;
+	(void)key;
+	return false;
+}
+
+static void
+puppet_step(void *p, const struct chp_now *now, const struct chp_peer_message *m, uint32_t n, struct chp_out *out)
+{
+	(void)now;
+	(void)m;
+	(void)out;
+	((struct puppet *)p)->received += n;
+}
+
+static enum chp_status
+puppet_admit(void *instance, const struct chp_now *now, const struct chp_op *op, uint64_t *number)
+{
+	struct puppet *p = instance;
+
+	(void)now;
+	p->asked += op->origin.frontend != UINT32_MAX; /* the core asks for itself, too */
+	*number = p->number;
+	return p->admits;
+}
+
+static void
+puppet_write(struct puppet *p, const struct chp_op *op)
+{
+	struct chp_log_entry e = { .version = p->env.log->next };
+
+	chp_log_commit(p->env.log, chp_log_append(p->env.log, &e, NULL, NULL, CHP_LOG_NONE, false));
+	if (p->decides)
+		chp_session_done(p->env.sessions, op->session, op->request, CHP_STATUS_NOT_FOUND, 70, 71);
+}
+
+static void
+puppet_submit(void *instance, const struct chp_now *now, const struct chp_op *op, uint32_t n, struct chp_out *out)
+{
+	struct puppet *p = instance;
+
+	(void)now;
+	for (uint32_t i = 0; i < n; i++) {
+		struct chp_reply r = { .origin = &op[i].origin,
+				       .session = op[i].session,
+				       .request = op[i].request,
+				       .number = p->number,
+				       .opcode = op[i].opcode,
+				       .status = (uint8_t)p->answers };
+
+		p->submitted++;
+		p->last = op[i];
+		if (op[i].opcode == CHP_OPCODE_PUT)
+			puppet_write(p, &op[i]);
+		if (op[i].opcode == CHP_OPCODE_SESSION_OPEN && p->answers == CHP_STATUS_OK) {
+			memcpy(&r.number, op[i].key.bytes, sizeof(r.number));
+			chp_session_open(p->env.sessions, r.number);
+		}
+		if (op[i].opcode == CHP_OPCODE_SESSION_CLOSE)
+			chp_session_close(p->env.sessions, p->sessions);
+		for (uint32_t peer = 0; peer < p->env.n_nodes; peer++)
+			if (peer != p->env.self)
+				*(struct chp_message *)chp_send(out, peer, sizeof(struct chp_message)) =
+					(struct chp_message){ .type = 1, .len = sizeof(struct chp_message) };
+		out->reply(out, &r);
+	}
+}
+
+static bool
+puppet_wake(void *p, const struct chp_now *now, struct chp_out *out)
+{
+	(void)p;
+	(void)now;
+	(void)out;
+	return false;
+}
+
+static void
+puppet_tick(void *p, const struct chp_now *now, struct chp_out *out)
+{
+	(void)puppet_wake(p, now, out);
+}
+
+static void
+hear(struct puppet *p, const char *what, uint64_t of)
+{
+	const size_t used = strlen(p->heard);
+
+	snprintf(p->heard + used, sizeof(p->heard) - used, "%s%llu ", what, (unsigned long long)of);
+}
+
+static void
+puppet_view(void *p, const struct chp_now *now, const struct chp_view *v, struct chp_out *out)
+{
+	(void)now;
+	(void)out;
+	hear(p, "view", v->epoch);
+}
+
+static void
+puppet_link_down(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out)
+{
+	(void)now;
+	(void)out;
+	hear(p, "down", peer);
+}
+
+static void
+puppet_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out)
+{
+	(void)now;
+	*(struct chp_message *)chp_send(out, peer, sizeof(struct chp_message)) =
+		(struct chp_message){ .type = 1, .len = sizeof(struct chp_message) };
+	hear(p, "up", peer);
+}
+
+static uint64_t
+puppet_new_session(void *p)
+{
+	return ++((struct puppet *)p)->sessions;
+}
+
+static bool
+puppet_is_home(const void *p, uint64_t session)
+{
+	(void)session;
+	return ((const struct puppet *)p)->is_home;
+}
+
+static uint64_t
+puppet_epoch(const void *p)
+{
+	return ((const struct puppet *)p)->epoch;
+}
+
+static void
+puppet_status(const void *p, struct chp_protocol_status *out)
+{
+	*out = (struct chp_protocol_status){ .role = "puppet", .epoch = ((const struct puppet *)p)->epoch };
+}
+
+static bool
+puppet_copy_done(const void *p)
+{
+	(void)p;
+	return true;
+}
+
+static void
+puppet_copy_progress(const void *p, struct chp_copy_progress *out)
+{
+	(void)p;
+	*out = (struct chp_copy_progress){ .done = true };
+}
+
+static uint32_t
+puppet_open_ops(const void *p)
+{
+	(void)p;
+	return 0;
+}
+
+static void
+puppet_check(const void *p)
+{
+	cr_assert_not_null(p);
+}
+
+static void
+puppet_dump(const void *p, const struct chp_key *key, struct chp_text *t)
+{
+	(void)p;
+	(void)key;
+	chp_text_add(t, "puppet");
+}
+
+static const struct chp_protocol puppet = {
+	.name = "puppet",
+	.keeps_log = true,
+	.create = puppet_create,
+	.destroy = puppet_destroy,
+	.accepts = puppet_accepts,
+	.key_of = puppet_key_of,
+	.step = puppet_step,
+	.admit = puppet_admit,
+	.submit = puppet_submit,
+	.wake = puppet_wake,
+	.tick = puppet_tick,
+	.view = puppet_view,
+	.link_down = puppet_link_down,
+	.link_up = puppet_link_up,
+	.new_session = puppet_new_session,
+	.is_home = puppet_is_home,
+	.epoch = puppet_epoch,
+	.status = puppet_status,
+	.copy_done = puppet_copy_done,
+	.copy_progress = puppet_copy_progress,
+	.open_ops = puppet_open_ops,
+	.check = puppet_check,
+	.dump = puppet_dump,
+};
+
+static struct puppet *
+puppet_of(const struct cluster *c, uint32_t n)
+{
+	return (struct puppet *)(uintptr_t)chp_shard_instance(c->shard[n]);
+}
+
+static struct cluster *
+cluster_of_puppets(void)
+{
+	struct chp_shard_config config = config_default();
+
+	config.protocol = &puppet;
+	config.application = &chp_sequencer;
+	config.election_ns = 5 * MS;
+	config.leader_lease_ns = 3 * MS;
+	config.clock_drift_ppm = 17;
+	return cluster_of(&config);
+}
+
+Test(admission, the_instance_gets_what_it_works_with)
+{
+	struct cluster *c = cluster_of_puppets();
+	const struct puppet *p = puppet_of(c, 1);
+	struct chp_protocol_status s;
+
+	cr_assert_eq(p->env.application, &chp_sequencer);
+	cr_assert(p->env.election_ns == 5 * MS && p->env.leader_lease_ns == 3 * MS && p->env.clock_drift_ppm == 17);
+	cr_assert(p->env.self == 1 && p->env.shard == 0 && p->env.n_nodes == NODES);
+	p->env.zab_counters->elections = 4;
+	cr_assert_eq(stats_of(c, 1).zab.elections, 4);
+	chp_shard_status(c->shard[1], &s);
+	cr_assert_str_eq(s.role, "puppet");
+	cluster_free(c);
+}
+
+Test(admission, who_is_not_admitted_is_answered_by_the_core)
+{
+	static const uint8_t opcode[] = { CHP_OPCODE_GET, CHP_OPCODE_PUT, CHP_OPCODE_PING, CHP_OPCODE_QUORUM,
+					  CHP_OPCODE_SESSION_OPEN };
+	static const enum chp_status status[] = { CHP_STATUS_NOT_SERVING, CHP_STATUS_REDIRECT, CHP_STATUS_OVERLOAD,
+						  CHP_STATUS_UNKNOWN_OP };
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+	struct chp_shard_stats stats;
+
+	p->number = 2;
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(opcode); i++) {
+		const char *key = opcode[i] <= CHP_OPCODE_PUT ? "x" : "";
+
+		for (uint32_t j = 0; j < CHP_ARRAY_LEN(status); j++) {
+			struct chp_reply r;
+
+			p->admits = status[j];
+			r = submit(c, 0, op_of(opcode[i], key, NULL));
+			cr_assert_eq(r.status, status[j]);
+			cr_assert_eq(r.number, status[j] == CHP_STATUS_REDIRECT ? 2 : 0);
+		}
+	}
+	cr_assert_eq(p->submitted, 0);
+	cr_assert_eq(p->sessions, 0, "no number is used for what is refused");
+	stats = stats_of(c, 0);
+	cr_assert(stats.shard.not_serving == 5 && stats.shard.redirected == 5 && stats.shard.home_not_ready == 5);
+	cluster_free(c);
+}
+
+Test(admission, a_request_that_is_wrong_in_itself_is_refused_first)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+
+	p->admits = CHP_STATUS_NOT_SERVING;
+	cr_assert_eq(submit(c, 0, op_of(CHP_OPCODE_GET, "", NULL)).status, CHP_STATUS_BAD_KEY);
+	cr_assert_eq(submit(c, 0, op_of(99, "x", NULL)).status, CHP_STATUS_UNKNOWN_OP);
+	cr_assert_eq(submit(c, 0, op_of(0, "x", NULL)).status, CHP_STATUS_UNKNOWN_OP);
+	cr_assert_eq(p->asked, 0);
+	cluster_free(c);
+}
+
+Test(admission, the_quorum_operation_has_no_key_and_needs_no_session)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+	struct chp_op op[3] = { op_of(CHP_OPCODE_GET, "x", NULL), op_in_session(CHP_OPCODE_QUORUM, "", NULL, 77, 3),
+				op_of(CHP_OPCODE_PUT, "x", "v") };
+
+	op[1].arg = 1;
+	p->number = 1;
+	run(c, 0, (struct batch){ .op = op, .n_ops = 3 });
+	cr_assert_eq(c->n_answers, 3);
+	cr_assert_eq(c->answer[1].reply.opcode, CHP_OPCODE_QUORUM);
+	cr_assert_eq(c->answer[1].reply.status, CHP_STATUS_OK);
+	cr_assert_eq(c->answer[1].reply.number, 1);
+	cr_assert_eq(submit(c, 0, op[1]).status, CHP_STATUS_OK);
+	cr_assert(p->last.opcode == CHP_OPCODE_QUORUM && p->last.key.len == 0 && p->last.arg == 1);
+	cluster_free(c);
+}
+
+Test(admission, a_record_is_looked_at_behind_it)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+	const uint64_t session = open_session(c, 0);
+	const struct chp_op put = op_in_session(CHP_OPCODE_PUT, "x", "v", session, 1);
+
+	cr_assert_eq(session, 1);
+	cr_assert_eq(submit(c, 0, put).status, CHP_STATUS_OK);
+	p->admits = CHP_STATUS_REDIRECT;
+	cr_assert_eq(submit(c, 0, put).status, CHP_STATUS_REDIRECT);
+	p->admits = CHP_STATUS_OK;
+	cr_assert_eq(submit(c, 0, put).status, CHP_STATUS_OK);
+	cr_assert_eq(p->submitted, 2, "open and one put");
+	cr_assert_eq(stats_of(c, 0).shard.retry_replayed, 1);
+	cr_assert_eq(submit(c, 0, op_in_session(CHP_OPCODE_PUT, "x", "v", 99, 1)).status, CHP_STATUS_SESSION_UNKNOWN);
+	cluster_free(c);
+}
+
+Test(admission, what_a_log_decided_is_not_taken_back)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+	const uint64_t session = open_session(c, 0);
+	struct chp_op put = op_in_session(CHP_OPCODE_PUT, "x", "v", session, 1);
+	struct chp_reply r;
+
+	p->answers = CHP_STATUS_REDIRECT;
+	cr_assert_eq(submit(c, 0, put).status, CHP_STATUS_REDIRECT);
+	cr_assert_eq(submit(c, 0, put).status, CHP_STATUS_REDIRECT, "it is tried again");
+	cr_assert_eq(p->submitted, 3);
+	p->decides = true;
+	cr_assert_eq(submit(c, 0, put).status, CHP_STATUS_REDIRECT);
+	r = submit(c, 0, put);
+	cr_assert(r.status == CHP_STATUS_NOT_FOUND && r.version == 70 && r.number == 71);
+	cr_assert_eq(p->submitted, 4);
+	cluster_free(c);
+}
+
+Test(admission, a_refused_open_is_tried_again)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+	struct chp_op open = op_of(CHP_OPCODE_SESSION_OPEN, "", NULL);
+	struct chp_reply r;
+
+	open.arg = 12345;
+	open.request = 7;
+	p->answers = CHP_STATUS_REDIRECT;
+	p->number = 2;
+	cr_assert_eq(submit(c, 0, open).status, CHP_STATUS_REDIRECT);
+	cr_assert_eq(submit(c, 0, open).status, CHP_STATUS_REDIRECT);
+	p->answers = CHP_STATUS_OK;
+	r = submit(c, 0, open);
+	cr_assert_eq(r.status, CHP_STATUS_OK);
+	cr_assert_eq(r.number, 3, "each try has a number of its own");
+	r = submit(c, 0, open);
+	cr_assert_eq(r.number, 3);
+	cr_assert_eq(p->submitted, 3, "the last was a retry");
+	cluster_free(c);
+}
+
+Test(admission, idle_sessions_are_closed_where_the_protocol_says)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct puppet *p = puppet_of(c, 0);
+	const uint64_t idle = c->config.session_idle_ns, session = open_session(c, 0);
+
+	cr_assert_eq(session, 1);
+	c->now += 2 * idle;
+	run(c, 0, (struct batch){ .n_ops = 0 });
+	cr_assert_eq(stats_of(c, 0).sessions, 1, "it is not its home");
+	p->is_home = true;
+	p->epoch++;
+	c->now += idle;
+	run(c, 0, (struct batch){ .n_ops = 0 });
+	cr_assert_eq(stats_of(c, 0).sessions, 1, "nobody knows how long it was idle elsewhere");
+	c->now += idle;
+	p->admits = CHP_STATUS_NOT_SERVING;
+	run(c, 0, (struct batch){ .n_ops = 0 });
+	cr_assert_eq(stats_of(c, 0).sessions, 1, "it could not close it now");
+	c->now += idle / 2;
+	p->admits = CHP_STATUS_OK;
+	run(c, 0, (struct batch){ .n_ops = 0 });
+	cr_assert_eq(stats_of(c, 0).sessions, 0);
+	cr_assert_eq(stats_of(c, 0).shard.sessions_expired, 1);
+	cluster_free(c);
+}
+
+Test(unfenced, a_view_leaves_links_alone)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct packet p;
+
+	for (uint32_t n = 0; n < NODES; n++)
+		puppet_of(c, n)->received = 0;
+	submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "v"));
+	c->view.epoch = 2;
+	c->view.writer[2] = 9; /* nothing that a link knows */
+	run(c, 1, (struct batch){ .view = true });
+	cr_assert(take_packet(c, 0, 1, &p));
+	cr_assert_eq(((struct chp_peer_header *)(void *)p.data)->epoch, 0);
+	run(c, 1, (struct batch){ .packet = &p });
+	cr_assert_eq(puppet_of(c, 1)->received, 1, "sent in the view before");
+	submit(c, 1, op_of(CHP_OPCODE_PUT, "x", "v"));
+	deliver_from_to(c, 1, 0);
+	cr_assert_eq(puppet_of(c, 0)->received, 1, "sent in a view that is not here yet");
+	cr_assert_eq(chp_shard_view_epoch(c->shard[0]), 1);
+	cr_assert_eq(chp_shard_view_epoch(c->shard[1]), 2);
+	cr_assert_str_eq(puppet_of(c, 1)->heard, "view1 up0 up2 view2 ");
+	deliver(c);
+	for (uint32_t peer = 0; peer < NODES; peer += 2) {
+		cr_assert_eq(stats_of(c, 1).link[peer].old_epoch, 0);
+		cr_assert_eq(stats_of(c, 1).link[peer].new_epoch_held, 0);
+	}
+	cluster_free(c);
+}
+
+Test(unfenced, a_new_incarnation_gets_a_new_link)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct chp_shard_config config = c->config;
+	int err = 0;
+
+	chp_shard_destroy(c->shard[2]);
+	config.self = 2;
+	c->shard[2] = chp_shard_create(&config, &err);
+	cr_assert_not_null(c->shard[2]);
+	submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "v")); /* of this node 2 hears nothing */
+	c->view.epoch = 2;
+	c->view.incarnation[2] = 0x999;
+	for (uint32_t n = 0; n < NODES; n++)
+		run(c, n, (struct batch){ .view = true });
+	cr_assert_str_eq(puppet_of(c, 0)->heard, "view1 up1 up2 down2 view2 up2 ");
+	cr_assert_str_eq(puppet_of(c, 2)->heard, "view2 up0 up1 ");
+	deliver(c);
+	settle(c);
+	cr_assert_eq(puppet_of(c, 2)->received, 2, "what was sent from link_up on, once");
+	cr_assert_eq(stats_of(c, 0).link_state[2].up, 1);
+	cluster_free(c);
+}
+
+Test(unfenced, a_member_that_leaves_has_no_link)
+{
+	struct cluster *c = cluster_of_puppets();
+
+	c->view.epoch = 2;
+	c->view.voters = 3;
+	c->view.incarnation[2] = 0;
+	run(c, 0, (struct batch){ .view = true });
+	cr_assert_str_eq(puppet_of(c, 0)->heard, "view1 up1 up2 down2 view2 ");
+	submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "v"));
+	cr_assert_eq(stats_of(c, 0).link_state[2].queued, 0);
+	cluster_free(c);
+}
+
+Test(unfenced, a_log_that_is_kept_leaves_room)
+{
+	struct cluster *c = cluster_of_puppets();
+	struct chp_shard_stats stats;
+
+	for (uint32_t i = 0; i < 3 * c->config.log_entries; i++) {
+		cr_assert_eq(submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "v")).status, CHP_STATUS_OK);
+		deliver(c);
+	}
+	stats = stats_of(c, 0);
+	cr_assert_eq(stats.log_next - stats.log_head, c->config.log_entries / 2);
+	for (uint32_t peer = 1; peer < NODES; peer++)
+		cr_assert_eq(stats_of(c, peer).link_state[0].credits, c->config.credits, "credits are granted");
+	cr_assert(chp_shard_is_idle(c->shard[0]), "what is settled is no work");
 	cluster_free(c);
 }
