@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "start.h"
 
+#include "protocols/application.h"
 #include "protocols/protocol.h"
 
 #include <rte_eal.h>
@@ -36,7 +37,6 @@ int
 start_config(const char *cluster_file, const char *node_file, struct chp_cluster_config *cluster,
 	     struct chp_node_config *node, struct chp_error *error)
 {
-	static const char *const applications[] = { "store", NULL };
 	static struct chp_config_errors errors; /* 8 KiB */
 	size_t len = 0;
 	bool ok;
@@ -45,7 +45,7 @@ start_config(const char *cluster_file, const char *node_file, struct chp_cluster
 	errors.n = 0;
 	text = chp_config_read_file(cluster_file, &len, &errors);
 	ok = text != NULL && chp_cluster_config_parse(text, len, cluster_file, chp_protocol_names(),
-						      applications, cluster, &errors);
+						      chp_application_names(), cluster, &errors);
 	free(text);
 	if (!ok)
 		return config_failed(&errors, error);

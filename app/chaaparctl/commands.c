@@ -132,7 +132,7 @@ static const char status_help[] =
 static const char health_help[] =
 	"Ask every member, say in a word how the cluster is and why.\n"
 	"\n"
-	"  healthy   every configured member is a voter of one view and has a lease\n"
+	"  healthy   every configured member is a voter of one view and serves\n"
 	"  degraded  it serves, but not everywhere\n"
 	"  down      it does not serve, or no majority of the view's voters answered\n"
 	"\n"

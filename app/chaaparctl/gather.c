@@ -111,7 +111,7 @@ read_node(struct gather_node *n)
 	n->lives = gather_number(m, "lives");
 	n->is_voter = strcmp(n->state, "member") == 0 && strcmp(n->role, "voter") == 0;
 	n->is_learner = strcmp(n->state, "member") == 0 && strcmp(n->role, "learner") == 0;
-	n->serves = n->is_voter && n->lease_ms > 0;
+	n->serves = n->is_voter && json_is_true(json_object_get(m, "serves"));
 }
 
 void
@@ -197,8 +197,8 @@ gather_why(const struct gather *g, const struct gather_node *n, char *to, size_t
 		snprintf(to, size, "learner: copies the state");
 	else if (!n->is_voter)
 		snprintf(to, size, "no voter");
-	else if (n->lease_ms == 0)
-		snprintf(to, size, "no lease%s%s", n->waiting[0] != '\0' ? ": " : "", n->waiting);
+	else if (!n->serves)
+		snprintf(to, size, "%s", n->waiting[0] != '\0' ? n->waiting : "does not serve");
 	else
 		to[0] = '\0';
 }

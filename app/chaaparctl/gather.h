@@ -19,7 +19,7 @@ struct gather_node {
 	char state[16], role[16], waiting[GATHER_TEXT_BYTES];
 	uint64_t epoch, lease_ms, lives;
 	bool is_voter, is_learner;
-	bool serves; /* a voter with a lease */
+	bool serves; /* a voter that may answer clients */
 };
 
 struct gather {

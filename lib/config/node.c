@@ -32,6 +32,12 @@
  */
 #define AF_XDP_FILL 2048u
 
+/*
+ * A leader's sign of life may be late by the longest sleep of its own lcore and by that of the follower's: with eight
+ * of them in an election time-out, two signs of life fit between.
+ */
+#define ELECTION_SLEEPS 8u
+
 #define STAGE_KINDS 4u
 
 static const char *const peers_names[] = { "udp", "ethernet", NULL };
@@ -453,8 +459,29 @@ check_leader_lease(const struct reader *r, const struct chp_json_place *timers, 
 		       (unsigned long long)(n->election_ns / US_NS));
 }
 
+/* Lcores that sleep longer than leaders may be silent would elect and elect. */
 static void
-read_timers(struct reader *r)
+check_election(const struct reader *r, const struct chp_json_place *timers, uint64_t timers_bad, uint64_t node_bad)
+{
+	static const char *const timer_keys[] = { "election_us", NULL };
+	static const char *const node_keys[] = { "idle", "idle_sleep_us", NULL };
+	const struct chp_node_config *n = r->node;
+	struct chp_json_place place = chp_json_key(timers, "election_us");
+
+	if (!chp_fields_ok(chp_timer_fields, timers_bad, timer_keys) ||
+	    !chp_fields_ok(chp_node_fields, node_bad, node_keys) || n->idle != CHP_IDLE_SLEEP ||
+	    n->election_ns >= ELECTION_SLEEPS * n->idle_sleep_ns)
+		return;
+	if (!place.value)
+		place = chp_json_key(&r->root, "idle_sleep_us");
+	chp_json_error(&place,
+		       "expected election_us (%llu) to be at least %u * idle_sleep_us (%llu), or idle to be spin or yield",
+		       (unsigned long long)(n->election_ns / US_NS), ELECTION_SLEEPS,
+		       (unsigned long long)(n->idle_sleep_ns / US_NS));
+}
+
+static void
+read_timers(struct reader *r, uint64_t node_bad)
 {
 	static const char *const rto_keys[] = { "rto_min_us", "rto_max_ms", NULL };
 	static const char *const ack_keys[] = { "rto_min_us", "ack_delay_us", NULL };
@@ -488,6 +515,7 @@ read_timers(struct reader *r)
 	}
 	check_lease(r, &timers, bad);
 	check_leader_lease(r, &timers, bad);
+	check_election(r, &timers, bad, node_bad);
 }
 
 /* What peers may have begun needs entries and, for the largest records, blocks (SAFETY 12). */
@@ -659,7 +687,7 @@ chp_node_config_parse(const char *text, size_t len, const char *file,
 	check_steer(&r, bad);
 	read_pools(&r, mapped);
 	check_log(&r);
-	read_timers(&r);
+	read_timers(&r, bad);
 	chp_json_close(&doc);
 	return errors->n == before;
 }

@@ -115,7 +115,7 @@ fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name
 
 	*out = (struct chp_shard_config){
 		.protocol = chp_protocol_find(c->protocol),
-		.application = &chp_store,
+		.application = chp_application_find(c->application),
 		.memory = &chp_memory_rte,
 		.name = name,
 		.cluster_hash = c->hash,
@@ -142,6 +142,9 @@ fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name
 		.rto_ns_max = n->rto_ns_max,
 		.ack_delay_ns = n->ack_delay_ns,
 		.link_down_ns = n->link_down_ns,
+		.election_ns = n->election_ns,
+		.leader_lease_ns = n->leader_lease_ns,
+		.clock_drift_ppm = n->clock_drift_ppm,
 	};
 }
 
@@ -212,6 +215,8 @@ build_shard(struct chp_pipeline *p, uint32_t index, struct chp_error *error)
 	};
 	if (chp_protocol_find(c->protocol) == NULL)
 		return chp_error_set(error, CHP_EXIT_USAGE, "there is no protocol \"%s\"", c->protocol);
+	if (chp_application_find(c->application) == NULL)
+		return chp_error_set(error, CHP_EXIT_USAGE, "there is no application \"%s\"", c->application);
 	rc = chp_shard_stage_begin(s);
 	if (rc != 0)
 		return refuse_shard(p, index, rc, error);
@@ -259,6 +264,7 @@ build_control(struct chp_pipeline *p)
 		.suspect_ns = p->node.suspect_ns,
 		.lease_ns = p->node.lease_ns,
 		.clock_drift_ppm = p->node.clock_drift_ppm,
+		.keeps_members = !chp_pipeline_is_fenced(p),
 	};
 
 	s->p = p;
@@ -588,6 +594,13 @@ chp_pipeline_impair(struct chp_pipeline *p, const struct chp_impairment *to)
 bool
 chp_pipeline_is_serving(const struct chp_pipeline *p)
 {
+	if (!chp_pipeline_is_fenced(p)) {
+		for (uint32_t i = 0; i < p->cluster.shards; i++) {
+			if (!atomic_load_explicit(&p->shard[i].serves, memory_order_acquire))
+				return false;
+		}
+		return true;
+	}
 	return chp_clock_ns(&p->clock) < atomic_load_explicit(&p->lease_until_ns, memory_order_acquire);
 }
 

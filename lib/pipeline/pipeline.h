@@ -48,6 +48,7 @@ struct chp_shard_report {
 	struct chp_shard_stats core;
 	struct chp_native_counters native;
 	struct chp_copy_progress copy;
+	struct chp_protocol_status status;
 	uint32_t life; /* of this process, see struct chp_membership; counters begin again with each */
 };
 
@@ -113,7 +114,10 @@ uint64_t chp_pipeline_count(const struct chp_pipeline *p, enum chp_pipeline_coun
 /** Impair on purpose, or not any more (all zero). Any thread. */
 void chp_pipeline_impair(struct chp_pipeline *p, const struct chp_impairment *to);
 
-/** Whether the node is a voter with a lease, and may answer its clients. Any thread. */
+/**
+ * Whether the node may answer its clients: it is a voter with a lease. Where views do not fence the protocol: none of
+ * its shards says that it waits, as of CHP_REPORT_NS ago at most. Any thread.
+ */
 bool chp_pipeline_is_serving(const struct chp_pipeline *p);
 
 /**

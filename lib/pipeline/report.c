@@ -137,6 +137,8 @@ chp_pipeline_info(const struct chp_pipeline *p, char *text, uint32_t cap)
 	open(&j, NULL, '{');
 	string(&j, "name", c->name);
 	number(&j, "hash", c->hash);
+	string(&j, "protocol", c->protocol);
+	string(&j, "application", c->application);
 	number(&j, "shards", c->shards);
 	name(&j, "hash_seed"); /* a string: JSON numbers of many languages have 53 bits */
 	put(&j, "\"%" PRIu64 "\"", c->hash_seed);
@@ -386,6 +388,7 @@ node_membership(struct json *j, const struct chp_control *s, const char *waiting
 	number(j, "lives", m->lives);
 	number(j, "epoch", v != NULL ? v->epoch : 0);
 	string(j, "role", role_of(v, s->p->node.node, "none"));
+	boolean(j, "serves", m->state == CHP_MEMBERSHIP_MEMBER && chp_pipeline_is_serving(s->p));
 	number(j, "lease_ms", (lease_left_ns(s, now_ns) + CHP_NS_PER_MS - 1) / CHP_NS_PER_MS);
 	nodes(j, "suspected", chp_membership_suspected(m));
 	string(j, "waiting", waiting);
@@ -459,7 +462,7 @@ node_lcores(struct json *j, const struct chp_pipeline *p)
 
 /* One word for all of it: what an operator wants to know first. */
 static const char *
-node_state(const struct chp_control *s, uint64_t now_ns)
+node_state(const struct chp_control *s)
 {
 	const struct chp_view *v = chp_membership_view(&s->membership);
 
@@ -477,7 +480,26 @@ node_state(const struct chp_control *s, uint64_t now_ns)
 	}
 	if (v != NULL && (v->learners & chp_bit(s->p->node.node)) != 0)
 		return "learner";
-	return lease_left_ns(s, now_ns) > 0 ? "serving" : "no lease";
+	if (chp_pipeline_is_serving(s->p))
+		return "serving";
+	return chp_pipeline_is_fenced(s->p) ? "no lease" : "waiting";
+}
+
+/* Why this node does not serve, or its state: membership's reason, else that of the first shard that has one. */
+static void
+waiting_text(const struct chp_control *s, uint64_t now_ns, struct chp_text *t)
+{
+	bool shards_wait = s->membership.state == CHP_MEMBERSHIP_MEMBER && !chp_pipeline_is_fenced(s->p);
+
+	for (uint32_t i = 0; i < s->p->cluster.shards && shards_wait; i++) {
+		const char *why = s->report[i].status.waiting;
+
+		if (s->report[i].life != s->membership.lives || why[0] == '\0')
+			continue;
+		chp_text_add(t, "shard %u: %s", i, why);
+		return;
+	}
+	chp_membership_waiting(&s->membership, now_ns, t);
 }
 
 static uint32_t
@@ -489,7 +511,7 @@ status_node(struct chp_control *s, char *text, uint32_t cap)
 	struct chp_text line = chp_text_of(waiting, sizeof(waiting));
 	struct json j = { .text = text, .cap = cap };
 
-	chp_membership_waiting(&s->membership, now_ns, &line);
+	waiting_text(s, now_ns, &line);
 	open(&j, NULL, '{');
 	number(&j, "node", p->node.node);
 	string(&j, "name", p->cluster.member[p->node.node].name);
@@ -497,9 +519,10 @@ status_node(struct chp_control *s, char *text, uint32_t cap)
 	string(&j, "cluster", p->cluster.name);
 	number(&j, "hash", p->cluster.hash);
 	string(&j, "protocol", p->cluster.protocol);
+	string(&j, "application", p->cluster.application);
 	number(&j, "shards", p->cluster.shards);
 	number(&j, "epoch", atomic_load_explicit(&p->epoch, memory_order_relaxed));
-	string(&j, "state", node_state(s, now_ns));
+	string(&j, "state", node_state(s));
 	string(&j, "text", waiting);
 	number(&j, "uptime_s", (now_ns - p->start_ns) / CHP_NS_PER_S);
 	string(&j, "peers", p->node.peers == CHP_PEERS_ETHERNET ? "ethernet" : "udp");
@@ -534,6 +557,28 @@ shard_link(struct json *j, const struct chp_shard_stats *t, uint32_t peer)
 	close(j, '}');
 }
 
+/* Where the protocol stands. Roles and rules are named by the protocol. */
+static void
+shard_protocol(struct json *j, const struct chp_shard_report *r)
+{
+	const struct chp_protocol_status *s = &r->status;
+
+	string(j, "role", s->role != NULL ? s->role : "none");
+	name(j, "leader");
+	put(j, "%d", s->role != NULL && s->leader < CHP_NODES_MAX ? (int)s->leader : -1);
+	number(j, "zab_epoch", s->epoch);
+	number(j, "proposed", s->proposed);
+	number(j, "committed", s->committed);
+	number(j, "applied", s->applied);
+	string(j, "quorum", s->quorum != NULL ? s->quorum : "");
+	string(j, "waiting", s->waiting);
+#define CHP_COUNTER_FIELD(field, help) number(j, #field, r->core.zab.field);
+	open(j, "zab", '{');
+	CHP_ZAB_COUNTERS(CHP_COUNTER_FIELD)
+	close(j, '}');
+#undef CHP_COUNTER_FIELD
+}
+
 static uint32_t
 status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shard_report *r, char *text,
 	     uint32_t cap)
@@ -545,6 +590,7 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 	number(&j, "shard", shard);
 	number(&j, "life", r->life);
 	number(&j, "epoch", t->epoch);
+	shard_protocol(&j, r);
 	number(&j, "open_ops", t->open_ops);
 	number(&j, "sessions", t->sessions);
 #define CHP_COUNTER_FIELD(field, help) number(&j, #field, t->shard.field);
@@ -608,6 +654,7 @@ chp_pipeline_status(struct chp_pipeline *p, uint32_t section, char *text, uint32
 	CHP_ASSERT_OP(shard, <, p->cluster.shards);
 	if (chp_pipeline_is_stopped(p) && p->shard[shard].core != NULL) { /* nobody else is there: the last word */
 		chp_shard_stats(p->shard[shard].core, &p->control->report[shard].core);
+		chp_shard_status(p->shard[shard].core, &p->control->report[shard].status);
 		p->control->report[shard].native = p->shard[shard].native.counters;
 	}
 	return status_shard(p, shard, &p->control->report[shard], text, cap);

@@ -226,6 +226,7 @@ begin_life(struct chp_shard_stage *s, uint32_t life)
 	int rc;
 
 	chp_shard_destroy(s->core);
+	atomic_store_explicit(&s->serves, false, memory_order_release);
 	rc = chp_shard_stage_begin(s);
 	rte_pktmbuf_free(s->partial);
 	s->partial = NULL;
@@ -274,6 +275,8 @@ publish_report(struct chp_shard_stage *s)
 		return;
 	chp_shard_stats(s->core, &s->report.core);
 	chp_shard_copy_progress(s->core, &s->report.copy);
+	chp_shard_status(s->core, &s->report.status);
+	atomic_store_explicit(&s->serves, s->report.status.waiting[0] == '\0', memory_order_release);
 	s->report.life = s->life;
 	s->report.native = s->native.counters;
 	atomic_store_explicit(&s->report_done, wanted, memory_order_release);

@@ -187,6 +187,7 @@ struct chp_shard_stage {
 	_Atomic(uint32_t) report_wanted; /* written by control */
 	_Atomic(uint32_t) report_done;   /* written by this lcore; equal: report is control's to read */
 	struct chp_shard_report report;
+	_Atomic(bool) serves;  /* its protocol waits for nothing, as of the last report */
 	_Atomic(bool) drained; /* during a stop: nothing is open */
 };
 
@@ -297,6 +298,15 @@ static inline enum chp_pipeline_state
 chp_pipeline_state_of(const struct chp_pipeline *p)
 {
 	return (enum chp_pipeline_state)atomic_load_explicit(&p->state, memory_order_acquire);
+}
+
+/* Whether views fence the protocol. Where not, they say who is who and the protocol who serves. */
+static inline bool
+chp_pipeline_is_fenced(const struct chp_pipeline *p)
+{
+	const struct chp_protocol *protocol = chp_protocol_find(p->cluster.protocol);
+
+	return protocol == NULL || protocol->is_fenced;
 }
 
 /* One iteration of a stage each. True when there was work. */

@@ -83,11 +83,19 @@ show_shard(struct chp_pipeline *p, const char *parameters, struct rte_tel_data *
 	struct chp_shard_report r;
 	char *end;
 	unsigned long shard = parameters != NULL ? strtoul(parameters, &end, 10) : ULONG_MAX;
+	unsigned long peer = ULONG_MAX;
 
-	if (shard >= p->cluster.shards || *end != '\0')
+	if (shard < p->cluster.shards && *end == ',')
+		peer = strtoul(end + 1, &end, 10);
+	if (shard >= p->cluster.shards || *end != '\0' || (peer != ULONG_MAX && peer >= p->cluster.n_members))
 		return -EINVAL;
 	if (!chp_pipeline_report(p, (uint32_t)shard, &r, NULL))
 		return -ETIMEDOUT;
+	/* A dictionary of telemetry has no room for the links of many members: they can be asked for one by one. */
+	if (peer != ULONG_MAX) {
+		show_link(d, &r.core, (uint32_t)peer);
+		return 0;
+	}
 	add(d, "epoch", r.core.epoch);
 	add(d, "life", r.life);
 	add(d, "copy_done", r.copy.done);
@@ -109,6 +117,12 @@ show_shard(struct chp_pipeline *p, const char *parameters, struct rte_tel_data *
 #undef CHP_COUNTER_FIELD
 #define CHP_COUNTER_FIELD(field, help) add(d, "native_" #field, r.native.field);
 	CHP_NATIVE_COUNTERS(CHP_COUNTER_FIELD)
+#undef CHP_COUNTER_FIELD
+#define CHP_COUNTER_FIELD(field, help) add(d, "copy_" #field, r.core.copy.field);
+	CHP_COPY_COUNTERS(CHP_COUNTER_FIELD)
+#undef CHP_COUNTER_FIELD
+#define CHP_COUNTER_FIELD(field, help) add(d, "zab_" #field, r.core.zab.field);
+	CHP_ZAB_COUNTERS(CHP_COUNTER_FIELD)
 #undef CHP_COUNTER_FIELD
 	for (uint32_t i = 0; i < p->cluster.n_members; i++) {
 		if (i != p->node.node)
@@ -222,7 +236,8 @@ chp_telemetry_start(struct chp_pipeline *p)
 	/* Refused where telemetry is off: then nobody can ask either. */
 	(void)rte_telemetry_register_cmd("/chaapar/node", on_node, "Counters of this replica.");
 	(void)rte_telemetry_register_cmd("/chaapar/shard", on_shard,
-					 "Counters of a shard. Parameters: int shard");
+					 "Counters of a shard, or of its link to a peer. "
+					 "Parameters: int shard[, int peer]");
 	(void)rte_telemetry_register_cmd(
 		"/chaapar/impair", on_impair,
 		"Faults on purpose. Parameters: drop_ppm,duplicate_ppm,delay_ppm,delay_us");

@@ -28,7 +28,6 @@ refuse(const struct chp_config_errors *errors, struct chp_error *error)
 static int
 make_cluster(struct local *l, struct chp_error *error)
 {
-	static const char *const applications[] = { "store", NULL };
 	static struct chp_config_errors errors;
 	char text[4096];
 	int n = snprintf(text, sizeof(text),
@@ -42,7 +41,7 @@ make_cluster(struct local *l, struct chp_error *error)
 			      i + 1);
 	n += snprintf(text + n, sizeof(text) - (size_t)n, "] }");
 	errors.n = 0;
-	return chp_cluster_config_parse(text, (size_t)n, "cluster", chp_protocol_names(), applications,
+	return chp_cluster_config_parse(text, (size_t)n, "cluster", chp_protocol_names(), chp_application_names(),
 					&l->cluster, &errors)
 		       ? 0
 		       : refuse(&errors, error);

@@ -534,9 +534,12 @@ Test(replicas, info_and_status_are_json)
 	cr_assert_eq(json_integer_value(json_object_get(info, "hash")), (json_int_t)l.cluster.hash);
 	cr_assert_eq(json_array_size(json_object_get(info, "members")), 3u);
 	cr_assert_str_eq(json_string_value(json_object_get(info, "hash_seed")), "0");
+	cr_assert_str_eq(json_string_value(json_object_get(info, "protocol")), "hermes");
+	cr_assert_str_eq(json_string_value(json_object_get(info, "application")), "store");
 	node = fetch(CHP_OPCODE_STATUS, 0);
 	cr_assert(node != NULL);
 	cr_assert_str_eq(json_string_value(json_object_get(node, "state")), "serving");
+	cr_assert(json_is_true(json_object_get(json_object_get(node, "membership"), "serves")));
 	drops = json_object_get(node, "drops");
 	cr_assert(json_is_integer(json_object_get(drops, "drop_crc")));
 	cr_assert_eq(json_array_size(json_object_get(node, "lcores")), 1u);
@@ -547,6 +550,12 @@ Test(replicas, info_and_status_are_json)
 	cr_assert(shard != NULL);
 	cr_assert_eq(json_integer_value(json_object_get(json_object_get(shard, "cache"), "keys")), 10);
 	cr_assert(json_is_object(json_object_get(json_object_get(shard, "links"), "2")));
+	cr_assert_str_eq(json_string_value(json_object_get(shard, "role")), "coordinator");
+	cr_assert_str_eq(json_string_value(json_object_get(shard, "quorum")), "live");
+	cr_assert_str_eq(json_string_value(json_object_get(shard, "waiting")), "");
+	cr_assert_eq(json_integer_value(json_object_get(shard, "leader")), -1);
+	cr_assert_eq(json_integer_value(json_object_get(shard, "zab_epoch")), 1);
+	cr_assert(json_is_integer(json_object_get(json_object_get(shard, "zab"), "elections")));
 	json_decref(info);
 	json_decref(node);
 	json_decref(shard);

@@ -852,6 +852,11 @@ static const struct bad bad_node[] = {
 	  "|n.json:31: timers.election_us: 70000: expected leader_lease_us (300000), with twice the clocks' "
 	  "drift 300060, to be less than election_us (70000), or 0 for none" },
 	{ "\"leader_lease_us\": 40000", "\"leader_lease_us\": 0", NULL },
+	{ "\"idle\": \"yield\",\n\"idle_sleep_us\": 70,", "\"idle\": \"sleep\",\n\"idle_sleep_us\": 8751,",
+	  "|n.json:31: timers.election_us: 70000: expected election_us (70000) to be at least 8 * idle_sleep_us "
+	  "(8751), or idle to be spin or yield" },
+	{ "\"idle\": \"yield\",\n\"idle_sleep_us\": 70,", "\"idle\": \"sleep\",\n\"idle_sleep_us\": 8750,", NULL },
+	{ "\"idle_sleep_us\": 70,", "\"idle_sleep_us\": 10000,", NULL },
 	{ "\"copy_chunk_bytes\": 8192", "\"copy_chunk_bytes\": 1023",
 	  "|n.json:32: copy_chunk_bytes: 1023: expected a whole number from 1024 to 1048576" },
 	{ "\"steer\"", "\"shards\"",
