@@ -220,6 +220,9 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(call fuzz,$(LIB_PURE) tests/support/
 	$(call say,LD,$@)
 	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PURE_LIBS)
 
+# Frames are the pipeline's, but pure.
+$(B)/fuzz/fuzz_frame: $(call fuzz,lib/pipeline/frame.c lib/pipeline/counters.c)
+
 .PHONY: programs-unit programs-asan programs-datapath programs-fuzz
 programs-unit: $(UNIT:%=$(B)/test/%)
 programs-asan: $(UNIT:%=$(B)/asan/test/%) $(B)/asan/sim
@@ -261,6 +264,7 @@ VALUE_BYTES ?= 32
 DURATION_S ?= 5
 BENCH_MB ?= 6144
 SHARDS ?= 1
+PEERS ?= udp
 .PHONY: demo bench
 demo: ## three replicas, real clients, loss, and a verdict on every answer; installs what is missing
 	$(Q)tools/deps ensure
@@ -270,7 +274,7 @@ demo: ## three replicas, real clients, loss, and a verdict on every answer; inst
 bench: deps-present $(B)/bench ## three replicas and a load generator in one process; prints JSON
 	$(Q)tools/bench $(BENCH_MB) \
 		--protocol $(PROTOCOL) --replicas $(REPLICAS) --keys $(KEYS) --value-bytes $(VALUE_BYTES) \
-		--duration-s $(DURATION_S) --shards $(SHARDS)
+		--duration-s $(DURATION_S) --shards $(SHARDS) --peers $(PEERS)
 
 .PHONY: bench-recovery
 bench-recovery: all ## a replica dies under load and comes back: JSON, and build/bench-recovery.svg

@@ -27,7 +27,7 @@
 #define WARM_UP_S 0.5
 
 struct options {
-	const char *protocol;
+	const char *protocol, *peers;
 	uint32_t replicas, shards, keys, value_bytes, window;
 	double duration_s;
 };
@@ -64,21 +64,24 @@ parse(int argc, char **argv, struct options *o)
 		{ "protocol", required_argument, NULL, 'p' },  { "replicas", required_argument, NULL, 'r' },
 		{ "keys", required_argument, NULL, 'k' },      { "value-bytes", required_argument, NULL, 'v' },
 		{ "duration-s", required_argument, NULL, 'd' }, { "shards", required_argument, NULL, 's' },
-		{ "window", required_argument, NULL, 'w' },    { 0 },
+		{ "window", required_argument, NULL, 'w' },    { "peers", required_argument, NULL, 'e' },
+		{ 0 },
 	};
 	int c, at = 0;
 
 	*o = (struct options){ .protocol = "hermes", .replicas = 3, .shards = 1, .keys = 1000000,
-			       .value_bytes = 32, .window = 256, .duration_s = 5 };
+			       .peers = "udp", .value_bytes = 32, .window = 256, .duration_s = 5 };
 	while ((c = getopt_long(argc, argv, "", names, &at)) != -1) {
 		if (c == '?') {
 			(void)fprintf(stderr, "usage: bench [EAL options] -- [--protocol hermes] [--replicas 3] "
 					      "[--shards 1] [--keys 1000000] [--value-bytes 32] "
-					      "[--duration-s 5] [--window 256]\n");
+					      "[--duration-s 5] [--window 256] [--peers udp|ethernet]\n");
 			exit(CHP_EXIT_USAGE);
 		}
 		if (c == 'p')
 			o->protocol = optarg;
+		else if (c == 'e')
+			o->peers = optarg;
 		else if (c == 'r')
 			o->replicas = number(names[at].name, optarg, 1, LOCAL_REPLICAS_MAX);
 		else if (c == 's')
@@ -216,8 +219,9 @@ print(const struct options *o, const struct result *w, const struct result *r, c
 
 	machine_name(machine, sizeof(machine));
 	printf("{\"bench\":\"replicate\",\"protocol\":\"%s\",\"replicas\":%u,\"shards\":%u,\"keys\":%u,"
-	       "\"key_bytes\":%u,\"value_bytes\":%u,\"window\":%u,\"mapping\":\"one lcore\",",
-	       o->protocol, o->replicas, o->shards, o->keys, LOAD_KEY_BYTES, o->value_bytes, o->window);
+	       "\"key_bytes\":%u,\"value_bytes\":%u,\"window\":%u,\"mapping\":\"one lcore\",\"peers\":\"%s\",",
+	       o->protocol, o->replicas, o->shards, o->keys, LOAD_KEY_BYTES, o->value_bytes, o->window,
+	       o->peers);
 	printf("\"writes_per_s\":%.0f,\"cycles_per_write\":%.1f,\"cycles_per_write_protocol\":%.1f,"
 	       "\"cycles_per_write_network\":%.1f,\"cycles_per_write_rest\":%.1f,",
 	       (double)writes / w->seconds, per(busy(w), writes),
@@ -255,7 +259,7 @@ create(const struct options *o, struct chp_error *error)
 	struct local_options local = { .replicas = o->replicas, .shards = o->shards, .ring_entries = 8192 };
 	struct load_options options = { .keys = o->keys, .value_bytes = o->value_bytes,
 					.window = o->window };
-	static char text[512];
+	static char text[512], node[256];
 
 	if (strcmp(o->protocol, "hermes") != 0)
 		return chp_error_set(error, CHP_EXIT_USAGE, "there is no protocol \"%s\"", o->protocol);
@@ -264,6 +268,8 @@ create(const struct options *o, struct chp_error *error)
 		       "\"session_window\": %u, \"credits\": %u, \"link_window\": %u,",
 		       keys, keys * blocks + 1024, CHP_SESSION_WINDOW_MAX, 1024u, CHP_LINK_WINDOW_MAX);
 	local.cluster = text;
+	(void)snprintf(node, sizeof(node), LOCAL_PATIENT "\"peers\": \"%s\",", o->peers);
+	local.node = node;
 	if (local_create(&cluster, &local, error) != 0)
 		return -1;
 	if (!local_wait_serving(&cluster))

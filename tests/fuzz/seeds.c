@@ -3,10 +3,11 @@
  * Writes the seeds of the corpora that are made, not found: one well-formed input of each shape.
  *
  *   cc -std=c11 -D_GNU_SOURCE -Ilib -o seeds tests/fuzz/seeds.c lib/wire/[a-z]*.c \
- *      lib/base/[a-z]*.c -lxxhash && ./seeds tests/fuzz/corpus
+ *      lib/pipeline/frame.c lib/base/[a-z]*.c -lxxhash && ./seeds tests/fuzz/corpus
  *
  * The other files of a corpus were found by fuzzing and reduced with -merge=1.
  */
+#include "pipeline/frame.h"
 #include "wire/client.h"
 #include "wire/control.h"
 #include "wire/hermes.h"
@@ -123,6 +124,39 @@ peers(void)
 	add_inv(CHP_INV_SESSION, "\1\0\0\0\0\0\1\0", 8, 0);
 	chp_peer_seal(k, k_len);
 	write_seed("fuzz_peer", "messages", k, k_len);
+}
+
+/* ---- frames ---- */
+
+static void
+frames(void)
+{
+	static const struct chp_frame_from self = { .mac = { 2, 0, 10, 0, 0, 1 }, .address = 0x0a000001 };
+	static uint8_t f[256];
+	struct chp_icmp *icmp = (void *)f;
+	struct chp_address to = { .ip = chp_be32(self.address), .mac = { 2, 0, 10, 0, 0, 1 } };
+
+	begin_peer(0);
+	chp_peer_seal(k, k_len);
+	memcpy(f + CHP_DIRECT_BYTES, k, k_len);
+	chp_frame_direct(f, k_len, &self, self.mac, 1, 0, 3);
+	write_seed("fuzz_frame", "direct", f, CHP_DIRECT_BYTES + k_len);
+	write_seed("fuzz_frame", "direct_padded", f, sizeof(f));
+	memcpy(f + CHP_FRAME_BYTES, k, k_len);
+	chp_frame_build(f, k_len, &self, &to, true);
+	write_seed("fuzz_frame", "udp", f, CHP_FRAME_BYTES + k_len);
+	chp_frame_arp(f, CHP_ARP_REQUEST, &self, NULL, self.address);
+	write_seed("fuzz_frame", "arp", f, sizeof(struct chp_arp));
+	chp_frame_build(f, 0, &self, &to, false);
+	icmp->ip.protocol = 1;
+	icmp->ip.checksum = 0;
+	icmp->ip.checksum = chp_internet_checksum(&icmp->ip, sizeof(icmp->ip), 0);
+	icmp->type = 8;
+	icmp->code = 0;
+	icmp->checksum = 0;
+	icmp->rest = 1;
+	icmp->checksum = chp_internet_checksum(&icmp->type, 8, 0);
+	write_seed("fuzz_frame", "echo", f, sizeof(*icmp));
 }
 
 /* ---- clients ---- */
@@ -300,6 +334,7 @@ main(int argc, char **argv)
 	}
 	root = argv[1];
 	peers();
+	frames();
 	clients();
 	controls();
 	histories();

@@ -565,6 +565,31 @@ Test(wire, example_peers)
 	expect_bytes(example_val);
 }
 
+Test(wire, a_pause_answers_the_packet_of_a_peer)
+{
+	struct chp_peer_header asked, *h = (void *)k;
+
+	make_example_peer(0, 2, 7);
+	chp_peer_seal(k, k_len);
+	asked = *h;
+	chp_peer_pause(&asked, 10, h);
+	k_len = sizeof(*h);
+	chp_peer_seal(k, k_len);
+	cr_assert_eq(check_peer(), CHP_PACKET_OK);
+	cr_assert_eq(h->from, asked.to);
+	cr_assert_eq(h->to, asked.from);
+	cr_assert_eq(h->shard, asked.shard);
+	cr_assert_eq(h->from_incarnation, asked.to_incarnation);
+	cr_assert_eq(h->to_incarnation, asked.from_incarnation);
+	cr_assert_eq(h->session, asked.session);
+	cr_assert_eq(h->flags, CHP_PEER_PAUSE);
+	cr_assert_eq(h->pause_ms, 10);
+	/* Of what only the shard knows it says nothing. */
+	cr_assert(h->seq == 0 && h->ack == 0 && h->sack == 0 && h->grant == 0);
+	cr_assert_eq(k[44], 2, "bit 1 of flags");
+	cr_assert_eq(k[47], 10, "behind tag_len");
+}
+
 Test(wire, example_hello)
 {
 	struct chp_membership_config config = {
