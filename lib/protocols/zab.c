@@ -141,7 +141,7 @@ struct zab {
 	uint64_t read_index;      /* with this */
 	bool read_open;
 	uint32_t pull_to;         /* the leader that fetches our history; NONE */
-	uint64_t pull_next;
+	uint64_t pull_next, pull_last;
 
 	/* Recovery (SAFETY 23). */
 	uint64_t recover_at_ns;   /* not before: the longest lease that an earlier incarnation may have given */
@@ -376,10 +376,11 @@ refuse_waiting(struct zab *z, struct chp_out *out)
 {
 	while (out->replies_left > 0) {
 		const uint32_t i = pop(z, REFUSE);
-		const struct client_op *op = &z->op[i];
+		const struct client_op *op;
 
 		if (i == NONE)
 			return;
+		op = &z->op[i];
 		if (op->session == 0 && is_write(op->opcode) && op->opcode != CHP_OPCODE_SESSION_OPEN) {
 			z->env.counters->unknown++;
 			answer_op(z, i, CHP_STATUS_UNKNOWN_OUTCOME, 0, 0, out);
@@ -737,6 +738,7 @@ on_pull(struct zab *z, const struct chp_peer_message *pm, struct chp_out *out)
 	send_sync(z, CHP_ZAB_HISTORY, pm->from, common, 0, out);
 	z->pull_to = pm->from;
 	z->pull_next = common + 1;
+	z->pull_last = last_index(z);
 }
 
 static void
@@ -1167,11 +1169,12 @@ send_entry(const struct zab *z, uint32_t to, uint64_t index, struct chp_out *out
 	chp_out_begin(out, to);
 }
 
-/* The entries from `next` on, as far as its credits go. Returns the next one. */
+/* The entries from `next` to `last`, as far as its credits go. Returns the next one. */
 static uint64_t
-send_entries(const struct zab *z, const struct chp_now *now, uint32_t to, uint64_t next, struct chp_out *out)
+send_entries(const struct zab *z, const struct chp_now *now, uint32_t to, uint64_t next, uint64_t last,
+	     struct chp_out *out)
 {
-	for (uint32_t i = 0; next < z->env.log->next && out->lane[to].credits > 0; i++, next++) {
+	for (uint32_t i = 0; next <= last && out->lane[to].credits > 0; i++, next++) {
 		if (i == PUMP_MAX) {
 			chp_out_wake_at(out, now->ns);
 			break;
@@ -1193,7 +1196,7 @@ pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out 
 		sync_follower(z, node, out);
 	}
 	if (!CHP_MUTATED(P17_PROPOSE_TO_SYNCED_ONLY) || (z->ackld & chp_bit(node)) != 0 || z->phase == CHP_ZAB_SYNC)
-		p->sent = send_entries(z, now, node, p->sent, out);
+		p->sent = send_entries(z, now, node, p->sent, last_index(z), out);
 	if (z->phase != CHP_ZAB_BROADCAST)
 		return;
 	/* To a late comer, too, what is committed now, not what was when it began (pitfall P18). */
@@ -1209,14 +1212,21 @@ pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out 
 static void
 pump(struct zab *z, const struct chp_now *now, struct chp_out *out)
 {
+	uint64_t fed = 0;
+
+	if (z->pull_to != NONE && z->pull_next < z->env.log->head)
+		z->pull_to = NONE; /* compacted meanwhile: it has to ask again, in another round */
 	if (z->pull_to != NONE)
-		z->pull_next = z->pull_next < z->env.log->head ? z->env.log->next
-							       : send_entries(z, now, z->pull_to, z->pull_next, out);
+		z->pull_next = send_entries(z, now, z->pull_to, z->pull_next, z->pull_last, out);
 	if (!z->is_leader || z->phase < CHP_ZAB_SYNC)
 		return;
-	for (uint64_t p = others(z); p != 0; p &= p - 1)
-		if (z->peer[chp_first_bit(p)].sent != 0)
-			pump_to(z, now, chp_first_bit(p), out);
+	for (uint64_t p = others(z); p != 0; p &= p - 1) {
+		if (z->peer[chp_first_bit(p)].sent == 0)
+			continue;
+		pump_to(z, now, chp_first_bit(p), out);
+		fed |= chp_bit(chp_first_bit(p));
+	}
+	chp_copy_serve_to(&z->copy, fed);
 }
 
 /* ------------------------------------------------------------------ applying */
@@ -1612,7 +1622,7 @@ serve_reads(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		answer_parked_read(z, SYNC, out);
 	}
 	/* One question at a time, for all that came before it is asked. */
-	if (i != NONE && !z->read_open && z->op[z->list[SYNC].tail].at > z->read_id) {
+	if (i != NONE && !z->read_open && z->op[z->list[SYNC].tail].at > z->read_answered) {
 		z->read_open = true;
 		send_read(z, CHP_ZAB_READ, z->leader, ++z->read_id, 0, out);
 	}
@@ -1799,9 +1809,9 @@ may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
 {
 	const uint64_t open = last_index(z) - z->committed;
 
-	if (CHP_MUTATED(S13_DEAD_FOLLOWER_STOPS) && chp_out_credits(out, others(z)) <= open)
+	if (CHP_MUTATED(S13_DEAD_FOLLOWER_STOPS) && chp_out_credits(out, others(z)) == 0)
 		return false;
-	return open < z->env.credits && out->lane[z->env.self].credits > open && z->list[FREE].head != NONE &&
+	return open < z->env.credits && out->lane[z->env.self].credits > 0 && z->list[FREE].head != NONE &&
 	       (op->opcode != CHP_OPCODE_QUORUM || chp_zab_quorum_room(&z->rule));
 }
 
@@ -1834,6 +1844,7 @@ propose(struct zab *z, const struct chp_op *op, struct chp_out *out)
 	}
 	at = chp_log_append(z->env.log, &e, op->key.bytes, w.value, CHP_LOG_NONE, false);
 	CHP_ASSERT_OP(at, ==, e.version);
+	chp_out_begin(out, z->env.self);
 	z->waiter[at & z->env.log->mask] = take_op(z, op);
 	if ((e.version_flags & CHP_ZAB_RULE) != 0)
 		CHP_ASSERT(chp_zab_quorum_add(&z->rule, at, (enum chp_zab_rule)e.number));
