@@ -99,14 +99,25 @@ on_busy(struct chaapar *c, struct chp_call *call, uint64_t now)
 	c->counters.busy++;
 	call->cause = CHAAPAR_BUSY;
 	chp_call_release_number(c, call);
-	chp_call_back_off(c, call, CHP_CALL_RENEW, now);
+	chp_call_back_off(c, call, CHP_CALL_RENEW, CHP_CLIENT_BACKOFF_NS, now);
 }
 
 /* Nothing is known of this number: the same again, later. */
 static void
 on_later(struct chaapar *c, struct chp_call *call, uint64_t now)
 {
-	chp_call_back_off(c, call, CHP_CALL_BACKOFF, now);
+	chp_call_back_off(c, call, CHP_CALL_BACKOFF, CHP_CLIENT_BACKOFF_NS, now);
+}
+
+/* Nobody serves it, as far as we know. One call of many finds out when that is over. */
+static void
+on_nobody(struct chaapar *c, struct chp_call *call, uint64_t now)
+{
+	uint64_t unit_ns = chp_call_scouts(c, call) ? CHP_CLIENT_SCOUT_NS : CHP_CLIENT_BACKOFF_NS;
+	struct chp_client_shard *s = &c->shard[call->shard];
+
+	s->stuck = s->stuck || call->in_session;
+	chp_call_back_off(c, call, CHP_CALL_BACKOFF, unit_ns, now);
 }
 
 /*
@@ -136,15 +147,17 @@ elsewhere(struct chaapar *c, struct chp_call *call, uint64_t now)
 		chp_call_send(c, call);
 		return;
 	}
-	s->stuck = s->stuck || call->in_session;
-	on_later(c, call, now);
+	on_nobody(c, call, now);
 }
 
-/* Its home is that node; or this one, which wants to see that we know of its view. */
+/*
+ * That node executes it: the session's home, the shard's leader; or this one does and wants to see that we
+ * know of its epoch. If that node is silent, whoever names it has not noticed yet: the scout tries it.
+ */
 static void
 on_redirect(struct chaapar *c, struct chp_call *call, uint64_t node, uint64_t now)
 {
-	struct chp_client_shard *s = &c->shard[call->shard];
+	bool silent;
 
 	c->counters.redirects++;
 	if (node >= CHP_NODES_MAX || (c->members & chp_bit((uint32_t)node)) == 0) {
@@ -152,16 +165,21 @@ on_redirect(struct chaapar *c, struct chp_call *call, uint64_t node, uint64_t no
 		on_later(c, call, now);
 		return;
 	}
-	if (call->in_session)
-		chp_session_follow(c, call->shard, (uint8_t)node, now);
-	else if (!call->pinned)
-		call->node = (uint8_t)node;
-	if (!call->pinned && ++call->hops <= CHP_CLIENT_HOPS_MAX) {
-		chp_call_send(c, call);
+	if (call->pinned) {
+		on_later(c, call, now);
 		return;
 	}
-	s->stuck = s->stuck || call->in_session;
-	on_later(c, call, now);
+	silent = c->peer[node].silent;
+	if (!call->in_session)
+		call->node = (uint8_t)node;
+	else if (silent)
+		c->shard[call->shard].home = (uint8_t)node;
+	else
+		chp_session_follow(c, call->shard, (uint8_t)node, now);
+	if (++call->hops <= CHP_CLIENT_HOPS_MAX && (!silent || chp_call_scouts(c, call)))
+		chp_call_send(c, call);
+	else
+		on_nobody(c, call, now);
 }
 
 /*
@@ -184,7 +202,7 @@ on_session_unknown(struct chaapar *c, struct chp_call *call, const struct chp_re
 	chp_call_release_number(c, call);
 	call->expired = 0;
 	if (++call->hops > CHP_CLIENT_HOPS_MAX)
-		chp_call_back_off(c, call, CHP_CALL_RENEW, now);
+		chp_call_back_off(c, call, CHP_CALL_RENEW, CHP_CLIENT_BACKOFF_NS, now);
 	else
 		chp_call_wait(c, call);
 }
@@ -308,6 +326,7 @@ dispatch(struct chaapar *c, struct chp_call *call, const struct chp_reply_header
 	default:
 		if (call->in_session)
 			chp_session_follow(c, call->shard, h->node, now);
+		chp_call_served(c, call, h->node, now);
 		on_final(c, call, h, m);
 		break;
 	}
@@ -354,13 +373,18 @@ is_of_today(struct chaapar *c, struct chp_call *call, const struct chp_reply_hea
 	return false;
 }
 
+/* Whether requests of this kind have a number of the session whose datagram they are in. */
+static bool
+is_numbered(uint8_t opcode)
+{
+	return opcode != CHP_OPCODE_GET && opcode != CHP_OPCODE_PING && opcode != CHP_OPCODE_QUORUM;
+}
+
 void
 chp_answer(struct chaapar *c, const struct chp_reply_header *h, const struct chp_reply_message *m,
 	   const struct sockaddr_in *from, uint64_t now)
 {
-	bool numbered =
-		h->session != 0 && m->opcode != CHP_OPCODE_GET && m->opcode != CHP_OPCODE_PING;
-	struct chp_call *call = numbered ? find_in_session(c, h, m) : find_plain(c, m);
+	struct chp_call *call = h->session != 0 && is_numbered(m->opcode) ? find_in_session(c, h, m) : find_plain(c, m);
 
 	if (call == NULL || call->opcode != m->opcode || call->sent == 0 ||
 	    !is_source(c, call, h, from)) {

@@ -124,16 +124,59 @@ chp_call_wait(struct chaapar *c, struct chp_call *call)
 }
 
 void
-chp_call_back_off(struct chaapar *c, struct chp_call *call, enum chp_call_state state, uint64_t now)
+chp_call_back_off(struct chaapar *c, struct chp_call *call, enum chp_call_state state,
+		  uint64_t unit_ns, uint64_t now)
 {
-	uint32_t shift = chp_min_u32(call->refused, CHP_CLIENT_BACKOFF_SHIFT_MAX);
-	uint64_t ns = CHP_CLIENT_BACKOFF_NS << shift;
+	uint64_t ns = unit_ns << chp_min_u32(call->refused, CHP_CLIENT_BACKOFF_SHIFT_MAX);
 
 	chp_list_remove(&call->list);
 	call->state = (uint8_t)state;
 	call->refused++;
 	call->hops = 0;
 	chp_call_arm(c, call, now + ns + chp_random_below(&c->random, ns / 2));
+}
+
+bool
+chp_call_scouts(struct chaapar *c, struct chp_call *call)
+{
+	struct chp_call **scout = &c->shard[call->shard].scout[call->in_session];
+
+	if (*scout == NULL)
+		*scout = call;
+	return *scout == call;
+}
+
+/* Whether a call waits only because nobody served it. */
+static bool
+waits_for_service(const struct chaapar *c, const struct chp_call *call, uint64_t now)
+{
+	if (call->state == CHP_CALL_BACKOFF)
+		return call->cause == CHAAPAR_NOT_SERVING || call->cause == CHAAPAR_REDIRECT;
+	return call->state == CHP_CALL_SENT && chp_peer_is_avoided(c, call->node, now);
+}
+
+void
+chp_call_served(struct chaapar *c, struct chp_call *call, uint8_t node, uint64_t now)
+{
+	struct chp_client_shard *s = &c->shard[call->shard];
+
+	if (s->scout[call->in_session] != call)
+		return;
+	s->scout[call->in_session] = NULL;
+	if (call->in_session) {
+		chp_session_wake(c, call->shard, now);
+		return;
+	}
+	for (uint32_t i = 0; i < c->options.in_flight_max + CHP_CLIENT_SLOTS_EXTRA; i++) {
+		struct chp_call *other = &c->call[i];
+
+		if (other == call || other->shard != call->shard || other->in_session ||
+		    other->pinned || other->control || !waits_for_service(c, other, now))
+			continue;
+		other->node = node;
+		other->expired = other->refused = 0;
+		chp_call_send(c, other);
+	}
 }
 
 void
@@ -165,6 +208,8 @@ chp_call_stop(struct chaapar *c, struct chp_call *call)
 	chp_call_disarm(c, call);
 	chp_list_remove(&call->list);
 	chp_call_release_number(c, call);
+	if (c->shard[call->shard].scout[call->in_session] == call)
+		c->shard[call->shard].scout[call->in_session] = NULL;
 	call->state = CHP_CALL_FREE;
 }
 
@@ -176,6 +221,7 @@ chp_call_start_own(struct chp_call *call, uint8_t opcode, uint32_t shard)
 	call->own = true;
 	call->pinned = false;
 	call->in_session = false;
+	call->relaxed = false;
 	call->control = opcode == CHP_OPCODE_INFO;
 	call->shard = (uint16_t)shard;
 	call->key_len = 0;
@@ -205,6 +251,7 @@ chp_call_finish(struct chaapar *c, struct chp_call *call, enum chaapar_status st
 
 	CHP_ASSERT(!call->own);
 	if (m != NULL) {
+		r.relaxed = (m->flags & CHP_REPLY_RELAXED) != 0;
 		r.version = m->version;
 		r.number = m->number;
 		if (status == CHAAPAR_OK) {
@@ -275,6 +322,7 @@ leave(struct chaapar *c, struct chp_call *call, uint64_t now)
 		return;
 	}
 	chp_peer_failed(c, node, true, now);
+	(void)chp_call_scouts(c, call);
 	if (!call->in_session)
 		call->node = chp_peer_next(c, node, now);
 	else if (s->home == node)

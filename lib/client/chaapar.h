@@ -90,6 +90,7 @@ struct chaapar_result {
 	uint64_t number;     /* incr, decr: the new number */
 	uint64_t latency_ns; /* from the submission to the end */
 	uint32_t retries;    /* times it was sent beyond the first */
+	bool relaxed;        /* get: what was found may be older than the newest write */
 	int node;            /* who answered; CHAAPAR_ANY_NODE: nobody */
 };
 
@@ -101,10 +102,17 @@ typedef void chaapar_callback(struct chaapar *c, void *arg, const struct chaapar
 
 struct chaapar_options {
 	int node;               /* the replica to talk to; CHAAPAR_ANY_NODE: one by chance */
-	bool only_node;         /* stay at `node` also when it does not answer; writes of a session
-				 * that the view has given to another replica follow it there */
+	bool only_node;         /* stay at `node` also when it does not answer; what only another
+				 * replica can execute follows its redirects there */
 	uint32_t timeout_ms;    /* of each request, and of chaapar_open; 0: 3000 */
 	uint32_t in_flight_max; /* requests submitted and not ended; 0: 1024 */
+};
+
+/* How many replicas must have a write before it is acknowledged, where the protocol lets one choose. */
+enum chaapar_quorum {
+	CHAAPAR_QUORUM_MAJORITY = 0,
+	CHAAPAR_QUORUM_ALL = 1, /* every voter of the cluster file: one that is dead stops all writes */
+	CHAAPAR_QUORUM_ASK = 2, /* changes nothing */
 };
 
 #define CHAAPAR_OPTIONS_INIT { CHAAPAR_ANY_NODE, false, 0, 0 }
@@ -118,6 +126,7 @@ struct chaapar_member {
 /* The cluster, as a replica described it. */
 struct chaapar_info {
 	char name[CHAAPAR_NAME_BYTES];
+	char protocol[CHAAPAR_NAME_BYTES]; /* "hermes", "zab"; empty: the replica does not say */
 	uint32_t hash;           /* of the cluster's configuration */
 	uint32_t shards;
 	uint64_t hash_seed;
@@ -190,6 +199,10 @@ CHAAPAR_API void chaapar_close(struct chaapar *c);
  */
 CHAAPAR_API int chaapar_get(struct chaapar *c, const void *key, size_t key_len,
 			    chaapar_callback *callback, void *arg);
+/** Read what one replica has, however old: no replica is asked but that one, which must have a complete
+ * copy but neither a lease nor a leader. result->relaxed tells whether the answer is such a one. */
+CHAAPAR_API int chaapar_get_relaxed(struct chaapar *c, const void *key, size_t key_len,
+				    chaapar_callback *callback, void *arg);
 CHAAPAR_API int chaapar_put(struct chaapar *c, const void *key, size_t key_len, const void *value,
 			    size_t value_len, chaapar_callback *callback, void *arg);
 CHAAPAR_API int chaapar_delete(struct chaapar *c, const void *key, size_t key_len,
@@ -219,6 +232,16 @@ CHAAPAR_API int chaapar_decr(struct chaapar *c, const void *key, size_t key_len,
 /** A round trip to one shard of one replica. Errors: also -ENOENT no such node or shard. */
 CHAAPAR_API int chaapar_ping(struct chaapar *c, uint32_t node, uint32_t shard,
 			     chaapar_callback *callback, void *arg);
+
+/**
+ * Set the rule by which one shard acknowledges writes, or ask for it. result->number is the rule in force
+ * when it was executed. Setting it twice, as a retry may, is like setting it once. CHAAPAR_UNKNOWN_OP:
+ * the cluster's protocol has no such choice.
+ *
+ * Errors:  also -ENOENT no such shard; -EINVAL no such rule
+ */
+CHAAPAR_API int chaapar_quorum(struct chaapar *c, uint32_t shard, enum chaapar_quorum rule,
+			       chaapar_callback *callback, void *arg);
 
 /** Send what was submitted. Errors: none; what the socket does not take leaves later. */
 CHAAPAR_API void chaapar_flush(struct chaapar *c);
@@ -250,6 +273,9 @@ CHAAPAR_API uint32_t chaapar_in_flight(const struct chaapar *c);
  */
 CHAAPAR_API enum chaapar_status chaapar_get_sync(struct chaapar *c, const void *key, size_t key_len,
 						 struct chaapar_result *result);
+CHAAPAR_API enum chaapar_status chaapar_get_relaxed_sync(struct chaapar *c, const void *key,
+							 size_t key_len,
+							 struct chaapar_result *result);
 CHAAPAR_API enum chaapar_status chaapar_put_sync(struct chaapar *c, const void *key, size_t key_len,
 						 const void *value, size_t value_len,
 						 struct chaapar_result *result);
@@ -281,6 +307,9 @@ CHAAPAR_API enum chaapar_status chaapar_decr_sync(struct chaapar *c, const void 
 						  struct chaapar_result *result);
 CHAAPAR_API enum chaapar_status chaapar_ping_sync(struct chaapar *c, uint32_t node, uint32_t shard,
 						  struct chaapar_result *result);
+CHAAPAR_API enum chaapar_status chaapar_quorum_sync(struct chaapar *c, uint32_t shard,
+						    enum chaapar_quorum rule,
+						    struct chaapar_result *result);
 
 /**
  * Counters of one replica as JSON text.

@@ -44,11 +44,12 @@ first_rto(const struct chaapar *c, const struct chp_call *call)
 static uint64_t
 rto_of(const struct chaapar *c, const struct chp_call *call)
 {
+	bool scout = c->shard[call->shard].scout[call->in_session] == call;
 	uint64_t rto = first_rto(c, call), max = CHP_CLIENT_RTO_NS_MAX;
 	uint32_t rounds = call->expired;
 
 	if (!call->control && c->peer[call->node].silent && !call->pinned && chp_peer_has_other(c))
-		max = chp_max_u64(rto, CHP_CLIENT_RETRY_NS_MAX);
+		max = chp_max_u64(rto, scout ? CHP_CLIENT_SCOUT_RETRY_NS_MAX : CHP_CLIENT_RETRY_NS_MAX);
 	if (call->opcode == CHP_OPCODE_INFO)
 		rounds /= c->n_endpoints; /* each time it asks somebody else */
 	for (uint32_t i = 0; i < rounds && rto < max; i++)
@@ -63,6 +64,7 @@ write_request(uint8_t *to, const struct chp_call *call)
 	uint32_t len = chp_request_bytes(call->key_len, call->value_len);
 	struct chp_request r = {
 		.opcode = call->opcode,
+		.flags = call->relaxed ? CHP_REQUEST_RELAXED : 0,
 		.len = (uint16_t)len,
 		.key_len = call->key_len,
 		.request = call->number,

@@ -152,6 +152,13 @@ get_name(const json_t *object, const char *key, char out[CHAAPAR_NAME_BYTES])
 	return true;
 }
 
+/* Older replicas do not say. */
+static bool
+get_protocol(const json_t *object, struct chaapar_info *out)
+{
+	return json_object_get(object, "protocol") == NULL || get_name(object, "protocol", out->protocol);
+}
+
 /* A string of digits: JSON numbers lose what lies beyond 2^53 in many programs. */
 static bool
 get_seed(const json_t *object, uint64_t *out)
@@ -212,6 +219,7 @@ chp_info_parse(const void *text, size_t len, struct chaapar_info *out)
 	     get_number(root, "value_bytes_max", 1, CHP_VALUE_BYTES_MAX, &out->value_bytes_max) &&
 	     get_number(root, "session_window", 1, CHP_SESSION_WINDOW_MAX, &out->session_window) &&
 	     get_number(root, "node", 0, CHAAPAR_NODES_MAX - 1, &out->node) &&
+	     get_protocol(root, out) &&
 	     json_is_integer(epoch) && json_integer_value(epoch) >= 0 && get_members(root, out);
 	if (ok) {
 		out->epoch = (uint64_t)json_integer_value(epoch);
@@ -342,7 +350,7 @@ chp_info_answer(struct chaapar *c, const struct chp_reply_message *m)
 		/* Ask another one. The time-out of who waits for it ends this. */
 		c->info_error = err;
 		c->endpoint_next++;
-		chp_call_back_off(c, call, CHP_CALL_BACKOFF, chp_client_now());
+		chp_call_back_off(c, call, CHP_CALL_BACKOFF, CHP_CLIENT_BACKOFF_NS, chp_client_now());
 		return;
 	}
 	chp_call_stop(c, call);

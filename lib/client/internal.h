@@ -13,6 +13,9 @@
  * Writes have a number of their shard's session and go to the session's home; everything else has a
  * number that holds its slot, no session, and a node of its own. A member that is silent or does not
  * serve is left alone for a while, and calls go to the next one at once, under the same number.
+ *
+ * When nobody serves a shard, one call of its session and one of the others is the scout: it goes on
+ * asking at short intervals, the rest wait longer, and its answer wakes them.
  */
 #ifndef CHP_CLIENT_INTERNAL_H
 #define CHP_CLIENT_INTERNAL_H
@@ -35,6 +38,8 @@
 #define CHP_CLIENT_RTO_NS_MAX (500 * CHP_MS)
 /* The longest wait for one that may be dead: a new view is noticed within so long. */
 #define CHP_CLIENT_RETRY_NS_MAX (64 * CHP_MS)
+/* The same of a scout: an election takes from well under a millisecond to half a second. */
+#define CHP_CLIENT_SCOUT_RETRY_NS_MAX (8 * CHP_MS)
 /* A member in trouble is left alone for 16 ms at first, then for twice that, up to a second. */
 #define CHP_CLIENT_AVOID_NS (16 * CHP_MS)
 #define CHP_CLIENT_AVOID_SHIFT_MAX 6u
@@ -49,6 +54,8 @@
 /* After a refusal: 1 ms, doubling up to 64 ms, and up to half of it more by chance. */
 #define CHP_CLIENT_BACKOFF_NS (1 * CHP_MS)
 #define CHP_CLIENT_BACKOFF_SHIFT_MAX 6u
+/* A scout's: 0.1 ms, up to 6.4 ms and half of it. */
+#define CHP_CLIENT_SCOUT_NS (CHP_MS / 10)
 /* Answers that send a call elsewhere, before it waits as after a refusal. */
 #define CHP_CLIENT_HOPS_MAX 4u
 /* INFO is not fetched more often than this: one wrong answer must not become a storm. */
@@ -97,6 +104,7 @@ struct chp_call {
 	bool in_session; /* a write, or the session's close */
 	bool pinned;     /* this node and no other */
 	bool control;    /* goes to the control port */
+	bool relaxed;    /* a read that may be old */
 	bool own;        /* the library's, not the application's: no callback, no deadline */
 	uint8_t key_len;
 	uint16_t shard;
@@ -137,6 +145,7 @@ struct chp_client_shard {
 	uint64_t heard_ns;    /* last answer in this session that was believed */
 	uint64_t stale_ns;    /* last one that was not, because its view is over */
 	uint32_t outstanding; /* numbers without an end */
+	struct chp_call *scout[2]; /* of the others, of the session; NULL: nobody was in trouble since the last */
 	struct chp_call **ring; /* call of each such number, at number % CHP_SESSION_WINDOW_MAX */
 	struct chp_list waiting;
 	struct chp_list send;   /* in the session */
@@ -273,9 +282,20 @@ void chp_call_send(struct chaapar *c, struct chp_call *call);
 /** Put a write into its shard's queue for a number. */
 void chp_call_wait(struct chaapar *c, struct chp_call *call);
 
-/** Wait as after a refusal, then go on from `state`: CHP_CALL_BACKOFF or CHP_CALL_RENEW. */
+/**
+ * Wait as after a refusal, then go on from `state`: CHP_CALL_BACKOFF or CHP_CALL_RENEW.
+ *
+ * @param unit_ns  the first wait, CHP_CLIENT_BACKOFF_NS or CHP_CLIENT_SCOUT_NS
+ */
 void chp_call_back_off(struct chaapar *c, struct chp_call *call, enum chp_call_state state,
-		       uint64_t now);
+		       uint64_t unit_ns, uint64_t now);
+
+/** Whether a call in trouble is the one that finds out when its shard is served again: it becomes that
+ * if there is none. */
+bool chp_call_scouts(struct chaapar *c, struct chp_call *call);
+
+/** A call was answered by a member: if others waited for that, send them there. */
+void chp_call_served(struct chaapar *c, struct chp_call *call, uint8_t node, uint64_t now);
 
 /** Take a number away from a call: it is burnt. */
 void chp_call_release_number(struct chaapar *c, struct chp_call *call);

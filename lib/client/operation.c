@@ -12,7 +12,9 @@
 struct ask {
 	uint8_t opcode;
 	bool write;
+	bool keyless; /* to the shard that is named */
 	bool pinned;
+	bool relaxed;
 	bool control;
 	uint8_t node;
 	uint16_t shard;
@@ -51,7 +53,7 @@ submit(struct chaapar *c, const struct ask *a, chaapar_callback *callback, void 
 	struct chp_call *call;
 	int err;
 
-	if (!a->pinned && (a->key_len == 0 || a->key_len > c->info.key_bytes_max))
+	if (!a->keyless && (a->key_len == 0 || a->key_len > c->info.key_bytes_max))
 		return -EINVAL;
 	if (a->value_len > c->info.value_bytes_max)
 		return -EMSGSIZE;
@@ -67,11 +69,12 @@ submit(struct chaapar *c, const struct ask *a, chaapar_callback *callback, void 
 	c->in_flight++;
 	c->counters.requests++;
 	chp_call_start_own(call, a->opcode,
-			   a->pinned ? a->shard : chaapar_shard_of(c, a->key, a->key_len));
+			   a->keyless ? a->shard : chaapar_shard_of(c, a->key, a->key_len));
 	call->own = false;
 	call->key_len = (uint8_t)a->key_len;
 	call->value_len = (uint32_t)a->value_len;
 	call->pinned = a->pinned;
+	call->relaxed = a->relaxed;
 	call->control = a->control;
 	call->in_session = a->write;
 	call->node = a->pinned ? a->node : c->node;
@@ -170,6 +173,24 @@ chaapar_get_sync(struct chaapar *c, const void *key, size_t key_len, struct chaa
 }
 
 int
+chaapar_get_relaxed(struct chaapar *c, const void *key, size_t key_len, chaapar_callback *callback,
+		    void *arg)
+{
+	struct ask a = { .opcode = CHP_OPCODE_GET, .relaxed = true, KEY };
+
+	return submit(c, &a, callback, arg);
+}
+
+enum chaapar_status
+chaapar_get_relaxed_sync(struct chaapar *c, const void *key, size_t key_len,
+			 struct chaapar_result *result)
+{
+	struct ask a = { .opcode = CHP_OPCODE_GET, .relaxed = true, KEY };
+
+	return run(c, &a, result);
+}
+
+int
 chaapar_delete(struct chaapar *c, const void *key, size_t key_len, chaapar_callback *callback,
 	       void *arg)
 {
@@ -250,6 +271,50 @@ OPERATION_WITH_VALUE(prepend, CHP_OPCODE_PREPEND)
 OPERATION_WITH_DELTA(incr, CHP_OPCODE_INCR)
 OPERATION_WITH_DELTA(decr, CHP_OPCODE_DECR)
 
+/* ---- to one shard ---- */
+
+_Static_assert((int)CHAAPAR_QUORUM_MAJORITY == (int)CHP_QUORUM_MAJORITY &&
+		       (int)CHAAPAR_QUORUM_ALL == (int)CHP_QUORUM_ALL &&
+		       (int)CHAAPAR_QUORUM_ASK == (int)CHP_QUORUM_ASK,
+	       "the rules are the wire's");
+
+static struct ask
+ask_quorum(uint32_t shard, enum chaapar_quorum rule)
+{
+	return (struct ask){ .opcode = CHP_OPCODE_QUORUM,
+			     .keyless = true,
+			     .shard = (uint16_t)shard,
+			     .arg = rule };
+}
+
+int
+chaapar_quorum(struct chaapar *c, uint32_t shard, enum chaapar_quorum rule,
+	       chaapar_callback *callback, void *arg)
+{
+	struct ask a = ask_quorum(shard, rule);
+
+	if (shard >= c->info.shards)
+		return -ENOENT;
+	if ((unsigned)rule > CHAAPAR_QUORUM_ASK)
+		return -EINVAL;
+	return submit(c, &a, callback, arg);
+}
+
+enum chaapar_status
+chaapar_quorum_sync(struct chaapar *c, uint32_t shard, enum chaapar_quorum rule,
+		    struct chaapar_result *result)
+{
+	struct ask a = ask_quorum(shard, rule);
+
+	if (shard >= c->info.shards || (unsigned)rule > CHAAPAR_QUORUM_ASK) {
+		if (result != NULL)
+			*result = (struct chaapar_result){ .status = CHAAPAR_BAD_REQUEST,
+							   .node = CHAAPAR_ANY_NODE };
+		return CHAAPAR_BAD_REQUEST;
+	}
+	return run(c, &a, result);
+}
+
 /* ---- to one replica ---- */
 
 static bool
@@ -263,6 +328,7 @@ chaapar_ping(struct chaapar *c, uint32_t node, uint32_t shard, chaapar_callback 
 	     void *arg)
 {
 	struct ask a = { .opcode = CHP_OPCODE_PING,
+			 .keyless = true,
 			 .pinned = true,
 			 .node = (uint8_t)node,
 			 .shard = (uint16_t)shard };
@@ -276,6 +342,7 @@ enum chaapar_status
 chaapar_ping_sync(struct chaapar *c, uint32_t node, uint32_t shard, struct chaapar_result *result)
 {
 	struct ask a = { .opcode = CHP_OPCODE_PING,
+			 .keyless = true,
 			 .pinned = true,
 			 .node = (uint8_t)node,
 			 .shard = (uint16_t)shard };
@@ -294,6 +361,7 @@ static struct ask
 ask_part(uint32_t node, uint32_t section, uint64_t part)
 {
 	return (struct ask){ .opcode = CHP_OPCODE_STATUS,
+			     .keyless = true,
 			     .pinned = true,
 			     .control = true,
 			     .node = (uint8_t)node,

@@ -20,6 +20,7 @@ chp_session_init(struct chp_client_shard *s)
 	s->next = s->lowest = 1;
 	s->outstanding = 0;
 	s->stuck = false;
+	s->scout[0] = s->scout[1] = NULL;
 	s->epoch = 0;
 }
 
@@ -155,7 +156,7 @@ chp_session_answer(struct chaapar *c, struct chp_call *call, const struct chp_re
 		return;
 	}
 	chp_call_release_number(c, call);
-	chp_call_back_off(c, call, CHP_CALL_RENEW, now);
+	chp_call_back_off(c, call, CHP_CALL_RENEW, CHP_CLIENT_BACKOFF_NS, now);
 }
 
 bool

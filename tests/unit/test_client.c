@@ -43,7 +43,7 @@ enum action {
 struct seen {
 	uint32_t node, shard;
 	uint64_t session, lowest, request, arg;
-	uint32_t opcode;
+	uint32_t opcode, flags;
 	uint32_t nth; /* of this (session, request, opcode): 1 at first */
 	uint32_t epoch; /* as the datagram's header says */
 	uint32_t in_datagram, datagram_len;
@@ -88,6 +88,12 @@ struct fake {
 	bool homed;
 	uint32_t home, dead, refusing; /* the last two: node masks */
 	uint64_t epoch[NODES], since;
+	/* Or a leader of each shard, NODES: none: it executes the writes, whoever hears it can read. */
+	bool led;
+	uint32_t leader[SHARDS_MAX];
+	uint64_t elected_ms; /* then node 1 leads every shard that has none */
+	uint64_t rule[SHARDS_MAX];
+	uint32_t asked, strayed; /* requests while there was none; writes that came to another */
 	struct datagram late; /* an answer on its way */
 	struct sockaddr_in late_to;
 	int late_fd;
@@ -184,6 +190,7 @@ execute(struct fake *f, const struct chp_request *q, struct chp_reply_message *m
 	m->version = p->version;
 	switch (q->opcode) {
 	case CHP_OPCODE_GET:
+		m->flags = (q->flags & CHP_REQUEST_RELAXED) != 0 ? CHP_REPLY_RELAXED : 0;
 		*value = p->value;
 		*len = p->value_len;
 		return status;
@@ -327,7 +334,8 @@ check_session(struct fake *f, uint32_t node, const struct chp_request_header *h,
 	      const struct chp_request *q)
 {
 	/* Reads ride along in a session's datagram without a number of it. */
-	if (h->session == 0 || q->opcode == CHP_OPCODE_GET || q->opcode == CHP_OPCODE_PING)
+	if (h->session == 0 || q->opcode == CHP_OPCODE_GET || q->opcode == CHP_OPCODE_PING ||
+	    q->opcode == CHP_OPCODE_QUORUM)
 		return;
 	if (h->session >= 64 || h->lowest == 0 || q->request < h->lowest ||
 	    q->request - h->lowest >= f->window || h->lowest < f->lowest[node][h->session])
@@ -352,6 +360,12 @@ serve(struct fake *f, int fd, const struct seen *s, const struct chp_request_hea
 			f->alive |= UINT64_C(1) << f->session;
 		}
 		m.number = r->m.number;
+	} else if (s->opcode == CHP_OPCODE_QUORUM) {
+		if (!f->led)
+			m.status = CHP_STATUS_UNKNOWN_OP;
+		else if (q->arg != CHP_QUORUM_ASK)
+			f->rule[s->shard] = q->arg;
+		m.number = f->rule[s->shard];
 	} else if (s->opcode == CHP_OPCODE_SESSION_CLOSE) {
 		f->closed++;
 		f->alive &= ~(UINT64_C(1) << h->session);
@@ -376,11 +390,45 @@ serve(struct fake *f, int fd, const struct seen *s, const struct chp_request_hea
 		f->violations++;
 }
 
+static uint64_t
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* The same where shards have leaders. */
+static uint32_t
+leader_status(struct fake *f, struct seen *s)
+{
+	uint32_t *leader = &f->leader[s->shard];
+	bool read = s->opcode == CHP_OPCODE_GET;
+
+	if (s->opcode == CHP_OPCODE_PING || (read && (s->flags & CHP_REQUEST_RELAXED) != 0))
+		return CHP_STATUS_OK;
+	if (*leader == NODES && f->elected_ms != 0 && now_ms() >= f->elected_ms)
+		*leader = 1;
+	if (*leader == NODES) {
+		f->asked++;
+		return CHP_STATUS_NOT_SERVING;
+	}
+	if (read || s->node == *leader)
+		return CHP_STATUS_OK;
+	f->strayed += s->opcode != CHP_OPCODE_SESSION_OPEN;
+	s->number = *leader;
+	return CHP_STATUS_REDIRECT;
+}
+
 /* What a replica says before it looks at the key. */
 static uint32_t
-view_status(const struct fake *f, const struct seen *s, const struct chp_request_header *h,
+view_status(struct fake *f, struct seen *s, const struct chp_request_header *h,
 	    const struct record *r)
 {
+	s->number = f->home;
+	if (f->led)
+		return leader_status(f, s);
 	if (s->opcode == CHP_OPCODE_PING)
 		return CHP_STATUS_OK;
 	if ((f->refusing >> s->node & 1) != 0)
@@ -415,6 +463,7 @@ on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_head
 
 	s->request = q->request;
 	s->opcode = q->opcode;
+	s->flags = q->flags;
 	s->arg = q->arg;
 	s->nth = ++r->nth;
 	s->key_len = q->key_len;
@@ -430,7 +479,6 @@ on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_head
 		return;
 	if (a == ANSWER) {
 		s->status = view_status(f, s, h, r);
-		s->number = f->home;
 		a = s->status != CHP_STATUS_OK ? REFUSE : ANSWER;
 		f->stayed += a == REFUSE;
 	}
@@ -466,7 +514,7 @@ info_text(const struct fake *f, char *to, size_t size, uint32_t node)
 {
 	snprintf(
 		to, size,
-		"{\"name\":\"test\",\"hash\":%u,\"shards\":%u,\"hash_seed\":\"%llu\",\"port_base\":%u,"
+		"{\"name\":\"test\",\"protocol\":\"fake\",\"hash\":%u,\"shards\":%u,\"hash_seed\":\"%llu\",\"port_base\":%u,"
 		"\"mtu\":1500,\"key_bytes_max\":250,\"value_bytes_max\":%u,\"session_window\":%u,"
 		"\"node\":%u,\"epoch\":1,\"members\":["
 		"{\"id\":0,\"name\":\"n0\",\"address\":\"127.0.0.1\"},"
@@ -705,6 +753,7 @@ Test(client, open_learns_the_cluster)
 	c = client(1, 1000, false);
 	i = chaapar_info(c);
 	cr_assert_str_eq(i->name, "test");
+	cr_assert_str_eq(i->protocol, "fake");
 	cr_assert_eq(i->hash, HASH);
 	cr_assert_eq(i->shards, 2u);
 	cr_assert_eq(i->hash_seed, UINT64_C(0xfedcba9876543210));
@@ -1808,15 +1857,6 @@ Test(client, a_session_is_opened_at_the_next_member_if_one_is_silent)
 	stop();
 }
 
-static uint64_t
-now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 Test(client, reads_leave_a_silent_member_and_come_back)
 {
 	struct chaapar_result r = { .node = CHAAPAR_ANY_NODE };
@@ -1903,6 +1943,205 @@ Test(client, a_handle_that_must_stay_follows_its_session_and_returns)
 	cr_assert_eq(r.node, 0);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 3u);
+	stop();
+}
+
+/* ---- leaders ---- */
+
+static void
+start_led(uint32_t shards, enum action (*hook)(struct fake *f, struct seen *s))
+{
+	start(shards, 64, hook);
+	LOCKED(fake->led = true; for (uint32_t i = 0; i < shards; i++) fake->leader[i] = i % NODES);
+}
+
+/* A key of a shard. */
+static const char *
+key_in(struct chaapar *c, uint32_t shard)
+{
+	static char key[16];
+
+	for (uint32_t i = 0;; i++) {
+		int len = snprintf(key, sizeof(key), "k%u", i);
+
+		if (chaapar_shard_of(c, key, (size_t)len) == shard)
+			return key;
+	}
+}
+
+Test(client, batches_go_to_the_leader_of_their_shard)
+{
+	struct chaapar_counters n;
+	struct told t = { 0 };
+	struct chaapar *c;
+	char key[16];
+
+	start_led(4, NULL);
+	c = client(0, 10000, false);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < 200; i++) {
+			int len = snprintf(key, sizeof(key), "k%d", i);
+
+			cr_assert_eq(chaapar_put(c, key, (size_t)len, "v", 1, tell, &t), 0);
+		}
+		drain(c);
+	}
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 600u);
+	chaapar_get_counters(c, &n);
+	/*
+	 * Who leads shards 1 and 2, the opening of their sessions found out; no write had to, unless this
+	 * machine was so slow that a leader seemed dead.
+	 */
+	cr_assert_geq(n.redirects, 2u);
+	LOCKED(cr_assert_leq(fake->strayed, n.retransmits); cr_assert_gt(fake->dgram_requests_max, 8u));
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 600u);
+	stop();
+}
+
+Test(client, a_new_leader_costs_one_round_trip_once)
+{
+	uint32_t led_there = 0;
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_led(2, NULL);
+	c = client(0, 10000, false);
+	for (uint32_t shard = 0; shard < 2; shard++)
+		cr_assert_eq(chaapar_put_sync(c, key_in(c, shard), 2, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->leader[0] = 2);
+	cr_assert_eq(chaapar_put_sync(c, key_in(c, 0), 2, "v", 1, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 2);
+	cr_assert_eq(r.cause, CHAAPAR_REDIRECT);
+	for (int i = 0; i < 50; i++) {
+		uint32_t shard = (uint32_t)i % 2;
+
+		cr_assert_eq(chaapar_put_sync(c, key_in(c, shard), 2, "v", 1, &r), CHAAPAR_OK);
+		cr_assert_eq(r.node, shard == 0 ? 2 : 1);
+		led_there += r.cause == CHAAPAR_REDIRECT;
+	}
+	cr_assert_lt(led_there, 20u); /* some, where a slow machine lets a leader seem dead */
+	/* Reads stay where the handle wants them. */
+	cr_assert_eq(chaapar_get_sync(c, key_in(c, 0), 2, &r), CHAAPAR_OK);
+	cr_assert_eq(r.node, 0);
+	chaapar_close(c);
+	stop();
+}
+
+/* An election takes 300 ms. One request of each kind asks every few milliseconds; the others wait for it. */
+Test(client, the_end_of_an_election_is_noticed_at_once)
+{
+	struct told writes = { 0 }, reads = { 0 };
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_led(1, NULL);
+	c = client(0, 20000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->leader[0] = NODES; fake->elected_ms = now_ms() + 300);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	/* At intervals that double up to 64 ms it would ask less than 12 times. */
+	LOCKED(cr_assert_gt(fake->asked, 20u); cr_assert_lt(fake->asked, 100u); fake->asked = 0);
+	LOCKED(fake->dead = 1; fake->leader[0] = NODES; fake->elected_ms = now_ms() + 300);
+	for (int i = 0; i < 30; i++) {
+		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &writes), 0);
+		cr_assert_eq(chaapar_get(c, "k", 1, tell, &reads), 0);
+	}
+	drain(c);
+	cr_assert_eq(writes.by_status[CHAAPAR_OK], 30u);
+	cr_assert_eq(writes.last.node, 1);
+	cr_assert_eq(reads.by_status[CHAAPAR_OK], 30u);
+	/* All 60 calls doing so would ask 2,000 times. */
+	LOCKED(cr_assert_lt(fake->asked, 900u));
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 32u);
+	stop();
+}
+
+/* Its followers name a dead leader until they notice: here the 30th time. */
+static enum action
+followers_notice_late(struct fake *f, struct seen *s)
+{
+	if (s->opcode == CHP_OPCODE_PUT && s->node != 0 && f->leader[0] == 0 && ++f->user[0] == 30)
+		f->leader[0] = 2;
+	return ANSWER;
+}
+
+Test(client, a_dead_leader_that_others_still_name)
+{
+	struct told t = { 0 };
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_led(1, NULL);
+	c = client(0, 20000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	LOCKED(fake->hook = followers_notice_late; fake->dead = 1);
+	for (int i = 0; i < 20; i++)
+		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &t), 0);
+	drain(c);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 20u);
+	cr_assert_eq(t.last.node, 2);
+	for (int i = 0; i < 20; i++) {
+		cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
+		cr_assert_eq(r.node, 2);
+	}
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 41u);
+	stop();
+}
+
+Test(client, relaxed_reads_need_no_leader_and_are_marked)
+{
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_led(1, NULL);
+	c = client(2, 200, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
+	cr_assert_not(r.relaxed);
+	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_OK);
+	cr_assert_not(r.relaxed);
+	LOCKED(fake->leader[0] = NODES);
+	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_TIMEOUT);
+	cr_assert_eq(r.cause, CHAAPAR_NOT_SERVING);
+	cr_assert_eq(chaapar_get_relaxed_sync(c, "k", 1, &r), CHAAPAR_OK);
+	cr_assert(r.relaxed);
+	cr_assert_eq(r.value_len, 1u);
+	chaapar_close(c);
+	stop();
+}
+
+Test(client, quorum_rules_are_set_and_asked_at_the_leader)
+{
+	struct told t = { 0 };
+	struct chaapar_result r;
+	struct chaapar *c;
+
+	start_led(2, NULL);
+	c = client(2, 5000, false);
+	cr_assert_eq(chaapar_quorum_sync(c, 1, CHAAPAR_QUORUM_ASK, &r), CHAAPAR_OK);
+	cr_assert_eq(r.number, (uint64_t)CHAAPAR_QUORUM_MAJORITY);
+	cr_assert_eq(r.node, 1);
+	/* Among writes of the shard's session, whose leader it goes to as well. */
+	cr_assert_eq(chaapar_put_sync(c, key_in(c, 1), 2, "v", 1, &r), CHAAPAR_OK);
+	for (int i = 0; i < 20; i++) {
+		cr_assert_eq(chaapar_put(c, key_in(c, 1), 2, "w", 1, tell, &t), 0);
+		if (i == 10)
+			cr_assert_eq(chaapar_quorum(c, 1, CHAAPAR_QUORUM_ALL, tell, &t), 0);
+	}
+	drain(c);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 21u);
+	cr_assert_eq(chaapar_quorum_sync(c, 1, CHAAPAR_QUORUM_ASK, &r), CHAAPAR_OK);
+	cr_assert_eq(r.number, (uint64_t)CHAAPAR_QUORUM_ALL);
+	cr_assert_eq(chaapar_quorum_sync(c, 0, CHAAPAR_QUORUM_ASK, &r), CHAAPAR_OK);
+	cr_assert_eq(r.number, (uint64_t)CHAAPAR_QUORUM_MAJORITY);
+	cr_assert_eq(chaapar_quorum(c, 2, CHAAPAR_QUORUM_ALL, tell, &t), -ENOENT);
+	cr_assert_eq(chaapar_quorum(c, 0, (enum chaapar_quorum)3, tell, &t), -EINVAL);
+	cr_assert_eq(chaapar_quorum_sync(c, 2, CHAAPAR_QUORUM_ALL, &r), CHAAPAR_BAD_REQUEST);
+	LOCKED(fake->led = false);
+	cr_assert_eq(chaapar_quorum_sync(c, 0, CHAAPAR_QUORUM_ALL, &r), CHAAPAR_UNKNOWN_OP);
+	chaapar_close(c);
 	stop();
 }
 
