@@ -594,6 +594,9 @@ static bool
 prepare_op(struct chp_shard *s, struct chp_op *op, uint64_t *session_key)
 {
 	op->is_asked = false;
+	if (op->opcode >= CHP_OPCODE_GET && op->opcode <= CHP_OPCODE_DECR)
+		return check_key(s, op) && admit(s, op) &&
+		       (op->session == 0 || !is_write(op->opcode) || check_session(s, op));
 	switch (op->opcode) {
 	case CHP_OPCODE_PING:
 		if (admit(s, op))
@@ -609,12 +612,8 @@ prepare_op(struct chp_shard *s, struct chp_op *op, uint64_t *session_key)
 	case CHP_OPCODE_SESSION_CLOSE:
 		return admit(s, op) && prepare_session_op(s, op, session_key);
 	default:
-		if (op->opcode < CHP_OPCODE_GET || op->opcode > CHP_OPCODE_DECR) {
-			answer(s, op, CHP_STATUS_UNKNOWN_OP, 0, 0);
-			return false;
-		}
-		return check_key(s, op) && admit(s, op) &&
-		       (op->session == 0 || !is_write(op->opcode) || check_session(s, op));
+		answer(s, op, CHP_STATUS_UNKNOWN_OP, 0, 0);
+		return false;
 	}
 }
 
