@@ -183,7 +183,10 @@ void chp_shard_status(const struct chp_shard *s, struct chp_protocol_status *out
 /** Order-independent digest of keys, versions, values and sessions: equal on replicas at rest. Cold. */
 uint64_t chp_shard_digest(const struct chp_shard *s);
 
-/** True when no operation is open, nothing waits, is uncommitted or unacknowledged. */
+/**
+ * True when no operation is open, nothing waits or is uncommitted and, in a protocol that views fence, no packet is
+ * unacknowledged. Others speak to their peers all the time, and with silent ones in vain.
+ */
 bool chp_shard_is_idle(const struct chp_shard *s);
 
 /** Assert the invariants of the shard and everything below it. Cold. */

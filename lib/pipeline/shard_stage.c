@@ -342,7 +342,9 @@ chp_shard_poll(struct chp_shard_stage *s)
 	if (work)
 		run(s, &now, has_view ? &view : NULL, n_buffers);
 	if (chp_pipeline_state_of(p) != CHP_PIPELINE_RUNNING)
-		atomic_store_explicit(&s->drained, !work && s->partial == NULL && chp_shard_is_idle(s->core),
+		atomic_store_explicit(&s->drained,
+				      s->n_ops + s->n_held + s->native.n_used == 0 && s->partial == NULL &&
+					      chp_shard_is_idle(s->core),
 				      memory_order_release);
 	s->lcore->wake_ns = chp_min_u64(s->lcore->wake_ns, s->wake_ns);
 	chp_lap(s->lcore, CHP_CYCLES_REST);

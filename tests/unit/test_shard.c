@@ -1221,6 +1221,28 @@ Test(shard, hermes_says_what_it_is)
 	cluster_free(c);
 }
 
+Test(shard, hermes_hands_out_numbers)
+{
+	struct chp_shard_config config = config_default();
+	struct cluster *c;
+	struct chp_op incr = op_of(CHP_OPCODE_INCR, "s", NULL);
+	struct chp_reply r;
+
+	config.application = &chp_sequencer;
+	c = cluster_of(&config);
+	incr.arg = 5;
+	r = complete(c, 0, incr);
+	cr_assert(r.status == CHP_STATUS_OK && r.number == 0);
+	r = complete(c, 1, incr);
+	cr_assert(r.status == CHP_STATUS_OK && r.number == 5);
+	expect_get(c, 2, "s", "10");
+	cr_assert_eq(complete(c, 0, op_of(CHP_OPCODE_PUT, "s", "0")).status, CHP_STATUS_UNKNOWN_OP);
+	cr_assert_eq(complete(c, 2, op_of(CHP_OPCODE_DELETE, "s", NULL)).status, CHP_STATUS_OK);
+	r = complete(c, 2, incr);
+	cr_assert(r.status == CHP_STATUS_OK && r.number == 0, "a new sequence");
+	cluster_free(c);
+}
+
 /* ------------------------------------------------------------------ a protocol that views do not fence */
 
 /* Says what it is told to say, and remembers what the core asked of it. */
@@ -1713,6 +1735,8 @@ Test(unfenced, a_member_that_leaves_has_no_link)
 	cr_assert_str_eq(puppet_of(c, 0)->heard, "view1 up1 up2 down2 view2 ");
 	submit(c, 0, op_of(CHP_OPCODE_PUT, "x", "v"));
 	cr_assert_eq(stats_of(c, 0).link_state[2].queued, 0);
+	cr_assert_gt(stats_of(c, 0).link_state[1].in_flight, 0);
+	cr_assert(chp_shard_is_idle(c->shard[0]), "it does not wait for silent peers");
 	cluster_free(c);
 }
 
