@@ -42,6 +42,11 @@
 	X(S17_GRANT_AFTER_ACCEPT, "a lease is renewed after a view without its holder was accepted") \
 	X(S25_RECORD_ON_ADOPTION, "a request is recorded only where its value was adopted")       \
 	X(S25_NO_BARRIER, "a new home executes requests before it has heard all replays")         \
+	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
+	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
+	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")
+
+#define CHP_MUTATION_LIST_ZAB(X)                                                                  \
 	X(P16_EPOCH_BEFORE_HISTORY, "a follower counts its leader's history as its own before it has it") \
 	X(P17_PROPOSE_TO_SYNCED_ONLY, "a leader proposes only to followers that finished their synchronisation") \
 	X(P18_COMMITLD_OLD, "a late follower hears only of what was committed when it began") \
@@ -57,12 +62,7 @@
 	X(S26_COMPARE_UNCOMMITTED, "a leader evaluates operations against what is committed only") \
 	X(S28_WRONG_RULE, "a switch of the quorum rule counts at once, for all that is open") \
 	X(ZAB_READ_WITHOUT_LEASE, "a leader answers reads without lease or confirmation") \
-	X(ZAB_READ_INDEX_EARLY, "a leader answers a follower's sync without being sure that it leads") \
-	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
-	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
-	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")
-
-#define CHP_MUTATION_LIST_ZAB(X)
+	X(ZAB_READ_INDEX_EARLY, "a leader answers a follower's sync without being sure that it leads")
 
 #define CHP_MUTATION_LIST(X) CHP_MUTATION_LIST_HERMES(X) CHP_MUTATION_LIST_ZAB(X)
 

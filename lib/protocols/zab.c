@@ -103,6 +103,7 @@ struct zab {
 	uint32_t leader;          /* node id; CHP_NODES_MAX: none */
 	uint64_t round;
 	uint64_t accepted_epoch;  /* f.p: nothing of an older epoch is accepted */
+	uint32_t accepted_from;   /* who leads it: two candidates may take the same epoch, one gets a quorum */
 	uint64_t current_epoch;   /* f.a: the last epoch whose leader's history we have had as a whole */
 	uint64_t established_epoch; /* the last one that we know to have been established */
 	uint64_t deadline_ns;     /* without a sign of life of the leader by then it is given up */
@@ -519,6 +520,7 @@ try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
 	for (uint64_t p = v & ~chp_bit(z->env.self); p != 0; p &= p - 1)
 		z->accepted_epoch = chp_max_u64(z->accepted_epoch, z->peer[chp_first_bit(p)].accepted_epoch);
 	z->accepted_epoch++;
+	z->accepted_from = z->env.self;
 	z->phase = CHP_ZAB_DISCOVERY;
 	z->is_leader = true;
 	z->leader = z->env.self;
@@ -609,6 +611,7 @@ follow(struct zab *z, const struct chp_now *now, uint32_t leader, uint64_t round
 	z->leader = leader;
 	z->round = round;
 	z->accepted_epoch = epoch;
+	z->accepted_from = leader;
 	z->deadline_ns = now->ns + patience_ns(z);
 	z->env.zab_counters->epochs_seen++;
 	send_history(z, CHP_ZAB_ACKEPOCH, leader, out);
@@ -627,7 +630,7 @@ on_newepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 		return;
 	}
 	if (m->epoch < z->accepted_epoch ||
-	    (m->epoch == z->accepted_epoch && (z->leader != pm->from || z->is_leader))) {
+	    (m->epoch == z->accepted_epoch && z->accepted_from != pm->from)) {
 		send_look(z, pm->from, 0, 0, out); /* so that it knows that its epoch is too low */
 		return;
 	}
@@ -1334,6 +1337,10 @@ apply_batch(struct zab *z, struct apply_batch *b, uint32_t n, struct chp_out *ou
 
 		if (writes && !apply_to_key(z, e, &b->key[i]))
 			return i;
+		/* A key that goes may take a position with it that the bulk look-up found for others. */
+		if (writes && (e->version_flags & CHP_ZAB_REMOVE) != 0)
+			for (uint32_t j = i + 1; j < n; j++)
+				b->key[j].pos = -1;
 		if (writes && z->is_leader)
 			chp_zab_pending_applied(&z->pending, &b->key[i].digest, e->version);
 		settle(z, e, out);
@@ -2308,7 +2315,7 @@ zab_create(const struct chp_protocol_env *env)
 	z->env = *env;
 	z->quorum = env->n_nodes / 2 + 1;
 	z->leader = CHP_NODES_MAX;
-	z->pulling = z->pull_to = z->recover_from = NONE;
+	z->pulling = z->pull_to = z->recover_from = z->accepted_from = NONE;
 	z->deadline_ns = CHP_NEVER;
 	if (!allocate(z)) {
 		zab_destroy(z);

@@ -55,16 +55,29 @@ is_outside(const struct sim_client *client, const struct sim_call *call)
 	return client->roams || call->opcode == CHP_OPCODE_SESSION_OPEN || call->opcode == CHP_OPCODE_QUORUM;
 }
 
-static uint32_t
-key_bytes(const struct sim_world *w, uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX])
+uint32_t
+sim_client_key(uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX])
 {
 	/* Short keys, and one of the largest length. */
 	uint32_t len = key == 3 ? CHP_KEY_BYTES_MAX : 4;
 
-	(void)w;
 	memset(to, 'k', len);
 	to[len - 1] = (uint8_t)('a' + key);
 	return len;
+}
+
+bool
+sim_client_asks(const struct sim_world *w, uint32_t c, uint64_t request, uint32_t *key)
+{
+	for (uint32_t i = 0; c < w->config.n_clients && i < SIM_DEPTH_MAX; i++) {
+		const struct sim_call *call = &w->client[c].call[i];
+
+		if (call->state == SIM_CALL_OPEN && call->request == request && has_key(call->opcode)) {
+			*key = call->key;
+			return true;
+		}
+	}
+	return false;
 }
 
 /* ------------------------------------------------------------------ sending */
@@ -81,10 +94,10 @@ lowest_open(const struct sim_client *client)
 }
 
 static uint32_t
-write_request(const struct sim_world *w, const struct sim_call *call, uint8_t *to)
+write_request(const struct sim_call *call, uint8_t *to)
 {
 	uint8_t key[CHP_KEY_BYTES_MAX];
-	uint32_t key_len = has_key(call->opcode) ? key_bytes(w, call->key, key) : 0;
+	uint32_t key_len = has_key(call->opcode) ? sim_client_key(call->key, key) : 0;
 	uint32_t len = chp_request_bytes(key_len, call->value_len);
 	struct chp_request *r = (void *)to;
 
@@ -123,7 +136,7 @@ send_call(struct sim_world *w, uint32_t c, struct sim_call *call)
 		.epoch = (uint32_t)client->epoch,
 	};
 	p->from = c;
-	p->len = (uint32_t)sizeof(*h) + write_request(w, call, p->data + sizeof(*h));
+	p->len = (uint32_t)sizeof(*h) + write_request(call, p->data + sizeof(*h));
 	call->sends++;
 	call->retry_ns = w->now_ns + call->rto_ns;
 	call->rto_ns = chp_min_u64(2 * call->rto_ns, w->config.retry_ns_cap);
@@ -272,7 +285,7 @@ invoke(struct sim_world *w, uint32_t c, const struct sim_call *call, uint8_t kin
 					    .kind = kind,
 					    .node = w->client[c].home,
 					    .key = key,
-					    .key_len = key_bytes(w, call->key, key),
+					    .key_len = sim_client_key(call->key, key),
 					    .value = has_value(call->opcode) ? call->value : NULL,
 					    .value_len = call->value_len,
 					    .arg = call->arg };

@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const struct sim_kind *const kinds[] = { &sim_hermes };
+static const struct sim_kind *const kinds[] = { &sim_hermes, &sim_zab };
 
 const struct sim_kind *
 sim_kind_at(uint32_t i)

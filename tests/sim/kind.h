@@ -55,7 +55,7 @@ struct sim_kind {
 	bool (*is_dull)(const struct chp_message *m);
 };
 
-extern const struct sim_kind sim_hermes;
+extern const struct sim_kind sim_hermes, sim_zab;
 
 /** By the protocol's name, or by number; NULL if there is none. */
 const struct sim_kind *sim_kind_find(const char *name);

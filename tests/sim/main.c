@@ -350,7 +350,8 @@ run_mutations(const struct options *o)
 	uint32_t missed = 0;
 
 	for (uint32_t i = 0; sim_kind_at(i) != NULL; i++) {
-		if (hunt(o, sim_kind_at(i), CHP_MUTATION_NONE, BASELINE_SEEDS) == BASELINE_SEEDS)
+		if ((o->kind != NULL && o->kind != sim_kind_at(i)) ||
+		    hunt(o, sim_kind_at(i), CHP_MUTATION_NONE, BASELINE_SEEDS) == BASELINE_SEEDS)
 			continue;
 		fprintf(stderr, "sim: FAILED without a mutation: %s\n", sim_kind_at(i)->protocol->name);
 		return 1;

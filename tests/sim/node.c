@@ -574,6 +574,7 @@ sim_node_start(struct sim_world *w, uint32_t n)
 		.suspect_ns = w->config.suspect_ns,
 		.lease_ns = w->config.lease_ns,
 		.clock_drift_ppm = w->config.clock_drift_ppm,
+		.keeps_members = !w->config.kind->protocol->is_fenced,
 	};
 
 	CHP_ASSERT(!node->alive);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* A healed cluster must be whole, have answered everything and be at rest within this. */
-#define LIVENESS_NS (UINT64_C(120000) * SIM_MS)
+#define LIVENESS_NS (UINT64_C(20000) * SIM_MS)
 /* After so long it is worth a look whether it can be whole again, if more was lost than was meant. */
 #define LOOK_NS (UINT64_C(5000) * SIM_MS)
 /* Beyond the budget nothing needs to come to rest; a healed cluster that can will, in this time. */

@@ -404,6 +404,9 @@ void sim_once_forget(struct sim_world *w);
 void sim_client_init(struct sim_world *w, uint32_t c);
 void sim_client_wake(struct sim_world *w, uint32_t c);
 void sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p);
+/** Bytes of a key that clients use; whether a client has an open request on a key with this number. */
+uint32_t sim_client_key(uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX]);
+bool sim_client_asks(const struct sim_world *w, uint32_t c, uint64_t request, uint32_t *key);
 bool sim_clients_done(const struct sim_world *w);
 /** The world is healed, and somebody may be dead for good: writes must not wait for all. */
 void sim_clients_settle(struct sim_world *w);
