@@ -214,10 +214,13 @@ find_from(const struct chp_cache *c, const struct chp_key *key, int32_t pos, uin
 struct chp_slot *
 chp_cache_find(struct chp_cache *c, const struct chp_key *key)
 {
-	int32_t pos = key->pos >= 0 ? key->pos : position(c, &key->digest);
 	uint32_t met;
-	struct chp_slot *s = find_from(c, key, pos, &met);
+	struct chp_slot *s;
 
+	/* What the batch did since its look-up may have moved the key, and given its place to another one. */
+	if (key->pos >= 0 && slot_has_key(c, &c->slot[key->pos], key))
+		return &c->slot[key->pos];
+	s = find_from(c, key, position(c, &key->digest), &met);
 	c->collisions += met;
 	return s;
 }

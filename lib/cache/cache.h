@@ -120,8 +120,8 @@ struct chp_digest chp_cache_digest(const struct chp_cache *c, const uint8_t *byt
 void chp_cache_find_bulk(const struct chp_cache *c, struct chp_key *const *keys, uint32_t n);
 
 /**
- * The slot of a key, NULL if absent. Follows key->pos; looks up again where the batch's look-up found
- * nothing (an earlier message of the batch may have inserted the key).
+ * The slot of a key, NULL if absent. Follows key->pos; looks up again where that is not the key's place, as an
+ * earlier message of the batch may have inserted it, or removed it.
  *
  * Owns: the slot is valid until the key leaves the cache; its address never changes.
  */
@@ -154,8 +154,6 @@ void chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value
  * Take a key out of the cache: a tombstone that every replica may forget (SAFETY 6).
  *
  * @return  false when it must stay because another key's digest leads over it
- *
- * Not within a batch whose bulk look-up may hold the position.
  */
 bool chp_cache_remove(struct chp_cache *c, struct chp_slot *s);
 

@@ -361,6 +361,26 @@ Test(cache, bulk_then_insert_then_find)
 	chp_cache_destroy(c);
 }
 
+/* Between a batch's look-up and its end keys may leave, come back elsewhere, and others may get their places. */
+Test(cache, bulk_then_remove_then_find)
+{
+	struct chp_cache *c = cache_of(10, 10, 1);
+	struct chp_key a = key_of(c, "a", 1), b = key_of(c, "b", 1), old = a, *keys[] = { &a, &old };
+	struct chp_slot *place = chp_cache_insert(c, &a);
+
+	chp_cache_find_bulk(c, keys, 2);
+	cr_assert(chp_cache_remove(c, place));
+	cr_assert_null(chp_cache_find(c, &old), "its place is free");
+	cr_assert_eq(chp_cache_insert(c, &b), place, "the index gives free places out again");
+	cr_assert_null(chp_cache_find(c, &old), "another key has its place");
+	struct chp_slot *now = chp_cache_insert(c, &a);
+
+	cr_assert_neq(now, place);
+	cr_assert_eq(chp_cache_find(c, &old), now);
+	cr_assert_eq(chp_cache_find(c, &b), place);
+	chp_cache_destroy(c);
+}
+
 /* Short keys that are given one digest: the caller supplies it. */
 Test(cache, keys_of_one_digest_are_told_apart)
 {
