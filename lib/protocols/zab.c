@@ -554,11 +554,14 @@ on_look(struct zab *z, const struct chp_now *now, const struct chp_peer_message 
 	if (z->recovering)
 		return;
 	if (z->is_leader) {
-		if (m->accepted_epoch > z->accepted_epoch) {
+		/* It refused our epoch: it has accepted a later one, or another leader's of the same number. */
+		const bool refused = m->round == 0 && (m->look_flags & CHP_ZAB_JOIN) == 0;
+
+		if (m->accepted_epoch > z->accepted_epoch || (refused && m->accepted_epoch == z->accepted_epoch)) {
 			lead_again(z, now, out);
 			return;
 		}
-		if (m->round == 0 && (m->look_flags & CHP_ZAB_JOIN) == 0)
+		if (refused)
 			return;
 		/* It comes late, or its link was reset: from the beginning. */
 		z->ackepoch &= ~chp_bit(pm->from);
@@ -1234,13 +1237,14 @@ pump(struct zab *z, const struct chp_now *now, struct chp_out *out)
 
 /* ------------------------------------------------------------------ applying */
 
-/* An entry whose room was kept by admission; a copy in progress may be ahead of the log, and have used it. */
+/*
+ * The leader's admission keeps this room. But a copy in progress may be ahead of the log, and have used it, and a
+ * leader that keeps to no rules may not end the process.
+ */
 static bool
-has_room(const struct zab *z, const struct chp_log_entry *e, const struct chp_slot *s)
+has_room(const struct zab *z, const struct chp_log_entry *e)
 {
-	if (!z->incomplete)
-		return true;
-	return (s != NULL || chp_cache_room(z->env.cache) > 0) &&
+	return chp_cache_room(z->env.cache) > 0 &&
 	       ((e->version_flags & CHP_ZAB_SESSION) == 0 || z->env.sessions->n < z->env.sessions->capacity);
 }
 
@@ -1265,7 +1269,7 @@ apply_to_key(struct zab *z, const struct chp_log_entry *e, const struct chp_key 
 		}
 		return true;
 	}
-	if (!has_room(z, e, s))
+	if (!has_room(z, e))
 		return false;
 	if (s == NULL)
 		s = chp_cache_insert(z->env.cache, key);
@@ -1814,7 +1818,7 @@ decide(struct zab *z, const struct chp_op *op, const struct chp_current *now, st
 static bool
 may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
 {
-	const uint64_t open = last_index(z) - z->committed;
+	const uint64_t open = last_index(z) - z->applied; /* what zab_pending and the cache's headroom hold */
 
 	if (CHP_MUTATED(S13_DEAD_FOLLOWER_STOPS) && chp_out_credits(out, others(z)) == 0)
 		return false;
@@ -1995,7 +1999,8 @@ zab_wake(void *instance, const struct chp_now *now, struct chp_out *out)
 
 	watch_time(z, now, out);
 	refuse_waiting(z, out);
-	if (z->clearing)
+	/* What a session waits for is answered first: its count of open requests goes with it. */
+	if (z->clearing && z->list[REFUSE].head == NONE)
 		clear_some(z, now, out);
 	advance(z);
 	more = apply(z, now, out);
