@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * bench.c - three replicas and a load generator in one process, on one lcore, over net_ring.
+ * bench.c - replicas and a load generator in one process, on one lcore, over net_ring.
  *
  * Every replica runs the pipeline that is shipped, polled in turn with the generator and the switch
  * between them. The pipelines account their own ticks; those of generator and switch are not in them.
@@ -18,6 +18,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,23 +27,59 @@
 #define SAMPLE_POLLS 500u
 #define WARM_UP_S 0.5
 
+/* What is measured, one after the other. */
+enum phase {
+	WRITES,
+	READS,            /* each connection at its own replica */
+	READS_AT_LEADER,  /* these two in protocols with one */
+	READS_AT_FOLLOWERS,
+	MIXED,
+	PHASES,
+};
+
+static const struct {
+	const char *name;
+	enum load_mix mix;
+} phases[PHASES] = {
+	[WRITES] = { "writes", LOAD_WRITES },
+	[READS] = { "reads", LOAD_READS },
+	[READS_AT_LEADER] = { "reads-at-leader", LOAD_READS },
+	[READS_AT_FOLLOWERS] = { "reads-at-followers", LOAD_READS },
+	[MIXED] = { "mixed", LOAD_MIXED },
+};
+
 struct options {
-	const char *protocol, *peers;
-	uint32_t replicas, shards, keys, value_bytes, window;
-	double duration_s;
+	const char *protocol, *peers, *quorum;
+	uint32_t replicas, shards, keys, key_bytes, value_bytes, connections, window, writes_pct, duration_s;
+	uint32_t phases;     /* bits 1 << enum phase; 0: all that the protocol has */
+	bool read_at_leader; /* in MIXED */
 };
 
 struct result {
 	double seconds;
 	struct load_counts counts;
 	uint64_t cycles[CHP_CYCLES_COUNT]; /* of all replicas */
+	struct chp_histogram read_latency, write_latency; /* ticks, as the generator sees it */
+	struct chp_histogram commits; /* nanoseconds from proposal to commit, as the leaders see it */
 };
 
 static struct local cluster;
 static struct load load;
 static struct chp_histogram batches;
+static struct result result[PHASES];
 
 /* ------------------------------------------------------------------ command line */
+
+static void
+usage(void)
+{
+	(void)fprintf(stderr, "usage: bench [EAL options] -- [--protocol hermes|zab] [--replicas 3] [--shards 1] "
+			      "[--keys 1000000] [--key-bytes 8] [--value-bytes 32] [--connections REPLICAS] "
+			      "[--window 256] [--duration-s 5] [--peers udp|ethernet] [--quorum majority|all] "
+			      "[--writes-pct 50] [--read-at own|leader] [--phases writes,reads,reads-at-leader,"
+			      "reads-at-followers,mixed]\n");
+	exit(CHP_EXIT_USAGE);
+}
 
 static uint32_t
 number(const char *name, const char *text, uint32_t min, uint32_t max)
@@ -57,44 +94,92 @@ number(const char *name, const char *text, uint32_t min, uint32_t max)
 	return (uint32_t)n;
 }
 
+/* A list of phases. */
+static uint32_t
+phases_of(const char *text)
+{
+	uint32_t mask = 0;
+
+	while (*text != '\0') {
+		size_t len = strcspn(text, ",");
+		uint32_t i = 0;
+
+		while (i < PHASES && (strlen(phases[i].name) != len || memcmp(phases[i].name, text, len) != 0))
+			i++;
+		if (i == PHASES)
+			usage();
+		mask |= 1u << i;
+		text += len + (text[len] == ',');
+	}
+	return mask;
+}
+
+static const struct {
+	const char *name;
+	size_t offset;
+	uint32_t min, max;
+} numbers[] = {
+	{ "replicas", offsetof(struct options, replicas), 1, LOCAL_REPLICAS_MAX },
+	{ "shards", offsetof(struct options, shards), 1, CHP_SHARDS_MAX },
+	{ "keys", offsetof(struct options, keys), 1000, 100000000 },
+	{ "key-bytes", offsetof(struct options, key_bytes), LOAD_KEY_BYTES_MIN, CHP_KEY_BYTES_MAX },
+	{ "value-bytes", offsetof(struct options, value_bytes), 1, CHP_VALUE_BYTES_MAX },
+	{ "connections", offsetof(struct options, connections), 1, 1024 },
+	{ "window", offsetof(struct options, window), 1, CHP_SESSION_WINDOW_MAX },
+	{ "writes-pct", offsetof(struct options, writes_pct), 0, 100 },
+	{ "duration-s", offsetof(struct options, duration_s), 1, 3600 },
+};
+#define N_NUMBERS ((uint32_t)(sizeof(numbers) / sizeof(numbers[0])))
+
+/* Options are "--name value"; getopt_long's codes are those of `numbers`, then these. */
+enum { PROTOCOL = 'a', PEERS, QUORUM, PHASE_LIST, READ_AT };
+
+static void
+take_option(struct options *o, int c)
+{
+	if (c == PROTOCOL)
+		o->protocol = optarg;
+	else if (c == PEERS)
+		o->peers = optarg;
+	else if (c == QUORUM)
+		o->quorum = optarg;
+	else if (c == PHASE_LIST)
+		o->phases = phases_of(optarg);
+	else if (strcmp(optarg, "leader") == 0 || strcmp(optarg, "own") == 0)
+		o->read_at_leader = optarg[0] == 'l';
+	else
+		usage();
+}
+
 static void
 parse(int argc, char **argv, struct options *o)
 {
-	static const struct option names[] = {
-		{ "protocol", required_argument, NULL, 'p' },  { "replicas", required_argument, NULL, 'r' },
-		{ "keys", required_argument, NULL, 'k' },      { "value-bytes", required_argument, NULL, 'v' },
-		{ "duration-s", required_argument, NULL, 'd' }, { "shards", required_argument, NULL, 's' },
-		{ "window", required_argument, NULL, 'w' },    { "peers", required_argument, NULL, 'e' },
-		{ 0 },
-	};
-	int c, at = 0;
+	struct option names[N_NUMBERS + 6] = { 0 };
+	int c;
 
-	*o = (struct options){ .protocol = "hermes", .replicas = 3, .shards = 1, .keys = 1000000,
-			       .peers = "udp", .value_bytes = 32, .window = 256, .duration_s = 5 };
-	while ((c = getopt_long(argc, argv, "", names, &at)) != -1) {
-		if (c == '?') {
-			(void)fprintf(stderr, "usage: bench [EAL options] -- [--protocol hermes] [--replicas 3] "
-					      "[--shards 1] [--keys 1000000] [--value-bytes 32] "
-					      "[--duration-s 5] [--window 256] [--peers udp|ethernet]\n");
-			exit(CHP_EXIT_USAGE);
-		}
-		if (c == 'p')
-			o->protocol = optarg;
-		else if (c == 'e')
-			o->peers = optarg;
-		else if (c == 'r')
-			o->replicas = number(names[at].name, optarg, 1, LOCAL_REPLICAS_MAX);
-		else if (c == 's')
-			o->shards = number(names[at].name, optarg, 1, CHP_SHARDS_MAX);
-		else if (c == 'k')
-			o->keys = number(names[at].name, optarg, 1000, 100000000);
-		else if (c == 'v')
-			o->value_bytes = number(names[at].name, optarg, 1, CHP_VALUE_BYTES_MAX);
-		else if (c == 'w')
-			o->window = number(names[at].name, optarg, 1, CHP_SESSION_WINDOW_MAX);
+	for (uint32_t i = 0; i < N_NUMBERS; i++)
+		names[i] = (struct option){ numbers[i].name, required_argument, NULL, (int)i };
+	names[N_NUMBERS] = (struct option){ "protocol", required_argument, NULL, PROTOCOL };
+	names[N_NUMBERS + 1] = (struct option){ "peers", required_argument, NULL, PEERS };
+	names[N_NUMBERS + 2] = (struct option){ "quorum", required_argument, NULL, QUORUM };
+	names[N_NUMBERS + 3] = (struct option){ "phases", required_argument, NULL, PHASE_LIST };
+	names[N_NUMBERS + 4] = (struct option){ "read-at", required_argument, NULL, READ_AT };
+	*o = (struct options){ .protocol = "hermes", .peers = "udp", .replicas = 3, .shards = 1, .keys = 1000000,
+			       .key_bytes = 8, .value_bytes = 32, .window = 256, .writes_pct = 50,
+			       .duration_s = 5 };
+	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
+		if (c == '?')
+			usage();
+		if ((uint32_t)c < N_NUMBERS)
+			*(uint32_t *)((char *)o + numbers[c].offset) =
+				number(numbers[c].name, optarg, numbers[c].min, numbers[c].max);
 		else
-			o->duration_s = number(names[at].name, optarg, 1, 3600);
+			take_option(o, c);
 	}
+	if (optind < argc)
+		usage();
+	if (o->connections == 0)
+		o->connections = o->replicas;
 }
 
 /* ------------------------------------------------------------------ phases */
@@ -150,24 +235,58 @@ poll_for(double seconds, bool sample)
 	}
 }
 
-static struct result
-measure(enum load_mix mix, double seconds)
+/* What the replicas have measured of commits since they began. */
+static void
+read_commits(struct chp_histogram *sum)
 {
-	uint64_t before[CHP_CYCLES_COUNT], begin;
-	struct result r = { 0 };
+	chp_histogram_init(sum);
+	for (uint32_t i = 0; i < cluster.options.replicas; i++)
+		for (uint32_t s = 0; s < cluster.options.shards; s++)
+			chp_histogram_merge(sum, chp_shard_commit_histogram(chp_pipeline_shard(cluster.replica[i], s)));
+}
 
-	load_begin(&load, mix);
-	poll_for(WARM_UP_S, false);
-	load_begin(&load, mix);
+/* What came since. Of least and greatest only the buckets are known. */
+static void
+subtract(struct chp_histogram *h, const struct chp_histogram *before)
+{
+	for (uint32_t i = 0; i < CHP_HISTOGRAM_BUCKETS; i++)
+		h->bucket[i] -= before->bucket[i];
+	h->n -= before->n;
+	h->min = 0;
+	h->max = UINT64_MAX;
+}
+
+static enum load_readers
+readers_of(enum phase phase, const struct options *o)
+{
+	if (phase == READS_AT_LEADER || (phase == MIXED && o->read_at_leader))
+		return LOAD_READ_LEADER;
+	return phase == READS_AT_FOLLOWERS ? LOAD_READ_FOLLOWERS : LOAD_READ_OWN;
+}
+
+static void
+measure(enum phase phase, const struct options *o)
+{
+	static struct chp_histogram commits_before;
+	struct result *r = &result[phase];
+	uint64_t before[CHP_CYCLES_COUNT], begin;
+
+	load_begin(&load, phases[phase].mix, readers_of(phase, o));
+	poll_for(WARM_UP_S, phase == WRITES);
+	load_begin(&load, phases[phase].mix, readers_of(phase, o));
 	read_cycles(before);
+	read_commits(&commits_before);
 	begin = rte_rdtsc();
-	poll_for(seconds, mix == LOAD_WRITES);
-	r.seconds = (double)(rte_rdtsc() - begin) / (double)rte_get_tsc_hz();
-	read_cycles(r.cycles);
+	poll_for(o->duration_s, false);
+	r->seconds = (double)(rte_rdtsc() - begin) / (double)rte_get_tsc_hz();
+	read_cycles(r->cycles);
 	for (uint32_t i = 0; i < CHP_CYCLES_COUNT; i++)
-		r.cycles[i] -= before[i];
-	r.counts = load.counts;
-	return r;
+		r->cycles[i] -= before[i];
+	read_commits(&r->commits);
+	subtract(&r->commits, &commits_before);
+	r->counts = load.counts;
+	r->read_latency = load.read_latency;
+	r->write_latency = load.write_latency;
 }
 
 static bool
@@ -175,7 +294,7 @@ preload(void)
 {
 	uint64_t hz = rte_get_tsc_hz(), begin = rte_rdtsc();
 
-	load_begin(&load, LOAD_PRELOAD);
+	load_begin(&load, LOAD_PRELOAD, LOAD_READ_OWN);
 	while (!load_is_preloaded(&load)) {
 		poll_all();
 		if (rte_rdtsc() - begin > 120 * hz)
@@ -209,19 +328,33 @@ quantile_us(const struct chp_histogram *h, uint64_t num, uint64_t den)
 	return (double)chp_histogram_quantile(h, num, den) * 1e6 / (double)rte_get_tsc_hz();
 }
 
+/* The distribution as pairs [share, microseconds]: what a curve needs. */
 static void
-print(const struct options *o, const struct result *w, const struct result *r, const struct result *m,
-      const struct chp_histogram *latency, const double rtt[2])
+print_commits(const struct chp_histogram *h)
 {
-	char machine[192];
+	static const uint32_t ppm[] = { 1000,   10000,  50000,  100000, 200000, 300000, 400000, 500000,  600000,
+					700000, 800000, 900000, 950000, 990000, 995000, 999000, 999900, 1000000 };
+	uint64_t ns[CHP_ARRAY_LEN(ppm)];
+
+	if (h->n == 0)
+		return;
+	chp_histogram_quantiles(h, ppm, CHP_ARRAY_LEN(ppm), ns);
+	printf("\"commits\":%" PRIu64 ",\"commit_p50_us\":%.2f,\"commit_p99_us\":%.2f,\"commit_cdf_us\":[",
+	       h->n, (double)chp_histogram_quantile(h, 50, 100) / 1e3,
+	       (double)chp_histogram_quantile(h, 99, 100) / 1e3);
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(ppm); i++)
+		printf("%s[%.4f,%.2f]", i > 0 ? "," : "", (double)ppm[i] / 1e6, (double)ns[i] / 1e3);
+	printf("],");
+}
+
+static void
+print_writes(void)
+{
+	const struct result *w = &result[WRITES];
+	const struct chp_histogram *latency = &w->write_latency;
 	uint64_t writes = w->counts.writes;
 	double hz = (double)rte_get_tsc_hz();
 
-	machine_name(machine, sizeof(machine));
-	printf("{\"bench\":\"replicate\",\"protocol\":\"%s\",\"replicas\":%u,\"shards\":%u,\"keys\":%u,"
-	       "\"key_bytes\":%u,\"value_bytes\":%u,\"window\":%u,\"mapping\":\"one lcore\",\"peers\":\"%s\",",
-	       o->protocol, o->replicas, o->shards, o->keys, LOAD_KEY_BYTES, o->value_bytes, o->window,
-	       o->peers);
 	printf("\"writes_per_s\":%.0f,\"cycles_per_write\":%.1f,\"cycles_per_write_protocol\":%.1f,"
 	       "\"cycles_per_write_network\":%.1f,\"cycles_per_write_rest\":%.1f,",
 	       (double)writes / w->seconds, per(busy(w), writes),
@@ -232,15 +365,71 @@ print(const struct options *o, const struct result *w, const struct result *r, c
 	       per(busy(w), writes) * 1e6 / hz, quantile_us(latency, 50, 100),
 	       quantile_us(latency, 99, 100), quantile_us(latency, 999, 1000),
 	       (double)latency->max * 1e6 / hz, chp_histogram_quantile(&batches, 50, 100));
-	printf("\"reads_per_s\":%.0f,\"cycles_per_read\":%.1f,\"mixed_ops_per_s\":%.0f,"
-	       "\"cycles_per_mixed_op\":%.1f,",
-	       (double)r->counts.reads / r->seconds, per(busy(r), r->counts.reads),
-	       (double)(m->counts.reads + m->counts.writes) / m->seconds,
-	       per(busy(m), m->counts.reads + m->counts.writes));
-	printf("\"refused\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"resent\":%" PRIu64 ",",
-	       w->counts.refused + r->counts.refused + m->counts.refused,
-	       w->counts.failed + r->counts.failed + m->counts.failed,
-	       w->counts.resent + r->counts.resent + m->counts.resent);
+	print_commits(&w->commits);
+}
+
+/* @param suffix  of the names: "", "_leader", "_followers" */
+static void
+print_reads(enum phase phase, const char *suffix)
+{
+	const struct result *r = &result[phase];
+
+	printf("\"reads%s_per_s\":%.0f,\"cycles_per_read%s\":%.1f,\"read%s_p50_us\":%.1f,\"read%s_p99_us\":%.1f,",
+	       suffix, (double)r->counts.reads / r->seconds, suffix, per(busy(r), r->counts.reads), suffix,
+	       quantile_us(&r->read_latency, 50, 100), suffix, quantile_us(&r->read_latency, 99, 100));
+}
+
+static void
+print_mixed(const struct options *o)
+{
+	const struct result *m = &result[MIXED];
+
+	printf("\"mixed_writes_pct\":%u,\"mixed_ops_per_s\":%.0f,\"cycles_per_mixed_op\":%.1f,"
+	       "\"mixed_write_p50_us\":%.1f,\"mixed_read_p50_us\":%.1f,",
+	       o->writes_pct, (double)(m->counts.reads + m->counts.writes) / m->seconds,
+	       per(busy(m), m->counts.reads + m->counts.writes), quantile_us(&m->write_latency, 50, 100),
+	       quantile_us(&m->read_latency, 50, 100));
+}
+
+static void
+print_counts(void)
+{
+	struct load_counts sum = { 0 };
+
+	for (uint32_t i = 0; i < PHASES; i++) {
+		sum.refused += result[i].counts.refused;
+		sum.failed += result[i].counts.failed;
+		sum.resent += result[i].counts.resent;
+		sum.redirected += result[i].counts.redirected;
+	}
+	printf("\"refused\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"resent\":%" PRIu64 ",\"redirected\":%" PRIu64 ",",
+	       sum.refused, sum.failed, sum.resent, sum.redirected);
+}
+
+static void
+print(const struct options *o, const double rtt[2])
+{
+	char machine[192];
+
+	machine_name(machine, sizeof(machine));
+	printf("{\"bench\":\"replicate\",\"protocol\":\"%s\",\"replicas\":%u,\"shards\":%u,\"keys\":%u,"
+	       "\"key_bytes\":%u,\"value_bytes\":%u,\"connections\":%u,\"window\":%u,\"mapping\":\"one lcore\","
+	       "\"peers\":\"%s\",",
+	       o->protocol, o->replicas, o->shards, o->keys, o->key_bytes, o->value_bytes, o->connections, o->window,
+	       o->peers);
+	if (o->quorum != NULL)
+		printf("\"quorum\":\"%s\",", o->quorum);
+	if ((o->phases & 1u << WRITES) != 0)
+		print_writes();
+	if ((o->phases & 1u << READS) != 0)
+		print_reads(READS, "");
+	if ((o->phases & 1u << READS_AT_LEADER) != 0)
+		print_reads(READS_AT_LEADER, "_leader");
+	if ((o->phases & 1u << READS_AT_FOLLOWERS) != 0)
+		print_reads(READS_AT_FOLLOWERS, "_followers");
+	if ((o->phases & 1u << MIXED) != 0)
+		print_mixed(o);
+	print_counts();
 	printf("\"tsc_hz\":%" PRIu64 ",", rte_get_tsc_hz());
 	if (rtt[0] >= 0 && rtt[1] >= 0)
 		printf("\"core_rtt_ns_before\":%.0f,\"core_rtt_ns_after\":%.0f,", rtt[0], rtt[1]);
@@ -253,20 +442,23 @@ print(const struct options *o, const struct result *w, const struct result *r, c
 static int
 create(const struct options *o, struct chp_error *error)
 {
-	uint32_t record = LOAD_KEY_BYTES + o->value_bytes;
+	uint32_t record = o->key_bytes + o->value_bytes;
 	uint32_t blocks = record > CHP_SLOT_INLINE ? chp_blocks_for(record) : 0;
 	uint32_t keys = o->keys / o->shards + o->keys / o->shards / 8 + 4096;
-	struct local_options local = { .replicas = o->replicas, .shards = o->shards, .ring_entries = 8192 };
-	struct load_options options = { .keys = o->keys, .value_bytes = o->value_bytes,
-					.window = o->window };
-	static char text[512], node[256];
+	struct local_options local = { .replicas = o->replicas, .shards = o->shards, .protocol = o->protocol,
+				       .ring_entries = 8192 };
+	struct load_options options = { .keys = o->keys, .key_bytes = o->key_bytes,
+					.value_bytes = o->value_bytes, .connections = o->connections,
+					.window = o->window, .writes_pct = o->writes_pct };
+	static char text[512], node[512];
 
-	if (strcmp(o->protocol, "hermes") != 0)
+	if (chp_protocol_find(o->protocol) == NULL)
 		return chp_error_set(error, CHP_EXIT_USAGE, "there is no protocol \"%s\"", o->protocol);
 	(void)snprintf(text, sizeof(text),
-		       "\"keys_max\": %u, \"value_blocks_max\": %u, \"sessions_max\": 64, "
+		       "\"keys_max\": %u, \"value_blocks_max\": %u, \"sessions_max\": %u, "
 		       "\"session_window\": %u, \"credits\": %u, \"link_window\": %u,",
-		       keys, keys * blocks + 1024, CHP_SESSION_WINDOW_MAX, 1024u, CHP_LINK_WINDOW_MAX);
+		       keys, keys * blocks + 1024, o->connections < 64 ? 64 : 2 * o->connections,
+		       CHP_SESSION_WINDOW_MAX, 1024u, CHP_LINK_WINDOW_MAX);
 	local.cluster = text;
 	(void)snprintf(node, sizeof(node), LOCAL_PATIENT "\"peers\": \"%s\",", o->peers);
 	local.node = node;
@@ -278,27 +470,45 @@ create(const struct options *o, struct chp_error *error)
 	return load_create(&load, &cluster, &options, error);
 }
 
-static int
-run(const struct options *o)
+static bool
+prepare(const struct options *o)
 {
-	static struct chp_histogram latency;
-	struct result writes, reads, mixed;
-	double rtt[2];
-
 	if (!preload()) {
 		(void)fprintf(stderr, "bench: the keys could not be written\n");
-		return CHP_EXIT_FAILURE;
+		return false;
 	}
+	if (o->quorum == NULL)
+		return true;
+	for (uint32_t rule = CHP_QUORUM_MAJORITY; rule <= CHP_QUORUM_ALL; rule++)
+		if (strcmp(o->quorum, chp_quorum_name(rule)) == 0 && load_set_quorum(&load, rule))
+			return true;
+	(void)fprintf(stderr, "bench: the quorum rule cannot be \"%s\"\n", o->quorum);
+	return false;
+}
+
+static int
+run(struct options *o)
+{
+	uint64_t failed = 0;
+	double rtt[2];
+
+	/* Without a leader, reads are the same everywhere. */
+	if (o->phases == 0)
+		o->phases = strcmp(o->protocol, "zab") == 0 ? (1u << PHASES) - 1 - (1u << READS)
+							     : 1u << WRITES | 1u << READS | 1u << MIXED;
+	if (!prepare(o))
+		return CHP_EXIT_FAILURE;
 	chp_histogram_init(&batches);
 	rtt[0] = machine_core_rtt_ns();
-	writes = measure(LOAD_WRITES, o->duration_s);
-	latency = load.latency;
-	reads = measure(LOAD_READS, o->duration_s);
-	mixed = measure(LOAD_MIXED, o->duration_s);
+	for (enum phase p = WRITES; p < PHASES; p++) {
+		if ((o->phases & 1u << p) == 0)
+			continue;
+		measure(p, o);
+		failed += result[p].counts.failed;
+	}
 	rtt[1] = machine_core_rtt_ns();
-	print(o, &writes, &reads, &mixed, &latency, rtt);
-	return writes.counts.failed + reads.counts.failed + mixed.counts.failed == 0 ? CHP_EXIT_OK
-										      : CHP_EXIT_FAILURE;
+	print(o, rtt);
+	return failed == 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
 }
 
 int

@@ -27,14 +27,16 @@ enum slot_state {
 };
 
 struct slot {
-	uint64_t sent; /* TSC */
+	uint64_t sent; /* TSC; 0: to be sent again */
 	uint32_t key;
 	uint8_t state, opcode;
 };
 
 struct load_connection {
 	uint32_t replica, shard;
+	uint32_t leader;       /* whom writes go to: its own replica, or whom a redirect named */
 	uint64_t session;
+	uint64_t rule;         /* the quorum rule in force, as it was told last */
 	uint64_t next, lowest; /* request numbers, from 1 */
 	uint32_t in_flight;
 	uint64_t next_key;     /* LOAD_PRELOAD */
@@ -47,15 +49,17 @@ struct draft {
 	struct rte_mbuf *m;
 	uint8_t *payload;
 	uint32_t len;
+	uint32_t to; /* replica */
 };
 
 /* ------------------------------------------------------------------ writing */
 
 static bool
-begin(struct load *g, const struct load_connection *c, struct draft *d)
+begin(struct load *g, const struct load_connection *c, uint32_t to, struct draft *d)
 {
 	struct chp_request_header *h;
 
+	d->to = to;
 	d->m = rte_pktmbuf_alloc(g->pool);
 	if (d->m == NULL)
 		return false;
@@ -74,11 +78,24 @@ begin(struct load *g, const struct load_connection *c, struct draft *d)
 	return true;
 }
 
+static bool
+has_key(uint8_t opcode)
+{
+	return opcode == CHP_OPCODE_PUT || opcode == CHP_OPCODE_GET;
+}
+
 static uint32_t
 request_bytes(const struct load *g, uint8_t opcode)
 {
-	return chp_request_bytes(opcode == CHP_OPCODE_SESSION_OPEN ? 0 : LOAD_KEY_BYTES,
+	return chp_request_bytes(has_key(opcode) ? g->options.key_bytes : 0,
 				 opcode == CHP_OPCODE_PUT ? g->options.value_bytes : 0);
+}
+
+static void
+write_key(const struct load *g, uint64_t number, uint8_t *to)
+{
+	memcpy(to, &number, sizeof(number));
+	memset(to + sizeof(number), 'k', g->options.key_bytes - sizeof(number));
 }
 
 static void
@@ -87,21 +104,19 @@ add(const struct load *g, struct draft *d, const struct slot *s, uint64_t number
 	uint32_t value_len = s->opcode == CHP_OPCODE_PUT ? g->options.value_bytes : 0;
 	uint32_t bytes = request_bytes(g, s->opcode);
 	struct chp_request *r = (void *)(d->payload + d->len);
-	uint64_t key = s->key;
 
 	*r = (struct chp_request){
 		.opcode = s->opcode,
 		.len = (uint16_t)bytes,
-		.key_len = s->opcode == CHP_OPCODE_SESSION_OPEN ? 0 : LOAD_KEY_BYTES,
+		.key_len = (uint8_t)(has_key(s->opcode) ? g->options.key_bytes : 0),
 		.request = number,
 		.value_total = value_len,
-		.arg = number,
+		.arg = has_key(s->opcode) ? number : s->key,
 	};
-	if (r->key_len > 0)
-		memcpy(r + 1, &key, sizeof(key));
-	if (value_len > 0)
-		memset((uint8_t *)(r + 1) + sizeof(key), (int)(number & 0x7f),
-		       bytes - sizeof(*r) - sizeof(key));
+	if (r->key_len > 0) {
+		write_key(g, s->key, (uint8_t *)(r + 1));
+		memset((uint8_t *)(r + 1) + r->key_len, (int)(number & 0x7f), bytes - sizeof(*r) - r->key_len);
+	}
 	d->len += bytes;
 }
 
@@ -114,10 +129,10 @@ send_draft(struct load *g, const struct load_connection *c, struct draft *d)
 	};
 	uint16_t local_port = (uint16_t)(PORT + (uint32_t)(c - g->connection));
 	struct chp_address to = {
-		.ip = chp_be32(0x0a000001u + c->replica),
+		.ip = chp_be32(0x0a000001u + d->to),
 		.port = chp_be16((uint16_t)(g->l->cluster.port_base + c->shard)),
 		.local_port = chp_be16(local_port),
-		.mac = { 2, 0, 10, 0, 0, (uint8_t)(c->replica + 1) },
+		.mac = { 2, 0, 10, 0, 0, (uint8_t)(d->to + 1) },
 	};
 
 	d->m->data_len = (uint16_t)(CHP_FRAME_BYTES + d->len);
@@ -142,7 +157,6 @@ choose(struct load *g, struct load_connection *c, struct slot *s)
 		if (c->next_key >= n)
 			return false;
 		s->key = g->shard_keys[c->shard][c->next_key];
-		c->next_key += g->l->options.replicas;
 		s->opcode = CHP_OPCODE_PUT;
 		return true;
 	case LOAD_WRITES:
@@ -152,40 +166,58 @@ choose(struct load *g, struct load_connection *c, struct slot *s)
 		s->opcode = CHP_OPCODE_GET;
 		break;
 	case LOAD_MIXED:
-		s->opcode = (chp_random_u64(&g->random) & 1) != 0 ? CHP_OPCODE_PUT : CHP_OPCODE_GET;
+		s->opcode = chp_random_below(&g->random, 100) < g->options.writes_pct ? CHP_OPCODE_PUT
+										       : CHP_OPCODE_GET;
 		break;
 	}
 	s->key = g->shard_keys[c->shard][chp_random_below(&g->random, n)];
 	return true;
 }
 
+static uint32_t
+replica_for(const struct load *g, const struct load_connection *c, uint8_t opcode)
+{
+	if (opcode != CHP_OPCODE_GET || g->readers == LOAD_READ_LEADER)
+		return c->leader;
+	if (g->readers == LOAD_READ_FOLLOWERS && c->replica == c->leader)
+		return (c->replica + 1) % g->l->options.replicas;
+	return c->replica;
+}
+
 /* Fill the window of a connection with full datagrams; a rest waits until it is worth one. */
 static void
 fill(struct load *g, struct load_connection *c)
 {
-	uint32_t room = CHP_PAYLOAD_BYTES_MIN;
 	uint64_t now = rte_rdtsc();
-	struct draft d = { .m = NULL };
+	struct draft draft[2] = { { .m = NULL }, { .m = NULL } }; /* of reads and writes, where they part */
 
 	if (c->in_flight > g->options.window / 2)
 		return;
 	while (c->in_flight < g->options.window && c->next - c->lowest < SLOTS) {
 		struct slot *s = &c->slot[c->next % SLOTS];
+		struct draft *d;
+		uint32_t to;
 
 		CHP_ASSERT_OP(s->state, ==, SLOT_FREE);
-		if (d.m != NULL && d.len + request_bytes(g, CHP_OPCODE_PUT) > room)
-			send_draft(g, c, &d);
-		if ((d.m == NULL && !begin(g, c, &d)) || !choose(g, c, s))
+		if (!choose(g, c, s))
 			break;
-		add(g, &d, s, c->next);
+		to = replica_for(g, c, s->opcode);
+		d = &draft[to != c->leader];
+		if (d->m != NULL && d->len + request_bytes(g, CHP_OPCODE_PUT) > CHP_PAYLOAD_BYTES_MIN)
+			send_draft(g, c, d);
+		if (d->m == NULL && !begin(g, c, to, d))
+			break;
+		add(g, d, s, c->next);
+		if (g->mix == LOAD_PRELOAD)
+			c->next_key += g->options.connections;
 		s->state = SLOT_OPEN;
 		s->sent = now;
 		c->next++;
 		c->in_flight++;
 	}
-	if (d.m != NULL && d.len > sizeof(struct chp_request_header))
-		send_draft(g, c, &d);
-	rte_pktmbuf_free(d.m);
+	for (uint32_t i = 0; i < 2; i++)
+		if (draft[i].m != NULL)
+			send_draft(g, c, &draft[i]);
 }
 
 /* Requests whose datagram or answer was lost: the session makes a second try harmless. */
@@ -201,15 +233,36 @@ resend(struct load *g, struct load_connection *c)
 		struct slot *s = &c->slot[n % SLOTS];
 		struct draft d;
 
-		if (s->state != SLOT_OPEN || now - s->sent < g->resend_ticks || !begin(g, c, &d))
+		if (s->state != SLOT_OPEN || now - s->sent < g->resend_ticks ||
+		    !begin(g, c, replica_for(g, c, s->opcode), &d))
 			continue;
 		add(g, &d, s, n);
 		send_draft(g, c, &d);
-		g->counts.resent++;
+		if (s->sent == 0)
+			s->sent = now;
+		else
+			g->counts.resent++;
 	}
 }
 
 /* ------------------------------------------------------------------ answers */
+
+static void
+answered(struct load *g, struct load_connection *c, const struct slot *s, const struct chp_reply_message *m,
+	 uint64_t now)
+{
+	if (s->opcode == CHP_OPCODE_GET) {
+		g->counts.reads++;
+		chp_histogram_record(&g->read_latency, now - s->sent);
+		return;
+	}
+	g->counts.writes++;
+	chp_histogram_record(&g->write_latency, now - s->sent);
+	if (s->opcode == CHP_OPCODE_SESSION_OPEN)
+		c->session = m->number;
+	else if (s->opcode == CHP_OPCODE_QUORUM)
+		c->rule = m->number;
+}
 
 static void
 on_reply(struct load *g, struct load_connection *c, const struct chp_reply_message *m, uint64_t now)
@@ -219,13 +272,13 @@ on_reply(struct load *g, struct load_connection *c, const struct chp_reply_messa
 	if (m->request < c->lowest || m->request >= c->next || s->state != SLOT_OPEN)
 		return; /* answered before */
 	if (m->status == CHP_STATUS_OK) {
-		if (s->opcode == CHP_OPCODE_GET)
-			g->counts.reads++;
-		else
-			g->counts.writes++;
-		if (s->opcode == CHP_OPCODE_SESSION_OPEN)
-			c->session = m->number;
-		chp_histogram_record(&g->latency, now - s->sent);
+		answered(g, c, s, m, now);
+	} else if (m->status == CHP_STATUS_REDIRECT && m->number < g->l->options.replicas) {
+		c->leader = (uint32_t)m->number;
+		c->check = 0;
+		s->sent = 0; /* goes there at once */
+		g->counts.redirected++;
+		return;
 	} else if (m->status == CHP_STATUS_OVERLOAD || m->status == CHP_STATUS_NOT_SERVING ||
 		   (m->status == CHP_STATUS_BUSY && g->mix == LOAD_PRELOAD)) {
 		s->sent = 0; /* comes with the next resend */
@@ -284,11 +337,19 @@ load_poll(struct load *g)
 /* ------------------------------------------------------------------ phases */
 
 void
-load_begin(struct load *g, enum load_mix mix)
+load_begin(struct load *g, enum load_mix mix, enum load_readers readers)
 {
 	g->mix = mix;
+	g->readers = readers;
 	g->counts = (struct load_counts){ 0 };
-	chp_histogram_init(&g->latency);
+	chp_histogram_init(&g->read_latency);
+	chp_histogram_init(&g->write_latency);
+}
+
+uint32_t
+load_leader(const struct load *g, uint32_t shard)
+{
+	return g->connection[shard * g->options.connections].leader;
 }
 
 uint32_t
@@ -330,43 +391,77 @@ sort_keys(struct load *g)
 			return -1;
 	}
 	for (uint32_t i = 0; i < g->options.keys; i++) {
-		uint64_t key = i;
-		uint32_t s = chp_shard_of(chp_digest_of(&key, sizeof(key), g->l->cluster.hash_seed), shards);
+		uint8_t key[CHP_KEY_BYTES_MAX];
+		uint32_t s;
 
+		write_key(g, i, key);
+		s = chp_shard_of(chp_digest_of(key, g->options.key_bytes, g->l->cluster.hash_seed), shards);
 		g->shard_keys[s][g->n_shard_keys[s]++] = i;
 	}
 	return 0;
+}
+
+/* One request without a key. */
+static bool
+ask(struct load *g, struct load_connection *c, uint8_t opcode, uint32_t argument)
+{
+	struct slot *s = &c->slot[c->next % SLOTS];
+	struct draft d;
+
+	if (!begin(g, c, c->leader, &d))
+		return false;
+	*s = (struct slot){ .sent = rte_rdtsc(), .key = argument, .state = SLOT_OPEN, .opcode = opcode };
+	add(g, &d, s, c->next++);
+	c->in_flight++;
+	send_draft(g, c, &d);
+	return true;
+}
+
+/* Until every request is answered; false after 5 seconds. */
+static bool
+wait_for_answers(struct load *g)
+{
+	uint64_t end = rte_rdtsc() + 5 * rte_get_tsc_hz();
+
+	while (load_in_flight(g) > 0 && rte_rdtsc() < end) {
+		(void)local_poll(g->l);
+		load_poll(g);
+	}
+	return load_in_flight(g) == 0;
 }
 
 /* Request 1 of every connection opens its session. */
 static bool
 open_sessions(struct load *g)
 {
-	uint64_t end = rte_rdtsc() + 5 * rte_get_tsc_hz();
-
-	load_begin(g, LOAD_NOTHING);
-	for (uint32_t i = 0; i < g->n_connections; i++) {
-		struct load_connection *c = &g->connection[i];
-		struct slot *s = &c->slot[c->next % SLOTS];
-		struct draft d;
-
-		if (!begin(g, c, &d))
+	load_begin(g, LOAD_NOTHING, LOAD_READ_OWN);
+	for (uint32_t i = 0; i < g->n_connections; i++)
+		if (!ask(g, &g->connection[i], CHP_OPCODE_SESSION_OPEN, i + 1)) /* who opens, for retries */
 			return false;
-		*s = (struct slot){ .sent = rte_rdtsc(),
-				    .state = SLOT_OPEN,
-				    .opcode = CHP_OPCODE_SESSION_OPEN };
-		add(g, &d, s, c->next++);
-		c->in_flight++;
-		send_draft(g, c, &d);
-	}
-	while (load_in_flight(g) > 0 && rte_rdtsc() < end) {
-		(void)local_poll(g->l);
-		load_poll(g);
-	}
-	for (uint32_t i = 0; i < g->n_connections; i++) {
+	if (!wait_for_answers(g))
+		return false;
+	for (uint32_t i = 0; i < g->n_connections; i++)
 		if (g->connection[i].session == 0)
 			return false;
+	return true;
+}
+
+bool
+load_set_quorum(struct load *g, uint32_t rule)
+{
+	load_begin(g, LOAD_NOTHING, LOAD_READ_OWN);
+	if (!wait_for_answers(g))
+		return false;
+	for (uint32_t i = 0; i < g->n_connections; i += g->options.connections) {
+		g->connection[i].rule = CHP_QUORUM_ASK;
+		if (!ask(g, &g->connection[i], CHP_OPCODE_QUORUM, rule))
+			return false;
 	}
+	if (!wait_for_answers(g))
+		return false;
+	for (uint32_t i = 0; i < g->n_connections; i += g->options.connections)
+		if (g->connection[i].rule != rule)
+			return false;
 	return true;
 }
 
@@ -377,7 +472,7 @@ load_create(struct load *g, struct local *l, const struct load_options *options,
 
 	*g = (struct load){ .l = l, .options = *options, .random = { 1 } };
 	g->resend_ticks = rte_get_tsc_hz() / 1000 * RESEND_MS;
-	g->n_connections = replicas * shards;
+	g->n_connections = options->connections * shards;
 	g->connection = calloc(g->n_connections, sizeof(*g->connection));
 	g->pool = rte_pktmbuf_pool_create("load", 16383, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE,
 					  (int)rte_socket_id());
@@ -386,10 +481,10 @@ load_create(struct load *g, struct local *l, const struct load_options *options,
 	for (uint32_t i = 0; i < g->n_connections; i++) {
 		struct load_connection *c = &g->connection[i];
 
-		c->replica = i % replicas;
-		c->shard = i / replicas;
+		c->replica = c->leader = i % options->connections % replicas;
+		c->shard = i / options->connections;
 		c->next = c->lowest = 1;
-		c->next_key = c->replica;
+		c->next_key = i % options->connections;
 	}
 	if (!open_sessions(g))
 		return chp_error_set(error, CHP_EXIT_FAILURE, "the replicas opened no sessions");

@@ -43,11 +43,17 @@ bucket_last(uint32_t bucket)
 	       (UINT64_C(1) << shift) - 1;
 }
 
-uint64_t
-chp_histogram_quantile(const struct chp_histogram *h, uint64_t num, uint64_t den)
+/* A walk over the buckets: all values in those before `bucket` are `seen`. */
+struct walk {
+	uint32_t bucket;
+	uint64_t seen;
+};
+
+/* Go on to the bucket of the share num / den, not less than the last one. */
+static uint64_t
+walk_to(const struct chp_histogram *h, struct walk *w, uint64_t num, uint64_t den)
 {
-	uint64_t rank, seen = 0, value;
-	uint32_t i;
+	uint64_t rank, value;
 
 	CHP_ASSERT_OP(den, >, 0u);
 	CHP_ASSERT_OP(num, <=, den);
@@ -57,14 +63,30 @@ chp_histogram_quantile(const struct chp_histogram *h, uint64_t num, uint64_t den
 	rank = (uint64_t)(((unsigned __int128)h->n * num + den - 1) / den);
 	if (rank == 0)
 		return h->min;
-	for (i = 0; i < CHP_HISTOGRAM_BUCKETS; i++) {
-		seen += h->bucket[i];
-		if (seen >= rank)
-			break;
-	}
-	CHP_ASSERT_OP(i, <, CHP_HISTOGRAM_BUCKETS);
-	value = bucket_last(i);
+	while (w->bucket < CHP_HISTOGRAM_BUCKETS && w->seen + h->bucket[w->bucket] < rank)
+		w->seen += h->bucket[w->bucket++];
+	CHP_ASSERT_OP(w->bucket, <, CHP_HISTOGRAM_BUCKETS);
+	value = bucket_last(w->bucket);
 	if (value < h->min)
 		value = h->min;
 	return value < h->max ? value : h->max;
+}
+
+uint64_t
+chp_histogram_quantile(const struct chp_histogram *h, uint64_t num, uint64_t den)
+{
+	struct walk w = { 0 };
+
+	return walk_to(h, &w, num, den);
+}
+
+void
+chp_histogram_quantiles(const struct chp_histogram *h, const uint32_t *ppm, uint32_t n, uint64_t *value)
+{
+	struct walk w = { 0 };
+
+	for (uint32_t i = 0; i < n; i++) {
+		CHP_ASSERT(i == 0 || ppm[i] >= ppm[i - 1]);
+		value[i] = walk_to(h, &w, ppm[i], 1000000);
+	}
 }

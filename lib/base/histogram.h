@@ -65,4 +65,12 @@ void chp_histogram_merge(struct chp_histogram *to, const struct chp_histogram *f
  */
 uint64_t chp_histogram_quantile(const struct chp_histogram *h, uint64_t num, uint64_t den);
 
+/**
+ * Several quantiles in one walk over the buckets.
+ *
+ * @param ppm    n shares in millionths, from 0 to 1000000, none less than the one before
+ * @param value  n results, as of chp_histogram_quantile
+ */
+void chp_histogram_quantiles(const struct chp_histogram *h, const uint32_t *ppm, uint32_t n, uint64_t *value);
+
 #endif /* CHP_BASE_HISTOGRAM_H */

@@ -47,6 +47,7 @@ struct chp_shard {
 	struct chp_protocol_counters protocol_counters;
 	struct chp_copy_counters copy_counters;
 	struct chp_zab_counters zab_counters;
+	struct chp_histogram commit_ns;
 	struct batch batch;
 
 	/* Of the run in progress. */
@@ -941,6 +942,7 @@ create_parts(struct chp_shard *s)
 		.counters = &s->protocol_counters,
 		.copy_counters = &s->copy_counters,
 		.zab_counters = &s->zab_counters,
+		.commit_ns = &s->commit_ns,
 		.application = c->application,
 		.memory = c->memory,
 		.shard = c->shard,
@@ -957,6 +959,7 @@ create_parts(struct chp_shard *s)
 	};
 	int err = 0;
 
+	chp_histogram_init(&s->commit_ns);
 	s->cache = chp_cache_create(&cache, &err);
 	if (s->cache == NULL)
 		return err;
@@ -1051,6 +1054,24 @@ chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out)
 		out->link_state[n].rtt_ns = l->srtt_ns;
 		out->link_state[n].up = l->peer_incarnation != 0 && l->state == CHP_LINK_UP;
 	}
+}
+
+void
+chp_shard_commit_times(const struct chp_shard *s, struct chp_commit_times *out)
+{
+#define CHP_COMMIT_FIELD(name, ppm) ppm,
+	static const uint32_t share[] = { CHP_COMMIT_QUANTILES(CHP_COMMIT_FIELD) };
+#undef CHP_COMMIT_FIELD
+
+	_Static_assert(sizeof(*out) == sizeof(out->n) + CHP_ARRAY_LEN(share) * sizeof(uint64_t), "n, then these");
+	out->n = s->commit_ns.n;
+	chp_histogram_quantiles(&s->commit_ns, share, CHP_ARRAY_LEN(share), &out->p1_ns);
+}
+
+const struct chp_histogram *
+chp_shard_commit_histogram(const struct chp_shard *s)
+{
+	return &s->commit_ns;
 }
 
 bool

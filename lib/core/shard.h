@@ -18,6 +18,7 @@
 #ifndef CHP_CORE_SHARD_H
 #define CHP_CORE_SHARD_H
 
+#include "base/histogram.h"
 #include "base/memory.h"
 #include "core/link.h"
 #include "protocols/application.h"
@@ -170,6 +171,29 @@ void chp_shard_reset_link(struct chp_shard *s, uint32_t peer);
 
 /** Copy the counters. Call on the shard's own lcore. */
 void chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out);
+
+/* How long commits took, from the shard's creation on: see commit_ns in struct chp_protocol_env. */
+#define CHP_COMMIT_QUANTILES(X)      \
+	X(p1_ns, 10000)              \
+	X(p10_ns, 100000)            \
+	X(p25_ns, 250000)            \
+	X(p50_ns, 500000)            \
+	X(p75_ns, 750000)            \
+	X(p90_ns, 900000)            \
+	X(p99_ns, 990000)            \
+	X(p999_ns, 999000)           \
+	X(max_ns, 1000000)
+
+struct chp_commit_times {
+	uint64_t n;
+#define CHP_COMMIT_FIELD(name, ppm) uint64_t name;
+	CHP_COMMIT_QUANTILES(CHP_COMMIT_FIELD)
+#undef CHP_COMMIT_FIELD
+};
+void chp_shard_commit_times(const struct chp_shard *s, struct chp_commit_times *out);
+
+/** All of them, for whoever polls the shard himself. */
+const struct chp_histogram *chp_shard_commit_histogram(const struct chp_shard *s);
 
 /** The protocol's epoch, which replies to clients carry; see struct chp_protocol. */
 uint64_t chp_shard_epoch(const struct chp_shard *s);

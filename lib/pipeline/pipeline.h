@@ -49,6 +49,7 @@ struct chp_shard_report {
 	struct chp_native_counters native;
 	struct chp_copy_progress copy;
 	struct chp_protocol_status status;
+	struct chp_commit_times commit;
 	uint32_t life; /* of this process, see struct chp_membership; counters begin again with each */
 };
 

@@ -572,6 +572,12 @@ shard_protocol(struct json *j, const struct chp_shard_report *r)
 	number(j, "applied", s->applied);
 	string(j, "quorum", s->quorum != NULL ? s->quorum : "");
 	string(j, "waiting", s->waiting);
+	open(j, "commit", '{'); /* at the leader, of what clients asked */
+	number(j, "n", r->commit.n);
+#define CHP_COMMIT_FIELD(field, ppm) number(j, #field, r->commit.field);
+	CHP_COMMIT_QUANTILES(CHP_COMMIT_FIELD)
+#undef CHP_COMMIT_FIELD
+	close(j, '}');
 #define CHP_COUNTER_FIELD(field, help) number(j, #field, r->core.zab.field);
 	open(j, "zab", '{');
 	CHP_ZAB_COUNTERS(CHP_COUNTER_FIELD)
@@ -655,6 +661,7 @@ chp_pipeline_status(struct chp_pipeline *p, uint32_t section, char *text, uint32
 	if (chp_pipeline_is_stopped(p) && p->shard[shard].core != NULL) { /* nobody else is there: the last word */
 		chp_shard_stats(p->shard[shard].core, &p->control->report[shard].core);
 		chp_shard_status(p->shard[shard].core, &p->control->report[shard].status);
+		chp_shard_commit_times(p->shard[shard].core, &p->control->report[shard].commit);
 		p->control->report[shard].native = p->shard[shard].native.counters;
 	}
 	return status_shard(p, shard, &p->control->report[shard], text, cap);

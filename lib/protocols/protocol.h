@@ -220,6 +220,7 @@ struct chp_protocol_status {
 struct chp_copy_counters; /* protocols/copy.h */
 struct chp_zab_counters;  /* protocols/zab.h */
 struct chp_application;   /* protocols/application.h */
+struct chp_histogram;     /* base/histogram.h */
 
 /* What a protocol instance works with; everything outlives the instance. */
 struct chp_protocol_env {
@@ -229,6 +230,11 @@ struct chp_protocol_env {
 	struct chp_protocol_counters *counters;
 	struct chp_copy_counters *copy_counters;
 	struct chp_zab_counters *zab_counters;
+	/*
+	 * Nanoseconds of each client's write from where it began here to where it was committed, by the clocks of the
+	 * two batches. Protocols with a leader record them, others need not.
+	 */
+	struct chp_histogram *commit_ns;
 	const struct chp_application *application;
 	const struct chp_memory *memory;
 	uint32_t shard;

@@ -25,6 +25,7 @@
  */
 #include "protocols/zab.h"
 
+#include "base/histogram.h"
 #include "base/mutation.h"
 #include "protocols/application.h"
 #include "protocols/copy.h"
@@ -59,7 +60,7 @@ enum wait {
 struct client_op {
 	struct chp_origin origin;
 	uint64_t session, request;
-	uint64_t at;    /* CONFIRM: when it came; SYNC: number of the question that answers it */
+	uint64_t at;    /* CONFIRM, proposals: when it came; SYNC: number of the question that answers it */
 	uint32_t next;
 	uint8_t opcode;
 	uint8_t key_len;
@@ -1283,7 +1284,7 @@ apply_to_key(struct zab *z, const struct chp_log_entry *e, const struct chp_key 
 
 /* The client of an entry that was applied here, and its session everywhere. */
 static void
-settle(struct zab *z, const struct chp_log_entry *e, struct chp_out *out)
+settle(struct zab *z, const struct chp_now *now, const struct chp_log_entry *e, struct chp_out *out)
 {
 	const bool failed = (e->version_flags & CHP_ZAB_NOTHING) != 0;
 	/* What failed says which version it saw; the rest is a version itself. */
@@ -1295,6 +1296,7 @@ settle(struct zab *z, const struct chp_log_entry *e, struct chp_out *out)
 	if (*waiter == NONE)
 		return;
 	z->env.counters->writes++;
+	chp_histogram_record(z->env.commit_ns, now->ns - z->op[*waiter].at);
 	answer_op(z, *waiter, e->status, version, number, out);
 	*waiter = NONE;
 }
@@ -1332,7 +1334,7 @@ fetch(struct zab *z, struct apply_batch *b, uint32_t n)
 
 /* Apply n entries, at most as many as there are. Returns how many were. */
 static uint32_t
-apply_batch(struct zab *z, struct apply_batch *b, uint32_t n, struct chp_out *out)
+apply_batch(struct zab *z, const struct chp_now *now, struct apply_batch *b, uint32_t n, struct chp_out *out)
 {
 	fetch(z, b, n);
 	for (uint32_t i = 0; i < n; i++) {
@@ -1347,7 +1349,7 @@ apply_batch(struct zab *z, struct apply_batch *b, uint32_t n, struct chp_out *ou
 				b->key[j].pos = -1;
 		if (writes && z->is_leader)
 			chp_zab_pending_applied(&z->pending, &b->key[i].digest, e->version);
-		settle(z, e, out);
+		settle(z, now, e, out);
 		chp_log_commit(z->env.log, e->version);
 		z->applied++;
 	}
@@ -1369,7 +1371,7 @@ apply(struct zab *z, const struct chp_now *now, struct chp_out *out)
 			n = chp_min_u32(n, out->replies_left);
 		if (n == 0 || done >= APPLY_MAX)
 			return true;
-		if (apply_batch(z, &b, n, out) < n) {
+		if (apply_batch(z, now, &b, n, out) < n) {
 			z->env.counters->overrun++;
 			z->incomplete = true;
 			look(z, now, z->round + 1, out); /* copied anew, from what the leader has by then */
@@ -1831,24 +1833,25 @@ may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
  * everywhere, and whoever leads next answers a retry from it.
  */
 static void
-propose(struct zab *z, const struct chp_op *op, struct chp_out *out)
+propose(struct zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
 {
 	struct chp_log_entry e = { .version = z->env.log->next,
 				   .base = z->current_epoch,
 				   .session = op->session,
 				   .request = op->request };
-	struct chp_current now;
+	struct chp_current key;
 	struct chp_outcome w;
 	uint64_t at;
+	uint32_t i;
 
 	/* Not BUSY, which is final: another leader may be asked the same, and its log decides. */
-	if (!may_propose(z, op, out) || !current_of(z, op, &now)) {
+	if (!may_propose(z, op, out) || !current_of(z, op, &key)) {
 		z->env.counters->busy++;
 		z->env.zab_counters->busy++;
 		refuse(op, op->session == 0 ? CHP_STATUS_BUSY : CHP_STATUS_OVERLOAD, 0, out);
 		return;
 	}
-	decide(z, op, &now, &e, &w);
+	decide(z, op, &key, &e, &w);
 	if (e.status == CHP_STATUS_UNKNOWN_OP) {
 		refuse(op, CHP_STATUS_UNKNOWN_OP, 0, out); /* whoever is asked */
 		return;
@@ -1856,7 +1859,9 @@ propose(struct zab *z, const struct chp_op *op, struct chp_out *out)
 	at = chp_log_append(z->env.log, &e, op->key.bytes, w.value, CHP_LOG_NONE, false);
 	CHP_ASSERT_OP(at, ==, e.version);
 	chp_out_begin(out, z->env.self);
-	z->waiter[at & z->env.log->mask] = take_op(z, op);
+	i = take_op(z, op);
+	z->op[i].at = now->ns;
+	z->waiter[at & z->env.log->mask] = i;
 	if ((e.version_flags & CHP_ZAB_RULE) != 0)
 		CHP_ASSERT(chp_zab_quorum_add(&z->rule, at, (enum chp_zab_rule)e.number));
 	else if ((e.version_flags & CHP_ZAB_NOTHING) == 0)
@@ -1868,10 +1873,10 @@ propose(struct zab *z, const struct chp_op *op, struct chp_out *out)
 
 /* [Z12] The quorum rule: asked for, or switched by an entry. */
 static void
-switch_rule(struct zab *z, const struct chp_op *op, struct chp_out *out)
+switch_rule(struct zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
 {
 	if (op->arg <= CHP_ZAB_ALL) {
-		propose(z, op, out);
+		propose(z, now, op, out);
 	} else {
 		struct chp_reply r = reply_to(op);
 
@@ -1891,9 +1896,9 @@ zab_submit(void *instance, const struct chp_now *now, const struct chp_op *op, u
 		if (op[i].opcode == CHP_OPCODE_GET)
 			read_here(z, now, &op[i], out);
 		else if (op[i].opcode == CHP_OPCODE_QUORUM)
-			switch_rule(z, &op[i], out);
+			switch_rule(z, now, &op[i], out);
 		else
-			propose(z, &op[i], out);
+			propose(z, now, &op[i], out);
 	}
 }
 

@@ -31,9 +31,10 @@ make_cluster(struct local *l, struct chp_error *error)
 	static struct chp_config_errors errors;
 	char text[4096];
 	int n = snprintf(text, sizeof(text),
-			 "{ \"name\": \"local\", \"protocol\": \"hermes\", \"shards\": %u, %s "
+			 "{ \"name\": \"local\", \"protocol\": \"%s\", \"shards\": %u, %s "
 			 "\"port_base\": 7168, \"mtu\": 1500, \"members\": [",
-			 l->options.shards, l->options.cluster != NULL ? l->options.cluster : "");
+			 l->options.protocol != NULL ? l->options.protocol : "hermes", l->options.shards,
+			 l->options.cluster != NULL ? l->options.cluster : "");
 
 	for (uint32_t i = 0; i < l->options.replicas; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n,

@@ -15,7 +15,9 @@
 
 #define LOCAL_REPLICAS_MAX 8u
 /* For the node files: nobody is suspected or without a lease because this process has to wait for a CPU. */
-#define LOCAL_PATIENT "\"timers\": { \"suspect_us\": 20000000, \"lease_us\": 10000000 },"
+#define LOCAL_PATIENT                                                                             \
+	"\"timers\": { \"suspect_us\": 20000000, \"lease_us\": 10000000, \"election_us\": 20000000, " \
+	"\"leader_lease_us\": 10000000 },"
 /* Replicas killed in one test; each keeps its memory until the end. */
 #define LOCAL_DEAD_MAX 8u
 
@@ -23,6 +25,7 @@ struct local_options {
 	uint32_t replicas;
 	uint32_t shards;
 	uint32_t queues;       /* of each port */
+	const char *protocol;  /* NULL: hermes */
 	const char *lcores;    /* JSON of "lcores" in the node files; NULL: everything on one lcore */
 	const char *cluster;   /* more members of the cluster file, as "\"keys_max\": 1000,"; or NULL */
 	const char *node;      /* more members of the node file; NULL: LOCAL_PATIENT */

@@ -556,6 +556,7 @@ Test(replicas, info_and_status_are_json)
 	cr_assert_eq(json_integer_value(json_object_get(shard, "leader")), -1);
 	cr_assert_eq(json_integer_value(json_object_get(shard, "zab_epoch")), 1);
 	cr_assert(json_is_integer(json_object_get(json_object_get(shard, "zab"), "elections")));
+	cr_assert(json_is_integer(json_object_get(json_object_get(shard, "commit"), "p999_ns")));
 	json_decref(info);
 	json_decref(node);
 	json_decref(shard);

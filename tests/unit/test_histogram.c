@@ -50,6 +50,22 @@ Test(histogram, small_values_are_exact, .init = setup)
 	cr_assert_eq(chp_histogram_quantile(&h, 1, 1), 199u);
 }
 
+Test(histogram, many_quantiles_are_those_of_one_each, .init = setup)
+{
+	static const uint32_t ppm[] = { 0, 1, 10000, 10000, 500000, 999000, 1000000 };
+	uint64_t value[7];
+	struct chp_random random = { 5 };
+
+	chp_histogram_quantiles(&h, ppm, 7, value);
+	cr_assert(value[0] == 0 && value[6] == 0);
+	for (uint32_t i = 0; i < 5000; i++)
+		chp_histogram_record(&h, chp_random_u64(&random) >> (i % 60));
+	chp_histogram_quantiles(&h, ppm, 7, value);
+	for (uint32_t i = 0; i < 7; i++)
+		cr_assert_eq(value[i], chp_histogram_quantile(&h, ppm[i], 1000000), "share %u", ppm[i]);
+	cr_assert(value[0] < value[2] && value[2] < value[4] && value[4] < value[6]);
+}
+
 Test(histogram, never_saturates, .init = setup)
 {
 	chp_histogram_record(&h, 1);

@@ -1509,12 +1509,18 @@ Test(admission, the_instance_gets_what_it_works_with)
 	struct cluster *c = cluster_of_puppets();
 	const struct puppet *p = puppet_of(c, 1);
 	struct chp_protocol_status s;
+	struct chp_commit_times times;
 
 	cr_assert_eq(p->env.application, &chp_sequencer);
 	cr_assert(p->env.election_ns == 5 * MS && p->env.leader_lease_ns == 3 * MS && p->env.clock_drift_ppm == 17);
 	cr_assert(p->env.self == 1 && p->env.shard == 0 && p->env.n_nodes == NODES);
 	p->env.zab_counters->elections = 4;
 	cr_assert_eq(stats_of(c, 1).zab.elections, 4);
+	for (uint64_t ns = 1; ns <= 100; ns++)
+		chp_histogram_record(p->env.commit_ns, ns);
+	chp_shard_commit_times(c->shard[1], &times);
+	cr_assert(times.n == 100 && times.p1_ns == 1 && times.p50_ns == 50);
+	cr_assert(times.p99_ns == 99 && times.max_ns == 100);
 	chp_shard_status(c->shard[1], &s);
 	cr_assert_str_eq(s.role, "puppet");
 	cluster_free(c);
