@@ -50,13 +50,16 @@ static const char get_help[] =
 	"terminal, or with --newline. Exit code 3 if the key does not exist.\n"
 	"\n"
 	"  --newline  end the output with a line feed\n"
+	"  --relaxed  take what one replica has, at once, however old: no leader, lease or\n"
+	"             other replica is asked; --json then has \"relaxed\": true\n"
 	"  --json     {\"key\",\"value\",\"version\",\"node\",...}; value64, in base64,\n"
 	"             instead of value if it is not UTF-8\n"
 	"\n"
 	"Examples:\n"
 	"  chaaparctl get greeting\n"
 	"  chaaparctl get image > image.png\n"
-	"  chaaparctl --node 2 get greeting   ask replica 2: it answers from its own memory\n"
+	"  chaaparctl --node 2 get greeting   ask replica 2: as new as from any other\n"
+	"  chaaparctl --node 2 get --relaxed greeting   what replica 2 has now\n"
 	"  version=$(chaaparctl get --json greeting | jq .version)\n";
 
 static const char del_help[] =
@@ -92,6 +95,26 @@ static const char decr_help[] =
 	"Example:\n"
 	"  chaaparctl decr tickets 2\n";
 
+static const char quorum_help[] =
+	"How many replicas must have a write before it is acknowledged: print the rule of\n"
+	"each shard, or set it. The change is an entry of the shard's log, so that every\n"
+	"write that is acknowledged after it is by the new rule. Only protocols with a\n"
+	"leader (zab) have the choice; elections always take a majority.\n"
+	"\n"
+	"  majority   more than half of the configured voters\n"
+	"  all        every configured voter: one that is dead stops all writes, until it\n"
+	"             is back or the rule is changed\n"
+	"  --shard N  of this shard only\n"
+	"  --json     {\"shards\":[{\"shard\",\"status\",\"quorum\",\"node\"},...]}\n"
+	"\n"
+	"Exit code 0 if every shard answered, 5 if one did not in time, 1 otherwise. After 5\n"
+	"the rule may have been set or not: ask, or set it again.\n"
+	"\n"
+	"Examples:\n"
+	"  chaaparctl quorum\n"
+	"  chaaparctl quorum all && chaaparctl put precious data\n"
+	"  chaaparctl quorum majority --shard 1\n";
+
 static const char ping_help[] =
 	"Measure the round trip to every shard of every replica, or of one with --node.\n"
 	"Exit code 5 if any never answered.\n"
@@ -110,11 +133,12 @@ static const char info_help[] = "Print the cluster's shape: name, shards, ports,
 
 static const char status_help[] =
 	"Print the state and counters of every replica, or of one with --node: a column\n"
-	"for each shard. Counters that are 0 everywhere are left out.\n"
+	"for each shard: role, leader, what is committed, why it waits. Counters that are 0\n"
+	"everywhere are left out.\n"
 	"docs/troubleshooting.md explains them.\n"
 	"\n"
 	"With --watch: members, their roles, leases and suspicions, how far learners have\n"
-	"copied, the last views; drawn again and again on a terminal, a block each time\n"
+	"copied, the last views, the leaders of shards; drawn again and again on a terminal, a block each time\n"
 	"elsewhere. Ctrl-C ends it.\n"
 	"\n"
 	"  --all         print zeros too\n"
@@ -170,6 +194,7 @@ static const char load_help[] =
 	"  --preload            first put every key once\n"
 	"  --mix OP=WEIGHT,...  get put cas incr decr delete add replace append prepend;\n"
 	"                       default get=70,put=20,cas=4,incr=3,delete=1,add=1,append=1\n"
+	"  --relaxed P          P of 100 gets may be old (default 0); they are not recorded\n"
 	"  --zipf THETA         prefer some keys, as 0.99; 0: all alike (default)\n"
 	"  --history FILE       record every request and answer, for \"chaaparctl check\"\n"
 	"  --timeline FILE      per 10 ms: milliseconds, answers, writes, longest wait in us\n"
@@ -187,7 +212,7 @@ static const char help_help[] = "Print help on a command.\n"
 
 const struct ctl_command ctl_commands[] = {
 	{ "put", "KEY [VALUE|-]", "write a value", put_help, ctl_put },
-	{ "get", "KEY", "read a value", get_help, ctl_get },
+	{ "get", "KEY [--relaxed]", "read a value", get_help, ctl_get },
 	{ "del", "KEY", "delete a key", del_help, ctl_del },
 	{ "cas", "KEY [VALUE|-] --version V | --expect OLD", "write if nobody else did meanwhile",
 	  cas_help, ctl_cas },
@@ -197,6 +222,8 @@ const struct ctl_command ctl_commands[] = {
 	{ "prepend", "KEY [VALUE|-]", "add to the front of a value", prepend_help, ctl_put },
 	{ "incr", "KEY [N]", "add to a number", incr_help, ctl_incr },
 	{ "decr", "KEY [N]", "take from a number", decr_help, ctl_incr },
+	{ "quorum", "[majority|all] [--shard N]", "how many replicas a write waits for", quorum_help,
+	  ctl_quorum },
 	{ "ping", "[--count N] [--interval S]", "round trips to all replicas", ping_help,
 	  ctl_ping },
 	{ "info", "", "the cluster's shape", info_help, ctl_info },

@@ -135,6 +135,7 @@ int ctl_get(struct ctl *ctl, int argc, char **argv);
 int ctl_del(struct ctl *ctl, int argc, char **argv);
 int ctl_cas(struct ctl *ctl, int argc, char **argv);
 int ctl_incr(struct ctl *ctl, int argc, char **argv);
+int ctl_quorum(struct ctl *ctl, int argc, char **argv);
 int ctl_ping(struct ctl *ctl, int argc, char **argv);
 int ctl_info(struct ctl *ctl, int argc, char **argv);
 int ctl_status(struct ctl *ctl, int argc, char **argv);

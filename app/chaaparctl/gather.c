@@ -100,6 +100,7 @@ read_node(struct gather_node *n)
 	const json_t *m = json_object_get(n->json, "membership");
 
 	n->membership = m;
+	n->instances = json_object_get(n->json, "instances");
 	gather_text(json_object_get(m, "state") != NULL ? m : n->json, "state", n->state,
 		    sizeof(n->state));
 	gather_text(json_object_get(m, "waiting") != NULL ? m : n->json,
@@ -123,6 +124,7 @@ gather(struct chaapar *c, int only, struct gather *g)
 	memset(g, 0, sizeof(*g));
 	memset(fetch, 0, sizeof(fetch));
 	g->configured = info.n_members;
+	g->shards = info.shards;
 	snprintf(g->cluster, sizeof(g->cluster), "%s", info.name);
 	for (uint32_t i = 0; i < info.n_members; i++) {
 		if (only != CHAAPAR_ANY_NODE && info.member[i].id != (uint32_t)only)
@@ -174,6 +176,101 @@ gather_member(const struct gather *g, uint32_t id)
 	return NULL;
 }
 
+/* The state and its reason, which may begin with the state. */
+static void
+state_text(const struct gather_node *n, char *to, size_t size)
+{
+	size_t len = strlen(n->state);
+
+	if (len > 0 && strncmp(n->waiting, n->state, len) == 0 && n->waiting[len] == ':')
+		snprintf(to, size, "%s", n->waiting);
+	else
+		snprintf(to, size, "%s%s%s", len > 0 ? n->state : "in no view", n->waiting[0] != '\0' ? ": " : "",
+			 n->waiting);
+}
+
+/* A leader, while it leads, is named by who follows it; the newest epoch knows best. */
+static bool
+knows_better(const struct gather_instance *i, const struct gather_shard *s, bool none)
+{
+	return none || i->epoch > s->epoch || (i->epoch == s->epoch && i->is_leader && !s->is_sure);
+}
+
+static void
+read_instance(const json_t *v, struct gather_instance *out)
+{
+	const json_t *leader = json_object_get(v, "leader");
+	json_int_t id = json_is_integer(leader) ? json_integer_value(leader) : -1;
+
+	gather_text(v, "role", out->role, sizeof(out->role));
+	gather_text(v, "quorum", out->quorum, sizeof(out->quorum));
+	gather_text(v, "waiting", out->waiting, sizeof(out->waiting));
+	out->epoch = gather_number(v, "epoch");
+	out->committed = gather_number(v, "committed");
+	out->applied = gather_number(v, "applied");
+	out->leader = id >= 0 && id < CHAAPAR_NODES_MAX ? (int)id : -1;
+	out->is_leader = strcmp(out->role, "leader") == 0;
+}
+
+bool
+gather_instance(const struct gather_node *n, uint32_t shard, struct gather_instance *out)
+{
+	const json_t *v = json_array_get(n->instances, shard);
+
+	memset(out, 0, sizeof(*out));
+	if (!json_is_object(v))
+		return false;
+	read_instance(v, out);
+	return true;
+}
+
+bool
+gather_shard(const struct gather *g, uint32_t shard, struct gather_shard *out)
+{
+	bool none = true;
+
+	memset(out, 0, sizeof(*out));
+	out->leader = -1;
+	for (uint32_t n = 0; n < g->n; n++) {
+		struct gather_instance i;
+
+		if (!gather_instance(&g->node[n], shard, &i))
+			continue;
+		if (i.committed > out->committed)
+			out->committed = i.committed;
+		if (!knows_better(&i, out, none))
+			continue;
+		none = false;
+		out->epoch = i.epoch;
+		out->leader = i.leader;
+		out->is_sure = i.is_leader;
+		snprintf(out->quorum, sizeof(out->quorum), "%s", i.quorum);
+	}
+	return !none;
+}
+
+bool
+gather_has_leaders(const struct gather *g)
+{
+	struct gather_instance i;
+
+	for (uint32_t n = 0; n < g->n; n++) {
+		if (gather_instance(&g->node[n], 0, &i) && i.quorum[0] != '\0' && strcmp(i.quorum, "live") != 0)
+			return true;
+	}
+	return false;
+}
+
+const char *
+gather_name(const struct gather *g, int id)
+{
+	for (uint32_t n = 0; n < g->n; n++) {
+		if (id >= 0 && g->node[n].member.id == (uint32_t)id)
+			return g->node[n].member.name;
+	}
+	return id >= 0 ? "?" : "-";
+}
+
 void
 gather_why(const struct gather *g, const struct gather_node *n, char *to, size_t size)
 {
@@ -188,8 +285,7 @@ gather_why(const struct gather *g, const struct gather_node *n, char *to, size_t
 					     : chaapar_strerror((int)n->status),
 			 text[0] != '\0' ? "; the others: " : "", text);
 	else if (strcmp(n->state, "member") != 0)
-		snprintf(to, size, "%s%s%s", n->state[0] != '\0' ? n->state : "in no view",
-			 n->waiting[0] != '\0' ? ": " : "", n->waiting);
+		state_text(n, to, size);
 	else if (g->newest != NULL && n->epoch != g->newest->epoch)
 		snprintf(to, size, "in view %llu, others in %llu", (unsigned long long)n->epoch,
 			 (unsigned long long)g->newest->epoch);

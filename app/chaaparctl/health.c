@@ -60,6 +60,39 @@ judge(const struct gather *g)
 }
 
 static void
+print_shards(const struct gather *g)
+{
+	struct gather_shard s;
+
+	for (uint32_t shard = 0; gather_has_leaders(g) && shard < g->shards; shard++) {
+		if (!gather_shard(g, shard, &s))
+			continue;
+		if (s.leader < 0)
+			printf("  shard %u: no leader", shard);
+		else
+			printf("  shard %u: leader %s (node %d)", shard, gather_name(g, s.leader), s.leader);
+		printf(", epoch %llu, %llu committed, quorum %s\n", (unsigned long long)s.epoch,
+		       (unsigned long long)s.committed, s.quorum);
+	}
+}
+
+static json_t *
+shards_json(const struct gather *g)
+{
+	json_t *list = json_array();
+	struct gather_shard s;
+
+	for (uint32_t shard = 0; shard < g->shards; shard++) {
+		if (!gather_shard(g, shard, &s))
+			continue;
+		json_array_append_new(list, json_pack("{si si sI sI ss}", "shard", (int)shard, "leader",
+						      s.leader, "epoch", (json_int_t)s.epoch, "committed",
+						      (json_int_t)s.committed, "quorum", s.quorum));
+	}
+	return list;
+}
+
+static void
 print_text(const struct gather *g, const struct verdict *v)
 {
 	char why[2 * GATHER_TEXT_BYTES];
@@ -77,6 +110,7 @@ print_text(const struct gather *g, const struct verdict *v)
 			printf("  %s (node %u, %s): %s\n", n->member.name, n->member.id,
 			       n->member.address, why);
 	}
+	print_shards(g);
 }
 
 static void
@@ -97,11 +131,11 @@ print_json(const struct gather *g, const struct verdict *v)
 				  n->state, "role", n->role, "epoch", (json_int_t)n->epoch,
 				  "lease_ms", (json_int_t)n->lease_ms, "why", why));
 	}
-	ctl_json_print(json_pack("{ss sI si si si si so}", "health", health_name[v->health], "epoch",
+	ctl_json_print(json_pack("{ss sI si si si si so so}", "health", health_name[v->health], "epoch",
 				 (json_int_t)(g->newest != NULL ? g->newest->epoch : 0),
 				 "configured", (int)g->configured, "answered", (int)v->answered,
 				 "voters", (int)v->voters, "serving", (int)v->serving, "members",
-				 members));
+				 members, "shards", shards_json(g)));
 }
 
 int

@@ -79,6 +79,8 @@ finish(const struct ctl *ctl, const char *key, const struct chaapar_result *r, b
 		if (r->node != CHAAPAR_ANY_NODE)
 			json_object_set_new(o, "node", json_integer(r->node));
 		json_object_set_new(o, "retries", json_integer(r->retries));
+		if (r->relaxed)
+			json_object_set_new(o, "relaxed", json_true());
 		ctl_json_print(o);
 	} else if (r->status != CHAAPAR_OK) {
 		ctl_report(ctl, r);
@@ -163,6 +165,8 @@ print_value(const struct ctl *ctl, const char *key, const struct chaapar_result 
 		json_object_set_new(o, "version", json_integer((json_int_t)r->version));
 		json_object_set_new(o, "node", json_integer(r->node));
 		json_object_set_new(o, "retries", json_integer(r->retries));
+		if (r->relaxed)
+			json_object_set_new(o, "relaxed", json_true());
 		ctl_json_print(o);
 		return;
 	}
@@ -174,15 +178,21 @@ print_value(const struct ctl *ctl, const char *key, const struct chaapar_result 
 int
 ctl_get(struct ctl *ctl, int argc, char **argv)
 {
-	static const struct option own[] = { { "newline", no_argument, NULL, CTL_OPTION_OWN },
-					     { 0 } };
+	enum { NEWLINE = CTL_OPTION_OWN, RELAXED };
+	static const struct option own[] = {
+		{ "newline", no_argument, NULL, NEWLINE },
+		{ "relaxed", no_argument, NULL, RELAXED },
+		{ 0 },
+	};
+	bool newline = false, relaxed = false;
 	struct chaapar_result r;
-	bool newline = false;
 	const char *key;
 	int o, code;
 
-	while ((o = ctl_getopt(ctl, argc, argv, own)) == CTL_OPTION_OWN)
-		newline = true;
+	while ((o = ctl_getopt(ctl, argc, argv, own)) >= CTL_OPTION_OWN) {
+		newline = newline || o == NEWLINE;
+		relaxed = relaxed || o == RELAXED;
+	}
 	if (o != -1)
 		return o == 'h' ? CTL_OK : CTL_USAGE;
 	if (argc - optind != 1)
@@ -191,7 +201,7 @@ ctl_get(struct ctl *ctl, int argc, char **argv)
 	code = ctl_connect(ctl);
 	if (code != CTL_OK)
 		return code;
-	if (chaapar_get_sync(ctl->c, key, strlen(key), &r) != CHAAPAR_OK)
+	if ((relaxed ? chaapar_get_relaxed_sync : chaapar_get_sync)(ctl->c, key, strlen(key), &r) != CHAAPAR_OK)
 		return finish(ctl, key, &r, false);
 	print_value(ctl, key, &r, newline);
 	return CTL_OK;

@@ -55,6 +55,7 @@ enum {
 	O_HISTORY,
 	O_TIMELINE,
 	O_RATE,
+	O_RELAXED,
 	O_REPORT,
 };
 
@@ -72,6 +73,7 @@ static const struct option own_options[] = {
 	{ "history", required_argument, NULL, O_HISTORY },
 	{ "timeline", required_argument, NULL, O_TIMELINE },
 	{ "rate", required_argument, NULL, O_RATE },
+	{ "relaxed", required_argument, NULL, O_RELAXED },
 	{ "report-interval", required_argument, NULL, O_REPORT },
 	{ 0 },
 };
@@ -112,6 +114,8 @@ take_option(struct ctl *ctl, struct load_options *o, int option, bool *has_durat
 	case O_TIMELINE:
 		o->timeline = optarg;
 		return true;
+	case O_RELAXED:
+		return ctl_number(ctl, "--relaxed", optarg, 0, 100, &o->relaxed_pct);
 	case O_RATE:
 		return ctl_number(ctl, "--rate", optarg, 1, 100000000, &o->rate);
 	default:

@@ -27,7 +27,7 @@ struct load_zipf {
 };
 
 struct load_options {
-	uint64_t keys, clients, depth, ops, value_bytes, rate;
+	uint64_t keys, clients, depth, ops, value_bytes, rate, relaxed_pct;
 	double duration_s, report_interval_s, theta;
 	const char *prefix, *history, *timeline;
 	uint32_t weight[LOAD_KINDS];
@@ -51,6 +51,7 @@ struct load_slot {
 	struct load_slot *next; /* idle ones of a client */
 	struct chp_history_call call; /* key and value point to the two below */
 	bool is_preload;
+	bool is_relaxed; /* a get that may be old: no checker can judge it */
 	bool then_cas; /* a get whose version the slot's next operation compares */
 	uint32_t tries;
 	uint64_t key_number;
@@ -84,7 +85,7 @@ struct load {
 	struct chp_random random;
 	struct load_zipf zipf;
 	/* counted */
-	uint64_t ended, answered, interval_ended, errors;
+	uint64_t ended, answered, interval_ended, errors, relaxed;
 	uint64_t by_status[LOAD_STATUSES];
 	struct chp_histogram interval, total, by_kind[LOAD_KINDS];
 };

@@ -196,7 +196,8 @@ info_json(const struct chaapar_info *i)
 							 i->member[n].address));
 	snprintf(hash, sizeof(hash), "%08x", i->hash);
 	snprintf(seed, sizeof(seed), "%llu", (unsigned long long)i->hash_seed);
-	return json_pack("{ss ss si ss si si si si si si sI si so}", "name", i->name, "hash", hash,
+	return json_pack("{ss ss ss si ss si si si si si si sI si so}", "name", i->name,
+			 "protocol", i->protocol, "hash", hash,
 			 "shards", (int)i->shards, "hash_seed", seed, "port_base",
 			 (int)i->port_base, "control_port", (int)i->control_port, "mtu",
 			 (int)i->mtu, "key_bytes_max", (int)i->key_bytes_max, "value_bytes_max",
@@ -222,8 +223,8 @@ ctl_info(struct ctl *ctl, int argc, char **argv)
 		ctl_json_print(info_json(i));
 		return CTL_OK;
 	}
-	printf("cluster       %s, hash %08x, view %llu\n", i->name, i->hash,
-	       (unsigned long long)i->epoch);
+	printf("cluster       %s, %s%shash %08x, view %llu\n", i->name, i->protocol,
+	       i->protocol[0] != '\0' ? ", " : "", i->hash, (unsigned long long)i->epoch);
 	printf("shards        %u, hash seed %llu\n", i->shards, (unsigned long long)i->hash_seed);
 	printf("UDP ports     %u to %u shards, %u control, %u any shard\n", i->port_base,
 	       i->port_base + i->shards - 1, i->control_port, i->control_port + 1);

@@ -98,7 +98,8 @@ load_ended(struct load *l, const struct load_slot *slot, const struct chaapar_re
 {
 	uint64_t now_ns = load_now_ns();
 
-	if (l->history != NULL)
+	l->relaxed += r->relaxed;
+	if (l->history != NULL && !slot->is_relaxed)
 		record(l, &slot->call, r, now_ns);
 	l->answered += r->node != CHAAPAR_ANY_NODE;
 	l->interval_ended++;
@@ -215,9 +216,9 @@ summary_json(struct load *l, const struct chaapar_counters *n, double seconds)
 			  (json_int_t)n->datagrams_sent, "datagrams_received",
 			  (json_int_t)n->datagrams_received, "by_status", status, "by_op", kinds));
 	json_object_update_new(
-		o, json_pack("{sI sI sI sI}", "failovers", (json_int_t)n->failovers, "redirects",
-			     (json_int_t)n->redirects, "not_serving", (json_int_t)n->not_serving,
-			     "stale", (json_int_t)n->stale));
+		o, json_pack("{sI sI sI sI sI}", "relaxed", (json_int_t)l->relaxed, "failovers",
+			     (json_int_t)n->failovers, "redirects", (json_int_t)n->redirects,
+			     "not_serving", (json_int_t)n->not_serving, "stale", (json_int_t)n->stale));
 	ctl_json_print(o);
 }
 
@@ -257,6 +258,8 @@ load_summary(struct load *l)
 			printf(" %s %llu", chaapar_status_name((enum chaapar_status)s),
 			       (unsigned long long)l->by_status[s]);
 	}
+	if (l->relaxed > 0)
+		printf("; %llu of them reads that may be old", (unsigned long long)l->relaxed);
 	printf("\n  retransmits %llu, late or duplicate answers %llu, timeouts %llu, "
 	       "busy %llu, overload %llu\n"
 	       "  replicas silent %llu, redirects %llu, not serving %llu\n",

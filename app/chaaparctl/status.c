@@ -14,6 +14,8 @@
 #define PATH_BYTES 128u
 #define DEPTH_MAX  8u
 #define ROWS_MAX   4096u
+#define CELL_BYTES 512u /* a reason names several members with their addresses */
+#define CELL_WIDE  20u
 
 struct row {
 	char path[PATH_BYTES];
@@ -112,11 +114,24 @@ static bool
 is_zero(const struct row *r, uint32_t columns)
 {
 	for (uint32_t i = 0; i < columns; i++) {
-		if (r->cell[i] != NULL &&
-		    (!json_is_integer(r->cell[i]) || json_integer_value(r->cell[i]) != 0))
+		const json_t *v = r->cell[i];
+
+		if (v != NULL && (!json_is_integer(v) || json_integer_value(v) != 0) &&
+		    (!json_is_string(v) || json_string_length(v) > 0))
 			return false;
 	}
 	return true;
+}
+
+/* Whether a row has a text that would tear its columns apart. */
+static bool
+is_wide(const struct row *r, uint32_t columns)
+{
+	for (uint32_t i = 0; i < columns; i++) {
+		if (json_string_length(r->cell[i]) > CELL_WIDE)
+			return true;
+	}
+	return false;
 }
 
 /* What comes before the last dot is a heading of its own line; the rest is the row's name. */
@@ -129,10 +144,30 @@ split(const char *path, size_t *group_len)
 	return dot != NULL ? dot + 1 : path;
 }
 
+/* Long texts get a line each, with the column's number. */
+static void
+print_row(const struct row *r, uint32_t columns, const char *name, bool is_below)
+{
+	bool wide = columns > 1 && is_wide(r, columns);
+	char text[CELL_BYTES];
+
+	if (!wide)
+		printf("  %s%-*s", is_below ? "  " : "", is_below ? 22 : 24, name);
+	for (uint32_t c = 0; c < columns; c++) {
+		cell_text(r->cell[c], text, sizeof(text));
+		if (!wide)
+			printf(" %16s", text);
+		else if (text[0] != '\0' && r->cell[c] != NULL)
+			printf("  %s%-*s [%u] %s\n", is_below ? "  " : "", is_below ? 22 : 24, name, c, text);
+	}
+	if (!wide)
+		fputc('\n', stdout);
+}
+
 static void
 print_table(const struct table *t)
 {
-	char group[PATH_BYTES] = "", text[64];
+	char group[PATH_BYTES] = "";
 
 	for (uint32_t i = 0; i < t->n; i++) {
 		const struct row *r = &t->row[i];
@@ -147,12 +182,7 @@ print_table(const struct table *t)
 			if (len > 0)
 				printf("  %s\n", group);
 		}
-		printf("  %s%-*s", len > 0 ? "  " : "", len > 0 ? 22 : 24, name);
-		for (uint32_t c = 0; c < t->columns; c++) {
-			cell_text(r->cell[c], text, sizeof(text));
-			printf(" %16s", text);
-		}
-		fputc('\n', stdout);
+		print_row(r, t->columns, name, len > 0);
 	}
 }
 
@@ -215,7 +245,8 @@ print_node(const struct chaapar_member *m, json_t *node, const json_t *shards, b
 	print_table(&t);
 	free(t.row);
 	json_object_foreach(node, key, v) {
-		if (json_is_object(json_array_get(v, 0)))
+		/* What "instances" has, the shards say at greater length. */
+		if (json_is_object(json_array_get(v, 0)) && strcmp(key, "instances") != 0)
 			print_list(key, v, all);
 	}
 	print_list("", shards, all);

@@ -149,6 +149,43 @@ print_history(const struct gather *g, bool redraw)
 	}
 }
 
+/* Each shard: its leader, the others' roles, how far they are behind, why one waits. */
+static void
+print_shard(const struct gather *g, uint32_t shard, bool redraw)
+{
+	struct gather_instance i;
+	struct gather_shard s;
+
+	if (!gather_shard(g, shard, &s))
+		return;
+	printf("%-6u %-12s %6" PRIu64 " %12" PRIu64 "  %-8s ", shard, gather_name(g, s.leader), s.epoch,
+	       s.committed, s.quorum);
+	for (uint32_t n = 0; n < g->n; n++) {
+		if (!gather_instance(&g->node[n], shard, &i)) {
+			printf(" %s ?", g->node[n].member.name);
+			continue;
+		}
+		printf(" %s %s", g->node[n].member.name, i.role);
+		if (i.applied < s.committed)
+			printf(" -%" PRIu64, s.committed - i.applied);
+		if (i.waiting[0] != '\0')
+			printf(" (%s)", i.waiting);
+	}
+	end_line(redraw);
+}
+
+static void
+print_shards(const struct gather *g, bool redraw)
+{
+	if (!gather_has_leaders(g))
+		return;
+	printf("%-6s %-12s %6s %12s  %-8s  %s", "SHARD", "LEADER", "EPOCH", "COMMITTED", "QUORUM",
+	       "REPLICAS, entries behind");
+	end_line(redraw);
+	for (uint32_t shard = 0; shard < g->shards; shard++)
+		print_shard(g, shard, redraw);
+}
+
 static void
 print_block(const struct gather *g, bool redraw)
 {
@@ -173,6 +210,7 @@ print_block(const struct gather *g, bool redraw)
 	end_line(redraw);
 	for (uint32_t i = 0; i < g->n; i++)
 		print_node(g, &g->node[i], redraw);
+	print_shards(g, redraw);
 	print_history(g, redraw);
 }
 
@@ -188,6 +226,8 @@ print_json(const struct gather *g)
 
 		if (n->membership != NULL)
 			json_object_set_new(v, "membership", json_deep_copy(n->membership));
+		if (n->instances != NULL)
+			json_object_set_new(v, "instances", json_deep_copy(n->instances));
 		json_array_append_new(nodes, v);
 	}
 	ctl_json_print(json_pack("{sI so}", "epoch",

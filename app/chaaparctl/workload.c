@@ -165,7 +165,7 @@ submit(struct load_slot *s)
 
 	switch (q->kind) {
 	case CHP_HISTORY_GET:
-		return chaapar_get(c, q->key, q->key_len, on_end, s);
+		return (s->is_relaxed ? chaapar_get_relaxed : chaapar_get)(c, q->key, q->key_len, on_end, s);
 	case CHP_HISTORY_PUT:
 		return chaapar_put(c, q->key, q->key_len, q->value, q->value_len, on_end, s);
 	case CHP_HISTORY_DELETE:
@@ -199,7 +199,7 @@ start(struct load *l, struct load_slot *slot)
 	q->req = ++slot->client->req;
 	q->node = chaapar_node(slot->client->c);
 	q->t_ns = load_now_ns();
-	if (l->history != NULL && chp_history_write_call(l->history, q) != 0)
+	if (l->history != NULL && !slot->is_relaxed && chp_history_write_call(l->history, q) != 0)
 		l->history_failed = true;
 	err = submit(slot);
 	if (err != 0) {
@@ -219,7 +219,7 @@ static void
 begin(struct load_slot *slot, enum chp_history_kind kind)
 {
 	slot->call = (struct chp_history_call){ .kind = kind };
-	slot->is_preload = slot->then_cas = false;
+	slot->is_preload = slot->then_cas = slot->is_relaxed = false;
 }
 
 void
@@ -232,6 +232,7 @@ load_next(struct load *l, struct load_slot *slot)
 	l->issued++;
 	begin(slot, kind == CHP_HISTORY_CAS ? CHP_HISTORY_GET : kind);
 	slot->then_cas = kind == CHP_HISTORY_CAS;
+	slot->is_relaxed = kind == CHP_HISTORY_GET && chp_random_below(&l->random, 100) < l->o.relaxed_pct;
 	slot->key_number = numeric ? rank % l->numeric_keys : rank;
 	name_key(l, slot, numeric, slot->key_number);
 	switch (kind) {

@@ -39,6 +39,7 @@ extern "C" {
 
 #define CHAAPAR_ANY_NODE (-1)
 #define CHAAPAR_NODES_MAX 64
+#define CHAAPAR_SHARDS_MAX 64
 #define CHAAPAR_NAME_BYTES 64
 /* More requests in flight than this are of no use: a session's window is 1,024 at most. */
 #define CHAAPAR_IN_FLIGHT_MAX 65536

@@ -77,7 +77,8 @@
 
 _Static_assert(CHAAPAR_IN_FLIGHT_MAX + CHP_CLIENT_SLOTS_EXTRA <= 1u << CHP_CLIENT_SLOT_BITS,
 	       "slot bits");
-_Static_assert(CHAAPAR_NODES_MAX == CHP_NODES_MAX, "the public limit is the cluster's");
+_Static_assert(CHAAPAR_NODES_MAX == CHP_NODES_MAX && CHAAPAR_SHARDS_MAX == CHP_SHARDS_MAX,
+	       "the public limits are the cluster's");
 
 struct chp_list {
 	struct chp_list *next, *prev;

@@ -502,6 +502,29 @@ waiting_text(const struct chp_control *s, uint64_t now_ns, struct chp_text *t)
 	chp_membership_waiting(&s->membership, now_ns, t);
 }
 
+/* Where each shard's protocol stands, in short: for those who look at all nodes again and again. */
+static void
+node_instances(struct json *j, const struct chp_control *s)
+{
+	open(j, "instances", '[');
+	for (uint32_t i = 0; i < s->p->cluster.shards; i++) {
+		const struct chp_protocol_status *t = &s->report[i].status;
+
+		open(j, NULL, '{');
+		number(j, "shard", i);
+		string(j, "role", t->role != NULL ? t->role : "none");
+		name(j, "leader");
+		put(j, "%d", t->role != NULL && t->leader < CHP_NODES_MAX ? (int)t->leader : -1);
+		number(j, "epoch", t->epoch);
+		number(j, "committed", t->committed);
+		number(j, "applied", t->applied);
+		string(j, "quorum", t->quorum != NULL ? t->quorum : "");
+		string(j, "waiting", t->waiting);
+		close(j, '}');
+	}
+	close(j, ']');
+}
+
 static uint32_t
 status_node(struct chp_control *s, char *text, uint32_t cap)
 {
@@ -530,6 +553,7 @@ status_node(struct chp_control *s, char *text, uint32_t cap)
 	node_port(&j, p);
 	node_counters(&j, p);
 	node_membership(&j, s, waiting, now_ns);
+	node_instances(&j, s);
 	node_pools(&j, p);
 	node_lcores(&j, p);
 	close(&j, '}');

@@ -75,6 +75,12 @@ check "2101" is_output 2101
 expect 1 "incr of no number" "${ctl[@]}" incr c
 expect 3 "incr of nothing" "${ctl[@]}" incr missing
 
+expect 0 "get --relaxed" "${ctl[@]}" --node 1 get --relaxed c
+check "what is there" is_output three
+expect 3 "get --relaxed of nothing" "${ctl[@]}" get --relaxed missing
+expect 1 "quorum" "${ctl[@]}" quorum
+check "this protocol has no choice" has "$err" 'shard 1: hermes has no choice'
+
 # ---- ping, info, status
 expect 0 "ping" "${ctl[@]}" --json ping
 check "three replicas, two shards each" is_json "$out" \
@@ -83,9 +89,11 @@ expect 0 "ping one replica, twice" "${ctl[@]}" --node 1 ping --count 2 --interva
 check "only that one" has_not "$out" 'n[02]'
 expect 0 "info" "${ctl[@]}" --json info
 check "what it says" is_json "$out" \
-	'd["shards"] == 2 and d["epoch"] == 1 and [m["name"] for m in d["members"]] == ["n0", "n1", "n2"]'
+	'(d["shards"] == 2 and d["protocol"] == "hermes" and d["epoch"] == 1 and
+	[m["name"] for m in d["members"]] == ["n0", "n1", "n2"])'
 expect 0 "status" "${ctl[@]}" status
 check "for people" has "$out" '^== n2 '
+check "roles of two shards" has "$out" '^  role +coordinator +coordinator$'
 expect 0 "status --json" "${ctl[@]}" --json status
 check "of three nodes, two shards each" is_json "$out" \
 	'len(d["nodes"]) == 3 and all(len(n["shards"]) == 2 for n in d["nodes"])'
@@ -118,6 +126,9 @@ check "with what the members say" is_json "$work/watch" \
 # ---- load, check
 expect 0 "load" "${ctl[@]}" load --preload --keys 200 --clients 3 --ops 3000 --history "$work/load.history"
 check "a summary" has "$out" '^ *[0-9]+ operations in '
+expect 0 "load with reads that may be old" "${ctl[@]}" --json load --keys 200 --ops 500 --mix get=1 \
+	--relaxed 100 --history "$work/relaxed.history"
+check "which are not recorded" test ! -s "$work/relaxed.history"
 expect 0 "check" "${ctl[@]}" check "$work/load.history"
 check "the verdict" has "$out" '^linearizable: '
 # One answer becomes a value that nobody wrote.
@@ -148,6 +159,9 @@ expect 2 "two keys" "${ctl[@]}" get a b
 expect 2 "a node that is no number" "${ctl[@]}" --node x get a
 expect 2 "a node that is no member" "${ctl[@]}" --node 7 get a
 expect 2 "cas without anything to compare" "${ctl[@]}" cas c x
+expect 2 "a rule that is none" "${ctl[@]}" quorum most
+expect 2 "a shard that is none" "${ctl[@]}" quorum all --shard 2
+expect 2 "more than all" "${ctl[@]}" load --relaxed 101
 expect 2 "--interval without --watch" "${ctl[@]}" status --interval 1
 expect 2 "--all with --watch" "${ctl[@]}" status --watch --all
 expect 2 "no time at all" "${ctl[@]}" status --watch --interval x
@@ -155,7 +169,8 @@ expect 2 "health of one replica" "${ctl[@]}" --node 1 cluster-health
 expect 2 "health of something" "${ctl[@]}" cluster-health now
 expect 2 "no endpoints" env -u CHAAPAR_ENDPOINTS "$build/chaaparctl" get a
 expect 0 "help" "$build/chaaparctl" help
-for command in put get del cas add replace append prepend incr decr ping info status cluster-health load check; do
+for command in put get del cas add replace append prepend incr decr quorum ping info status cluster-health \
+	load check; do
 	expect 0 "help $command" "$build/chaaparctl" help "$command"
 	check "it shows how" has "$out" "^Usage: chaaparctl $command"
 done
