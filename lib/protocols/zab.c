@@ -47,6 +47,8 @@
 #define CLEAR_MAX 1024u
 /* A leader says that it lives this often within an election time-out: three may be lost or late. */
 #define BEATS 4u
+/* See next_epoch(). */
+#define EPOCH_SHIFT 16u
 
 /* What a client operation waits for: the lists it can stand in, oldest first. */
 enum wait {
@@ -104,7 +106,6 @@ struct zab {
 	uint32_t leader;          /* node id; CHP_NODES_MAX: none */
 	uint64_t round;
 	uint64_t accepted_epoch;  /* f.p: nothing of an older epoch is accepted */
-	uint32_t accepted_from;   /* who leads it: two candidates may take the same epoch, one gets a quorum */
 	uint64_t current_epoch;   /* f.a: the last epoch whose leader's history we have had as a whole */
 	uint64_t established_epoch; /* the last one that we know to have been established */
 	uint64_t deadline_ns;     /* without a sign of life of the leader by then it is given up */
@@ -129,9 +130,9 @@ struct zab {
 	uint64_t beat_at_ns;      /* when the next BEAT goes */
 	uint64_t beat_ns;         /* when the last one went */
 	uint64_t confirmed_ns;    /* a quorum said that we led at this time */
-	uint64_t sessions_opened; /* in this epoch */
 	struct chp_zab_pending pending;
 	bool acks_changed;
+	uint64_t sessions_opened; /* in this life */
 
 	/* As a follower. */
 	bool synced;              /* ACKLD was sent: entries are acknowledged */
@@ -509,6 +510,18 @@ send_newepoch(const struct zab *z, uint32_t to, struct chp_out *out)
 
 static void choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out);
 
+/*
+ * An epoch that nobody else takes or took: counter << 16 | writer number of our incarnation. Two candidates may count
+ * from the same epochs, and a restarted one may not know of the epoch that its predecessor took, in which somebody
+ * has entries: logs that name one epoch for one index must be equal up to there.
+ */
+static uint64_t
+next_epoch(const struct zab *z)
+{
+	CHP_ASSERT_OP(z->accepted_epoch >> EPOCH_SHIFT, <, UINT64_MAX >> (EPOCH_SHIFT + 1));
+	return ((z->accepted_epoch >> EPOCH_SHIFT) + 1) << EPOCH_SHIFT | z->view.writer[z->env.self];
+}
+
 /* [Z2] The candidate of the round with a quorum of votes takes an epoch above all that they have accepted. */
 static void
 try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
@@ -520,12 +533,10 @@ try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		return;
 	for (uint64_t p = v & ~chp_bit(z->env.self); p != 0; p &= p - 1)
 		z->accepted_epoch = chp_max_u64(z->accepted_epoch, z->peer[chp_first_bit(p)].accepted_epoch);
-	z->accepted_epoch++;
-	z->accepted_from = z->env.self;
+	z->accepted_epoch = next_epoch(z);
 	z->phase = CHP_ZAB_DISCOVERY;
 	z->is_leader = true;
 	z->leader = z->env.self;
-	z->sessions_opened = 0;
 	z->ackepoch = chp_bit(z->env.self);
 	z->deadline_ns = now->ns + 2 * z->env.election_ns;
 	z->beat_at_ns = now->ns;
@@ -615,7 +626,6 @@ follow(struct zab *z, const struct chp_now *now, uint32_t leader, uint64_t round
 	z->leader = leader;
 	z->round = round;
 	z->accepted_epoch = epoch;
-	z->accepted_from = leader;
 	z->deadline_ns = now->ns + patience_ns(z);
 	z->env.zab_counters->epochs_seen++;
 	send_history(z, CHP_ZAB_ACKEPOCH, leader, out);
@@ -633,8 +643,7 @@ on_newepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 			follow(z, now, pm->from, m->round, m->epoch, out);
 		return;
 	}
-	if (m->epoch < z->accepted_epoch ||
-	    (m->epoch == z->accepted_epoch && z->accepted_from != pm->from)) {
+	if (m->epoch < z->accepted_epoch) {
 		send_look(z, pm->from, 0, 0, out); /* so that it knows that its epoch is too low */
 		return;
 	}
@@ -1824,7 +1833,14 @@ may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
 
 	if (CHP_MUTATED(S13_DEAD_FOLLOWER_STOPS) && chp_out_credits(out, others(z)) == 0)
 		return false;
-	return open < z->env.credits && out->lane[z->env.self].credits > 0 && z->list[FREE].head != NONE &&
+	/*
+	 * [Z12] The last place is kept for a switch to "majority": under "all" a dead member makes everything wait, and
+	 * only that frees it.
+	 */
+	const bool frees = op->opcode == CHP_OPCODE_QUORUM && op->arg == CHP_ZAB_MAJORITY;
+	const uint64_t kept = frees || z->env.credits == 1 ? 0 : 1;
+
+	return open + kept < z->env.credits && out->lane[z->env.self].credits > 0 && z->list[FREE].head != NONE &&
 	       (op->opcode != CHP_OPCODE_QUORUM || chp_zab_quorum_room(&z->rule));
 }
 
@@ -2135,15 +2151,14 @@ zab_link_up(void *instance, const struct chp_now *now, uint32_t node, struct chp
 
 /* ------------------------------------------------------------------ sessions, what others see */
 
-/* A leader's epoch is nobody else's, so its number and a count are never used again. */
+/* A writer number is one incarnation's, so it and a count are never used again. */
 static uint64_t
 zab_new_session(void *instance)
 {
 	struct zab *z = instance;
 
-	CHP_ASSERT_OP(z->current_epoch, <=, UINT32_MAX);
-	CHP_ASSERT_OP(z->sessions_opened, <, UINT32_MAX);
-	return z->current_epoch << 32 | ++z->sessions_opened;
+	CHP_ASSERT_OP(z->sessions_opened, <, (UINT64_C(1) << 48) - 1);
+	return (uint64_t)z->view.writer[z->env.self] << 48 | ++z->sessions_opened;
 }
 
 static bool
@@ -2325,7 +2340,7 @@ zab_create(const struct chp_protocol_env *env)
 	z->env = *env;
 	z->quorum = env->n_nodes / 2 + 1;
 	z->leader = CHP_NODES_MAX;
-	z->pulling = z->pull_to = z->recover_from = z->accepted_from = NONE;
+	z->pulling = z->pull_to = z->recover_from = NONE;
 	z->deadline_ns = CHP_NEVER;
 	if (!allocate(z)) {
 		zab_destroy(z);

@@ -44,6 +44,14 @@ set_election(struct sim_config *c, struct chp_random *r, uint64_t election_ns)
 	c->long_ns = chp_max_u64(c->suspect_ns / 2, 0) + election_ns * SIM_ONE_OF(r, 2, 5);
 }
 
+/* The log is as short as it may be, and there is room for what the credits allow. */
+static void
+set_credits(struct sim_config *c, uint32_t credits)
+{
+	sim_set_credits(c, credits, 1);
+	c->shard.ops = (uint32_t)chp_max_u64(c->shard.ops, 2 * credits);
+}
+
 /* What every profile begins with. */
 static void
 draw_mix(struct sim_config *c, struct chp_random *r)
@@ -52,6 +60,7 @@ draw_mix(struct sim_config *c, struct chp_random *r)
 	const uint64_t trip_ns = 2 * c->latency_ns_max;
 
 	c->relaxed_ppm = SIM_ONE_OF(r, 0, 0, 200000);
+	set_credits(c, SIM_ONE_OF(r, 2, 4, 16));
 	c->quorum_ppm = SIM_ONE_OF(r, 0, 0, 0, 1000);
 	c->attack_ppm = SIM_ONE_OF(r, 0, 0, 20000, 60000);
 	c->trigger_ppm = SIM_ONE_OF(r, 0, 20000, 100000, 400000);
@@ -112,7 +121,7 @@ draw_sync(struct sim_config *c, struct chp_random *r)
 	c->long_ns = 10 * SIM_MS;
 	c->shard.copy_bytes = SIM_ONE_OF(r, 256, 1024);
 	c->shard.link_down_ns = SIM_ONE_OF(r, 2, 5) * SIM_MS;
-	sim_set_credits(c, SIM_ONE_OF(r, 1, 2, 4), 1);
+	set_credits(c, SIM_ONE_OF(r, 2, 4));
 	sim_set_load(c, 500, 100 * SIM_MS);
 }
 
@@ -172,7 +181,7 @@ draw_retry(struct sim_config *c, struct chp_random *r)
 	c->patience_ns_min = 200 * SIM_MS;
 	c->shard.session_window = 8;
 	c->depth = (uint32_t)chp_random_range(r, 1, 4);
-	sim_set_credits(c, 16, 1);
+	set_credits(c, 16);
 	sim_set_load(c, 400, 100 * SIM_MS);
 }
 

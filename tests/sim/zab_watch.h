@@ -41,7 +41,7 @@ struct zab_life {
 	struct chp_zab_state state;  /* after the last run */
 	struct chp_zab_state before; /* the run before that */
 	uint64_t led;              /* newest epoch that it was the established leader of; 0: none */
-	uint64_t read[SIM_KEYS_MAX]; /* newest version of a key that a relaxed read told */
+	uint64_t read;             /* entries that were applied when it last answered a relaxed read */
 	uint64_t *epoch;           /* of the entries in its log, by index */
 	uint64_t cap;
 };
@@ -53,7 +53,9 @@ struct zab_watch {
 	uint64_t *order;           /* epoch of what is committed, by index */
 	uint64_t committed, cap_order; /* everything up to here */
 	uint64_t established;      /* newest epoch with an established leader */
-	uint32_t leader;           /* of that epoch; SIM_NODES_MAX: none yet */
+	uint32_t leader;           /* of that epoch */
+	uint64_t *leaders;         /* all of them: pairs of epoch and incarnation */
+	uint64_t n_leaders, cap_leaders;
 };
 
 static inline struct zab_watch *
