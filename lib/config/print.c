@@ -298,6 +298,8 @@ derived_to_json(struct builder *b, const struct chp_node_config *n,
 	put(b, o, "memory", memory_to_json(b, n, c));
 	append_line(b, map, "port %s: %u rx and %u tx queues of %u and %u descriptors", n->port,
 		    n->n_rx, n->n_tx, n->rx_ring, n->tx_ring);
+	append_line(b, map, "to other members: %s",
+		    n->peers == CHP_PEERS_ETHERNET ? "raw Ethernet, EtherType 0x88b5" : "UDP");
 	append_line(b, map, "any shard: UDP port %u", c->port_base + chp_pow2_up(c->shards) + 1);
 	add_lcores(b, map, n, c);
 	add_rings(b, map, n, c);

@@ -426,7 +426,10 @@ on_direct(struct chp_rx *s, struct rte_mbuf *m)
 		on_peer(s, m, shard, data, len);
 }
 
-/* What the port found, where it computes checksums; what it did not look at is computed here. */
+/*
+ * What the port found, where it computes checksums; what it did not look at is computed here. Of a frame without IPv4
+ * a port may say anything.
+ */
 static bool
 trust_of(struct chp_rx *s, const struct rte_mbuf *m, enum chp_frame_trust *trust,
 	 enum chp_pipeline_counter *why)
@@ -434,7 +437,8 @@ trust_of(struct chp_rx *s, const struct rte_mbuf *m, enum chp_frame_trust *trust
 	const uint64_t good = RTE_MBUF_F_RX_IP_CKSUM_GOOD | RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 
 	*trust = s->trust;
-	if (!s->p->port.rx_checksum)
+	if (!s->p->port.rx_checksum ||
+	    (m->data_len >= sizeof(struct chp_ether) && chp_frame_is_direct(rte_pktmbuf_mtod(m, const void *))))
 		return true;
 	if ((m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_BAD) {
 		*why = CHP_COUNT_drop_ip_checksum;

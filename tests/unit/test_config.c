@@ -1071,6 +1071,7 @@ Test(config, test_print_derived)
 		"\"lcore 0: control (UDP port 7170), tx0 (queue 0)\"",
 		"\"lcore 3: rx0 (queue 0), shard0 (UDP port 7168)\"",
 		"\"lcore 5: shard1 (UDP port 7169)\"",
+		"\"to other members: UDP\"",
 		"\"any shard: UDP port 7171\"",
 		"\"rx0 -> shard0: no ring, same lcore\"",
 		"\"rx0 -> shard1: 2 rings of 2048, peers and clients\"",
