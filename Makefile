@@ -271,10 +271,10 @@ demo: ## three replicas, real clients, loss, and a verdict on every answer; inst
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)tools/demo
 
-bench: deps-present $(B)/bench ## replicas and a load generator in one process; JSON, a line for each of PROTOCOL
-	$(Q)for p in $(PROTOCOL); do tools/bench $(BENCH_MB) \
+bench: deps-present $(B)/bench ## replicas and a load generator in one process; JSON, a line for each of PROTOCOL and PEERS
+	$(Q)for p in $(PROTOCOL); do for e in $(PEERS); do tools/bench $(BENCH_MB) \
 		--protocol $$p --replicas $(REPLICAS) --keys $(KEYS) --value-bytes $(VALUE_BYTES) \
-		--duration-s $(DURATION_S) --shards $(SHARDS) --peers $(PEERS) || exit; done
+		--duration-s $(DURATION_S) --shards $(SHARDS) --peers $$e || exit; done; done
 
 .PHONY: bench-recovery
 bench-recovery: all ## a replica dies under load and comes back: JSON, and build/bench-recovery.svg
