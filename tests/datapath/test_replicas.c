@@ -568,6 +568,60 @@ Test(replicas, info_and_status_are_json)
 	local_destroy(&l);
 }
 
+/* Ask replica *at, and whom it names, until one of them leads. */
+static void
+put_at_leader(uint32_t *at)
+{
+	const struct caller_reply *r = caller_call(&c, *at, CHP_OPCODE_PUT, "key", "value", 0);
+
+	for (uint32_t tries = 0; r != NULL && r->status == CHP_STATUS_REDIRECT && tries < 3; tries++) {
+		cr_assert_lt(r->number, 3u);
+		*at = (uint32_t)r->number;
+		r = caller_call(&c, *at, CHP_OPCODE_PUT, "key", "value", 0);
+	}
+	cr_assert(r != NULL);
+	cr_assert_eq(r->status, CHP_STATUS_OK, "%s", chp_status_name(r->status));
+}
+
+/* With a protocol that has a log and leaders: who may serve is what its shards say. */
+Test(replicas, status_of_a_protocol_with_leaders)
+{
+	json_t *info, *node, *shard, *membership;
+	const struct caller_reply *r;
+	json_int_t leader;
+
+	start("0", (struct local_options){ .protocol = "zab" });
+	for (uint32_t i = 0, at = 0; i < 10; i++) {
+		put_at_leader(&at);
+		r = caller_call(&c, i % 3, CHP_OPCODE_GET, "key", NULL, 0);
+		cr_assert(r != NULL);
+		cr_assert_eq(r->status, CHP_STATUS_OK, "%s", chp_status_name(r->status));
+		cr_assert_eq(r->version, i + 1, "its position in the log, at every replica");
+	}
+	info = fetch(CHP_OPCODE_INFO, 0);
+	cr_assert_str_eq(json_string_value(json_object_get(info, "protocol")), "zab");
+	for (uint64_t end = rte_rdtsc() + rte_get_tsc_hz() / 4; rte_rdtsc() < end;)
+		caller_poll(&c, 1);
+	node = fetch(CHP_OPCODE_STATUS, 0);
+	cr_assert_str_eq(json_string_value(json_object_get(node, "state")), "serving");
+	membership = json_object_get(node, "membership");
+	cr_assert(json_is_true(json_object_get(membership, "serves")));
+	cr_assert_eq(json_integer_value(json_object_get(membership, "lease_ms")), 0);
+	cr_assert_eq(json_integer_value(json_object_get(membership, "leases_given")), 0);
+	shard = fetch(CHP_OPCODE_STATUS, 1);
+	leader = json_integer_value(json_object_get(shard, "leader"));
+	cr_assert(leader >= 0 && leader < 3);
+	cr_assert_str_eq(json_string_value(json_object_get(shard, "role")), leader == 0 ? "leader" : "follower");
+	cr_assert_str_eq(json_string_value(json_object_get(shard, "quorum")), "majority");
+	cr_assert_str_eq(json_string_value(json_object_get(shard, "waiting")), "");
+	cr_assert_geq(json_integer_value(json_object_get(shard, "zab_epoch")), 1);
+	cr_assert_geq(json_integer_value(json_object_get(shard, "applied")), 10);
+	json_decref(info);
+	json_decref(node);
+	json_decref(shard);
+	local_destroy(&l);
+}
+
 static _Atomic(int) report_answer;
 
 static void *
