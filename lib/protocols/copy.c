@@ -106,7 +106,7 @@ chp_copy_begin(struct chp_copy *c, uint32_t source)
 void
 chp_copy_stop(struct chp_copy *c)
 {
-	c->is_learning = c->is_open = false;
+	c->is_learning = c->is_open = c->is_done = false;
 }
 
 void

@@ -146,7 +146,7 @@ void chp_copy_serve_to(struct chp_copy *c, uint64_t peers);
 /** By log: this node copies everything from a source, from the beginning; whatever it copied before is void. */
 void chp_copy_begin(struct chp_copy *c, uint32_t source);
 
-/** By log: this node copies nothing any more. What a copy in progress brought stays. */
+/** By log: this node copies nothing any more, and chp_copy_is_done says no. What a copy brought stays. */
 void chp_copy_stop(struct chp_copy *c);
 
 /** The link to a peer was reset: what was under way on it is lost. A learner asks again when it is up. */

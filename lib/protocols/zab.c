@@ -88,6 +88,7 @@ struct peer {
 	uint64_t read_id;         /* its open question; 0 = none */
 	uint64_t read_ns;         /* when that came */
 	bool uptodate_due;        /* it is to hear that its synchronisation is over */
+	uint64_t asked;           /* NEWEPOCHs sent to it: only the answer to the last one counts */
 
 	/* Its answer to our RECOVER. */
 	uint64_t last;
@@ -125,7 +126,7 @@ struct zab {
 	uint64_t ackepoch;        /* node masks: ackeRecv, */
 	uint64_t ackld;           /* ackldRecv */
 	uint32_t pulling;         /* whose history we fetch; NONE */
-	uint64_t pull_end;        /* up to this entry; 0 = not known yet */
+	uint64_t pull_end;        /* up to this entry; CHP_NEVER = not known yet */
 	uint64_t initial;         /* last entry of the history that we began with */
 	uint64_t beat_at_ns;      /* when the next BEAT goes */
 	uint64_t beat_ns;         /* when the last one went */
@@ -499,13 +500,14 @@ is_promised(const struct zab *z, const struct chp_now *now, uint32_t to)
 }
 
 static void
-send_newepoch(const struct zab *z, uint32_t to, struct chp_out *out)
+send_newepoch(struct zab *z, uint32_t to, struct chp_out *out)
 {
 	struct chp_zab_newepoch *m = chp_send(out, to, sizeof(*m));
 
 	*m = (struct chp_zab_newepoch){ .message = HEADER(CHP_ZAB_NEWEPOCH, *m),
 					.round = z->round,
-					.epoch = z->accepted_epoch };
+					.epoch = z->accepted_epoch,
+					.serial = ++z->peer[to].asked };
 }
 
 static void choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out);
@@ -606,29 +608,30 @@ own_history(const struct zab *z, struct chp_zab_history *h)
 
 /* ACKEPOCH and PULL say the same: what our log holds. */
 static void
-send_history(const struct zab *z, enum chp_zab_type type, uint32_t to, struct chp_out *out)
+send_history(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t serial, struct chp_out *out)
 {
 	struct chp_zab_ackepoch *m = chp_send(out, to, sizeof(*m));
 
 	*m = (struct chp_zab_ackepoch){ .message = HEADER(type, *m),
 					.epoch = z->accepted_epoch,
-					.view = z->view.epoch };
+					.view = z->view.epoch,
+					.serial = serial };
 	own_history(z, &m->history);
 }
 
 /* [Z2] Follow the leader of a new epoch: nothing older is accepted from now on. */
 static void
-follow(struct zab *z, const struct chp_now *now, uint32_t leader, uint64_t round, uint64_t epoch,
+follow(struct zab *z, const struct chp_now *now, uint32_t leader, const struct chp_zab_newepoch *m,
        struct chp_out *out)
 {
 	leave_term(z);
 	z->phase = CHP_ZAB_DISCOVERY;
 	z->leader = leader;
-	z->round = round;
-	z->accepted_epoch = epoch;
+	z->round = m->round;
+	z->accepted_epoch = m->epoch;
 	z->deadline_ns = now->ns + patience_ns(z);
 	z->env.zab_counters->epochs_seen++;
-	send_history(z, CHP_ZAB_ACKEPOCH, leader, out);
+	send_history(z, CHP_ZAB_ACKEPOCH, leader, m->serial, out);
 }
 
 static void
@@ -640,7 +643,7 @@ on_newepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 	if (z->recovering) {
 		/* Only who answered as the established leader of the greatest epoch, in that epoch (SAFETY 23). */
 		if (pm->from == z->recover_from && m->epoch == z->accepted_epoch)
-			follow(z, now, pm->from, m->round, m->epoch, out);
+			follow(z, now, pm->from, m, out);
 		return;
 	}
 	if (m->epoch < z->accepted_epoch) {
@@ -649,7 +652,7 @@ on_newepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 	}
 	if (is_promised(z, now, pm->from) || (now->ns < lease && !CHP_MUTATED(S18_VOTE_DURING_LEASE)))
 		return;
-	follow(z, now, pm->from, m->round, m->epoch, out);
+	follow(z, now, pm->from, m, out);
 }
 
 /* ------------------------------------------------------------------ the leader's history */
@@ -701,9 +704,9 @@ choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out)
 	}
 	z->env.zab_counters->pulls++;
 	z->pulling = node;
-	z->pull_end = 0;
+	z->pull_end = CHP_NEVER;
 	z->deadline_ns = now->ns + 2 * z->env.election_ns;
-	send_history(z, CHP_ZAB_PULL, node, out);
+	send_history(z, CHP_ZAB_PULL, node, 0, out);
 }
 
 static void
@@ -712,11 +715,14 @@ on_ackepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 	const struct chp_zab_ackepoch *m = (const void *)pm->message;
 	struct peer *p = &z->peer[pm->from];
 
-	if (!is_my_follower(z, m->epoch))
+	/* Of two that crossed, the later one's stream would cut off what was acknowledged of the earlier one's. */
+	if (!is_my_follower(z, m->epoch) || m->serial != p->asked)
 		return;
 	p->view = m->view;
 	p->history = m->history;
 	z->ackepoch |= chp_bit(pm->from);
+	if (z->pulling == pm->from)
+		z->pulling = NONE; /* it began anew, and so does what we fetch from it */
 	if (z->phase == CHP_ZAB_DISCOVERY)
 		choose_history(z, now, out);
 	else
@@ -769,7 +775,7 @@ truncate_log(struct zab *z, uint64_t keep)
 static void
 pull_done(struct zab *z, const struct chp_now *now, struct chp_out *out)
 {
-	if (z->pulling != NONE && z->pull_end != 0 && last_index(z) >= z->pull_end)
+	if (z->pulling != NONE && last_index(z) >= z->pull_end)
 		begin_sync(z, now, out);
 }
 
@@ -1041,9 +1047,12 @@ append_proposed(struct zab *z, const struct chp_zab_propose *m)
 		z->env.counters->overrun++;
 		return false;
 	}
-	if ((m->entry_flags & CHP_ZAB_RULE) != 0 &&
-	    !chp_zab_quorum_add(&z->rule, m->index, (enum chp_zab_rule)m->number))
-		return false;
+	if ((m->entry_flags & CHP_ZAB_RULE) != 0) {
+		/* Whoever proposed this one had room for it: our oldest is committed, we have not heard of it yet. */
+		if (!chp_zab_quorum_room(&z->rule))
+			chp_zab_quorum_commit(&z->rule, z->rule.pending[0].index);
+		CHP_ASSERT(chp_zab_quorum_add(&z->rule, m->index, (enum chp_zab_rule)m->number));
+	}
 	at = chp_log_append(z->env.log, &e, chp_zab_propose_key(m), chp_zab_propose_value(m), CHP_LOG_NONE, false);
 	z->waiter[at & z->env.log->mask] = NONE;
 	return true;
@@ -1213,9 +1222,10 @@ pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out 
 	}
 	if (!CHP_MUTATED(P17_PROPOSE_TO_SYNCED_ONLY) || (z->ackld & chp_bit(node)) != 0 || z->phase == CHP_ZAB_SYNC)
 		p->sent = send_entries(z, now, node, p->sent, last_index(z), out);
-	if (z->phase != CHP_ZAB_BROADCAST)
-		return;
-	/* To a late comer, too, what is committed now, not what was when it began (pitfall P18). */
+	/*
+	 * What was applied here is committed whoever leads; a follower needs to hear it to make room for what is to
+	 * come. To a late comer, too, what is committed now, not what was when it began (pitfall P18).
+	 */
 	committed = chp_min_u64(z->applied, p->sent - 1);
 	if (committed <= p->commit_sent && !p->uptodate_due)
 		return;
@@ -1352,10 +1362,6 @@ apply_batch(struct zab *z, const struct chp_now *now, struct apply_batch *b, uin
 
 		if (writes && !apply_to_key(z, e, &b->key[i]))
 			return i;
-		/* A key that goes may take a position with it that the bulk look-up found for others. */
-		if (writes && (e->version_flags & CHP_ZAB_REMOVE) != 0)
-			for (uint32_t j = i + 1; j < n; j++)
-				b->key[j].pos = -1;
 		if (writes && z->is_leader)
 			chp_zab_pending_applied(&z->pending, &b->key[i].digest, e->version);
 		settle(z, now, e, out);
@@ -1416,7 +1422,8 @@ confirm(struct zab *z)
 	if (echo[z->quorum - 2] <= z->confirmed_ns)
 		return;
 	z->confirmed_ns = echo[z->quorum - 2];
-	z->deadline_ns = chp_max_u64(z->deadline_ns, z->confirmed_ns + 2 * z->env.election_ns);
+	if (z->phase >= CHP_ZAB_SYNC) /* before that, only progress counts */
+		z->deadline_ns = chp_max_u64(z->deadline_ns, z->confirmed_ns + 2 * z->env.election_ns);
 }
 
 static void
@@ -1644,7 +1651,7 @@ serve_reads(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		answer_parked_read(z, SYNC, out);
 	}
 	/* One question at a time, for all that came before it is asked. */
-	if (i != NONE && !z->read_open && z->op[z->list[SYNC].tail].at > z->read_answered) {
+	if (i != NONE && !z->read_open && z->op[i].at > z->read_answered) {
 		z->read_open = true;
 		send_read(z, CHP_ZAB_READ, z->leader, ++z->read_id, 0, out);
 	}
@@ -1742,6 +1749,9 @@ zab_admit(void *instance, const struct chp_now *now, const struct chp_op *op, ui
 			return z->incomplete ? CHP_STATUS_NOT_SERVING : CHP_STATUS_OK;
 		return serves ? CHP_STATUS_OK : CHP_STATUS_NOT_SERVING;
 	}
+	/* Whoever heard of a later epoch has sessions that we may not know of; epochs compare as serial numbers. */
+	if (op->session != 0 && op->epoch != 0 && (int32_t)(op->epoch - (uint32_t)z->established_epoch) > 0)
+		return CHP_STATUS_NOT_SERVING;
 	if (z->is_leader) {
 		if (serves || (CHP_MUTATED(P34_SERVES_EARLY) && z->phase == CHP_ZAB_SYNC))
 			return CHP_STATUS_OK;
@@ -2055,8 +2065,6 @@ forget_peer(struct zab *z, uint32_t node)
 	z->ackepoch &= ~chp_bit(node);
 	z->ackld &= ~chp_bit(node);
 	z->answers &= ~chp_bit(node);
-	if (z->promised_to == node)
-		z->promised_until_ns = 0; /* the process that held the lease is gone */
 }
 
 static void

@@ -85,6 +85,7 @@ struct chp_zab_newepoch {
 	struct chp_message message;
 	uint64_t round;
 	uint64_t epoch;
+	uint64_t serial; /* of this leader's NEWEPOCHs to this follower; echoed */
 } CHP_PACKED;
 
 /* ACKEPOCH and PULL. */
@@ -92,6 +93,7 @@ struct chp_zab_ackepoch {
 	struct chp_message message;
 	uint64_t epoch;
 	uint64_t view;
+	uint64_t serial; /* ACKEPOCH: of the NEWEPOCH that it answers */
 	struct chp_zab_history history;
 } CHP_PACKED;
 
