@@ -11,6 +11,7 @@
 #ifndef CHP_BASE_BLOCKS_H
 #define CHP_BASE_BLOCKS_H
 
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "base/memory.h"
 
@@ -69,6 +70,16 @@ bool chp_blocks_equal(const struct chp_blocks *b, uint32_t chain, uint32_t offse
 
 /** Free a chain; CHP_BLOCK_NONE is an empty one. */
 void chp_blocks_free(struct chp_blocks *b, uint32_t chain);
+
+/** Have the first block of a chain fetched; CHP_BLOCK_NONE is an empty one. */
+static inline void
+chp_blocks_prefetch(const struct chp_blocks *b, uint32_t chain)
+{
+	if (chain != CHP_BLOCK_NONE) {
+		chp_prefetch(&b->block[chain]);
+		chp_prefetch((const uint8_t *)&b->block[chain] + CHP_CACHE_LINE);
+	}
+}
 
 /** Blocks of a chain, each asserted to be in use; cold. */
 uint32_t chp_blocks_length(const struct chp_blocks *b, uint32_t chain);

@@ -148,6 +148,23 @@ chp_cache_find_bulk(const struct chp_cache *c, struct chp_key *const *keys, uint
 	}
 }
 
+static uint32_t
+slot_block(const struct chp_slot *s)
+{
+	uint32_t block;
+
+	memcpy(&block, s->data, sizeof(block));
+	return block;
+}
+
+void
+chp_cache_prefetch_records(const struct chp_cache *c, struct chp_key *const *keys, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (keys[i]->pos >= 0 && (c->slot[keys[i]->pos].flags & CHP_SLOT_EXTERNAL) != 0)
+			chp_blocks_prefetch(&c->blocks, slot_block(&c->slot[keys[i]->pos]));
+}
+
 static int32_t
 position(const struct chp_cache *c, const struct chp_digest *d)
 {
@@ -156,15 +173,6 @@ position(const struct chp_cache *c, const struct chp_digest *d)
 	chp_index_lookup(c->index, d, 1, &pos);
 	CHP_ASSERT(pos < 0 || ((uint32_t)pos < c->slots && c->slot[pos].flags & CHP_SLOT_USED));
 	return pos;
-}
-
-static uint32_t
-slot_block(const struct chp_slot *s)
-{
-	uint32_t block;
-
-	memcpy(&block, s->data, sizeof(block));
-	return block;
 }
 
 static bool

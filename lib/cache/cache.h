@@ -167,6 +167,9 @@ void chp_cache_value(const struct chp_cache *c, const struct chp_slot *s, uint8_
 /** Bring a slot's line near, by index; the slot need not be in use. */
 void chp_cache_prefetch(const struct chp_cache *c, uint32_t index);
 
+/** Have the records of n keys fetched that chp_cache_find_bulk has looked up: what a new value replaces. */
+void chp_cache_prefetch_records(const struct chp_cache *c, struct chp_key *const *keys, uint32_t n);
+
 /** Slot by index 0..chp_cache_slots()-1; NULL where none is in use. */
 struct chp_slot *chp_cache_slot(struct chp_cache *c, uint32_t index);
 uint32_t chp_cache_slots(const struct chp_cache *c);

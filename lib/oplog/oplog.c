@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* Entries are appended and dropped one after the other, each long out of the caches: this many ahead are fetched. */
+#define AHEAD 8u
+
 int
 chp_log_init(struct chp_log *l, uint32_t entries, uint32_t blocks, bool mark_follows_commit,
 	     const struct chp_memory *memory)
@@ -57,6 +60,8 @@ chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *
 	CHP_ASSERT_OP(older, <, pos);
 	struct chp_log_entry *to = &l->entry[pos & l->mask];
 
+	chp_prefetch(&l->entry[(pos + AHEAD) & l->mask]);
+	chp_prefetch(l->entry[(pos + AHEAD) & l->mask].data);
 	*to = (struct chp_log_entry){
 		.version = e->version,
 		.base = e->base,
@@ -189,6 +194,17 @@ chp_log_restart(struct chp_log *l, uint64_t next, uint64_t base)
 	l->unsettled = 0;
 }
 
+/* What dropping the entries behind pos will touch: the lines with their flags, and blocks. */
+static void
+prefetch_behind(const struct chp_log *l, uint64_t pos)
+{
+	const struct chp_log_entry *near = &l->entry[(pos + AHEAD / 2) & l->mask];
+
+	chp_prefetch(&l->entry[(pos + AHEAD) & l->mask].flags);
+	if (pos + AHEAD / 2 < l->next && (near->flags & CHP_LOG_EXTERNAL) != 0)
+		chp_blocks_prefetch(&l->blocks, near->block);
+}
+
 /* Whether the entry at pos, the head, may leave. */
 static bool
 may_leave(const struct chp_log *l, uint64_t pos)
@@ -209,6 +225,7 @@ chp_log_compact(struct chp_log *l, uint32_t max)
 	while (dropped < max && l->head < l->next && may_leave(l, l->head)) {
 		struct chp_log_entry *e = &l->entry[l->head & l->mask];
 
+		prefetch_behind(l, l->head);
 		free_blocks(l, e);
 		l->base_epoch = e->base;
 		l->head++;

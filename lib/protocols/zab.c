@@ -1347,8 +1347,10 @@ fetch(struct zab *z, struct apply_batch *b, uint32_t n)
 		if ((e->version_flags & CHP_ZAB_NOTHING) == 0)
 			b->want[b->n_want++] = k;
 	}
-	if (b->n_want > 0)
+	if (b->n_want > 0) {
 		chp_cache_find_bulk(z->env.cache, b->want, b->n_want);
+		chp_cache_prefetch_records(z->env.cache, b->want, b->n_want);
+	}
 }
 
 /* Apply n entries, at most as many as there are. Returns how many were. */
