@@ -280,6 +280,11 @@ bench: deps-present $(B)/bench ## replicas and a load generator in one process; 
 bench-recovery: all ## a replica dies under load and comes back: JSON, and build/bench-recovery.svg
 	$(Q)tools/bench-recovery --keys $(KEYS) --value-bytes $(VALUE_BYTES) --svg $(B)/bench-recovery.svg
 
+SECONDS_A_POINT ?= 1
+.PHONY: figures-box
+figures-box: all ## what of the second paper's evaluation can be redone: JSON and SVG in build/figures-box; three minutes
+	$(Q)tools/figures-box --out $(B)/figures-box --seconds $(SECONDS_A_POINT)
+
 # ---------------------------------------------------------------- care of the sources
 
 .PHONY: tidy format install clean

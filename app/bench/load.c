@@ -18,6 +18,8 @@
 #define BURST 64u
 #define SLOTS CHP_SESSION_WINDOW_MAX
 #define RESEND_MS 200u
+/* For whom there was no room: as soon as a client of the library asks again. */
+#define REFUSED_US 1000u
 
 static const uint8_t mac[CHP_MAC_BYTES] = { 2, 0, 10, 0, 0, 200 };
 
@@ -282,6 +284,7 @@ on_reply(struct load *g, struct load_connection *c, const struct chp_reply_messa
 	} else if (m->status == CHP_STATUS_OVERLOAD || m->status == CHP_STATUS_NOT_SERVING ||
 		   (m->status == CHP_STATUS_BUSY && g->mix == LOAD_PRELOAD)) {
 		s->sent = 0; /* comes with the next resend */
+		c->check = chp_min_u64(c->check, now + g->refused_ticks);
 		g->counts.refused++;
 		return;
 	} else if (m->status == CHP_STATUS_BUSY) {
@@ -472,6 +475,7 @@ load_create(struct load *g, struct local *l, const struct load_options *options,
 
 	*g = (struct load){ .l = l, .options = *options, .random = { 1 } };
 	g->resend_ticks = rte_get_tsc_hz() / 1000 * RESEND_MS;
+	g->refused_ticks = rte_get_tsc_hz() / 1000000 * REFUSED_US;
 	g->n_connections = options->connections * shards;
 	g->connection = calloc(g->n_connections, sizeof(*g->connection));
 	g->pool = rte_pktmbuf_pool_create("load", 16383, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE,

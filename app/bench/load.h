@@ -67,7 +67,7 @@ struct load {
 	struct load_connection *connection;
 	uint32_t **shard_keys;   /* numbers of the keys of each shard */
 	uint32_t *n_shard_keys;
-	uint64_t resend_ticks;
+	uint64_t resend_ticks, refused_ticks;
 };
 
 /** Create the generator and open its sessions. Returns 0; -1 with *error. */
