@@ -518,10 +518,10 @@ static void choose_history(struct zab *z, const struct chp_now *now, struct chp_
  * has entries: logs that name one epoch for one index must be equal up to there.
  */
 static uint64_t
-next_epoch(const struct zab *z)
+next_epoch(const struct zab *z, uint64_t accepted)
 {
-	CHP_ASSERT_OP(z->accepted_epoch >> EPOCH_SHIFT, <, UINT64_MAX >> (EPOCH_SHIFT + 1));
-	return ((z->accepted_epoch >> EPOCH_SHIFT) + 1) << EPOCH_SHIFT | z->view.writer[z->env.self];
+	CHP_ASSERT_OP(accepted, <, CHP_ZAB_EPOCH_MAX);
+	return ((accepted >> EPOCH_SHIFT) + 1) << EPOCH_SHIFT | z->view.writer[z->env.self];
 }
 
 /* [Z2] The candidate of the round with a quorum of votes takes an epoch above all that they have accepted. */
@@ -529,13 +529,16 @@ static void
 try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	const uint64_t v = counted(z, votes(z));
+	uint64_t epoch = z->accepted_epoch;
 
 	if (z->phase != CHP_ZAB_LOOKING || candidate(z, z->round) != z->env.self || count(v) < z->quorum ||
 	    is_promised(z, now, z->env.self))
 		return;
 	for (uint64_t p = v & ~chp_bit(z->env.self); p != 0; p &= p - 1)
-		z->accepted_epoch = chp_max_u64(z->accepted_epoch, z->peer[chp_first_bit(p)].accepted_epoch);
-	z->accepted_epoch = next_epoch(z);
+		epoch = chp_max_u64(epoch, z->peer[chp_first_bit(p)].accepted_epoch);
+	if (epoch >= CHP_ZAB_EPOCH_MAX)
+		return; /* nobody comes this far; a peer that says so may stop the cluster, not the process */
+	z->accepted_epoch = next_epoch(z, epoch);
 	z->phase = CHP_ZAB_DISCOVERY;
 	z->is_leader = true;
 	z->leader = z->env.self;
@@ -568,14 +571,11 @@ on_look(struct zab *z, const struct chp_now *now, const struct chp_peer_message 
 	if (z->recovering)
 		return;
 	if (z->is_leader) {
-		/* It refused our epoch: it has accepted a later one, or another leader's of the same number. */
-		const bool refused = m->round == 0 && (m->look_flags & CHP_ZAB_JOIN) == 0;
-
-		if (m->accepted_epoch > z->accepted_epoch || (refused && m->accepted_epoch == z->accepted_epoch)) {
+		if (m->accepted_epoch > z->accepted_epoch) {
 			lead_again(z, now, out);
 			return;
 		}
-		if (refused)
+		if (m->round == 0 && (m->look_flags & CHP_ZAB_JOIN) == 0)
 			return;
 		/* It comes late, or its link was reset: from the beginning. */
 		z->ackepoch &= ~chp_bit(pm->from);

@@ -29,7 +29,7 @@ check_propose(const struct chp_message *m, uint32_t value_max)
 	if ((p->entry_flags & ~CHP_ZAB_ENTRY_FLAGS_ALL) != 0 || (kinds & (kinds - 1)) != 0 || p->reserved != 0 ||
 	    p->status >= CHP_STATUS_COUNT)
 		return false;
-	if (p->index == 0 || p->entry_epoch == 0 || p->entry_epoch > p->epoch)
+	if (p->index == 0 || p->index > CHP_ZAB_COUNT_MAX || p->entry_epoch == 0 || p->entry_epoch > p->epoch)
 		return false;
 	if (kinds != 0 && p->value_total != 0)
 		return false;
@@ -43,7 +43,8 @@ check_propose(const struct chp_message *m, uint32_t value_max)
 static bool
 check_history(const struct chp_zab_history *h)
 {
-	if (h->n_runs > CHP_ZAB_RUNS_MAX || (h->flags & ~(uint32_t)CHP_ZAB_INCOMPLETE) != 0 || h->committed > h->last)
+	if (h->n_runs > CHP_ZAB_RUNS_MAX || (h->flags & ~(uint32_t)CHP_ZAB_INCOMPLETE) != 0 ||
+	    h->committed > h->last || h->last > CHP_ZAB_COUNT_MAX)
 		return false;
 	for (uint32_t i = 0; i < h->n_runs; i++) {
 		if (h->run[i].first <= h->committed || h->run[i].first > h->last || h->run[i].epoch > h->last_epoch)
@@ -55,11 +56,46 @@ check_history(const struct chp_zab_history *h)
 }
 
 static bool
+check_look(const struct chp_message *m)
+{
+	const struct chp_zab_look *l = (const void *)m;
+
+	return m->len == sizeof(*l) && l->round <= CHP_ZAB_COUNT_MAX && l->accepted_epoch <= CHP_ZAB_EPOCH_MAX &&
+	       (l->look_flags & ~(uint64_t)CHP_ZAB_JOIN) == 0;
+}
+
+static bool
+check_newepoch(const struct chp_message *m)
+{
+	const struct chp_zab_newepoch *e = (const void *)m;
+
+	return m->len == sizeof(*e) && e->round <= CHP_ZAB_COUNT_MAX && e->epoch != 0 && e->epoch <= CHP_ZAB_EPOCH_MAX;
+}
+
+static bool
+check_index(const struct chp_message *m)
+{
+	const struct chp_zab_index *i = (const void *)m;
+
+	return m->len == sizeof(*i) &&
+	       (i->index_flags & ~(uint64_t)(m->type == CHP_ZAB_COMMIT ? CHP_ZAB_UPTODATE : 0)) == 0;
+}
+
+static bool
+check_recovered(const struct chp_message *m)
+{
+	const struct chp_zab_recovered *r = (const void *)m;
+
+	return m->len == sizeof(*r) && r->accepted_epoch <= CHP_ZAB_EPOCH_MAX &&
+	       (r->recovered_flags & ~(uint64_t)CHP_ZAB_ESTABLISHED) == 0;
+}
+
+static bool
 check_sync(const struct chp_message *m)
 {
 	const struct chp_zab_sync *s = (const void *)m;
 
-	return m->len == sizeof(*s) && s->keep <= s->end && s->keep_epoch <= s->epoch &&
+	return m->len == sizeof(*s) && s->keep <= s->end && s->end <= CHP_ZAB_COUNT_MAX && s->keep_epoch <= s->epoch &&
 	       (s->sync_flags & ~(uint64_t)(CHP_ZAB_SNAP | CHP_ZAB_RULE_ALL | CHP_ZAB_BEYOND)) == 0;
 }
 
@@ -68,10 +104,9 @@ chp_zab_check(const struct chp_message *m, uint32_t value_max)
 {
 	switch (m->type) {
 	case CHP_ZAB_LOOK:
-		return m->len == sizeof(struct chp_zab_look);
+		return check_look(m);
 	case CHP_ZAB_NEWEPOCH:
-		return m->len == sizeof(struct chp_zab_newepoch) &&
-		       ((const struct chp_zab_newepoch *)(const void *)m)->epoch != 0;
+		return check_newepoch(m);
 	case CHP_ZAB_ACKEPOCH:
 	case CHP_ZAB_PULL:
 		return m->len == sizeof(struct chp_zab_ackepoch) &&
@@ -84,7 +119,7 @@ chp_zab_check(const struct chp_message *m, uint32_t value_max)
 	case CHP_ZAB_ACKLD:
 	case CHP_ZAB_ACK:
 	case CHP_ZAB_COMMIT:
-		return m->len == sizeof(struct chp_zab_index);
+		return check_index(m);
 	case CHP_ZAB_BEAT:
 	case CHP_ZAB_BEAT_ACK:
 		return m->len == sizeof(struct chp_zab_beat);
@@ -94,7 +129,7 @@ chp_zab_check(const struct chp_message *m, uint32_t value_max)
 	case CHP_ZAB_RECOVER:
 		return m->len == sizeof(struct chp_zab_recover);
 	case CHP_ZAB_RECOVERED:
-		return m->len == sizeof(struct chp_zab_recovered);
+		return check_recovered(m);
 	default:
 		return false;
 	}

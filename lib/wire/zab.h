@@ -45,6 +45,10 @@ enum chp_zab_rule {
 	CHP_ZAB_ALL = 1, /* all configured members */
 };
 
+/* Epochs, rounds and indices go on from what others said, and must not wrap. */
+#define CHP_ZAB_EPOCH_MAX (UINT64_C(1) << 60)
+#define CHP_ZAB_COUNT_MAX (UINT64_C(1) << 60)
+
 /* Epochs that one history names: more leaders than these never leave uncommitted entries in one log. */
 #define CHP_ZAB_RUNS_MAX 16u
 

@@ -6,6 +6,7 @@
 #include "wire/client.h"
 #include "wire/hermes.h"
 #include "wire/packet.h"
+#include "wire/zab.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -233,6 +234,274 @@ Test(wire, a_floor_leaves_room_above_it)
 	cr_assert(chp_hermes_check(&m->message, 64));
 	m->counter++;
 	cr_assert_not(chp_hermes_check(&m->message, 64));
+}
+
+/* ---- ZAB ---- */
+
+#define VALUE_MAX 100u
+
+/* A message at the beginning of k, all of whose fields but type and length are 0. */
+static void *
+zab_message(uint8_t type, uint32_t len)
+{
+	memset(k, 0, sizeof(k));
+	*(struct chp_message *)(void *)k = (struct chp_message){ .type = type, .len = (uint16_t)len,
+								 .op = CHP_OP_NONE };
+	return k;
+}
+
+static bool
+zab_check(void)
+{
+	return chp_zab_check((const void *)k, VALUE_MAX);
+}
+
+#define ZAB_IS(ok, ...)                                      \
+	do {                                                 \
+		make();                                      \
+		__VA_ARGS__;                                 \
+		cr_assert_eq(zab_check(), ok, #__VA_ARGS__); \
+	} while (0)
+
+Test(wire, zab_messages_have_one_length_but_propose)
+{
+	static const struct {
+		uint8_t type;
+		uint32_t len;
+	} shape[] = {
+		{ CHP_ZAB_LOOK, sizeof(struct chp_zab_look) },
+		{ CHP_ZAB_NEWEPOCH, sizeof(struct chp_zab_newepoch) },
+		{ CHP_ZAB_ACKEPOCH, sizeof(struct chp_zab_ackepoch) },
+		{ CHP_ZAB_PULL, sizeof(struct chp_zab_ackepoch) },
+		{ CHP_ZAB_HISTORY, sizeof(struct chp_zab_sync) },
+		{ CHP_ZAB_NEWLEADER, sizeof(struct chp_zab_sync) },
+		{ CHP_ZAB_ACKLD, sizeof(struct chp_zab_index) },
+		{ CHP_ZAB_ACK, sizeof(struct chp_zab_index) },
+		{ CHP_ZAB_COMMIT, sizeof(struct chp_zab_index) },
+		{ CHP_ZAB_BEAT, sizeof(struct chp_zab_beat) },
+		{ CHP_ZAB_BEAT_ACK, sizeof(struct chp_zab_beat) },
+		{ CHP_ZAB_READ, sizeof(struct chp_zab_read) },
+		{ CHP_ZAB_READ_INDEX, sizeof(struct chp_zab_read) },
+		{ CHP_ZAB_RECOVER, sizeof(struct chp_zab_recover) },
+		{ CHP_ZAB_RECOVERED, sizeof(struct chp_zab_recovered) },
+	};
+
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(shape); i++) {
+		for (uint32_t len = 8; len <= 512; len += 8) {
+			zab_message(shape[i].type, len);
+			((struct chp_zab_newepoch *)(void *)k)->epoch = shape[i].type == CHP_ZAB_NEWEPOCH;
+			cr_assert_eq(zab_check(), len == shape[i].len, "type %#x, %u bytes", shape[i].type, len);
+		}
+	}
+	zab_message(CHP_ZAB_RECOVERED + 1, 16);
+	cr_assert_not(zab_check());
+	zab_message(CHP_ZAB_LOOK - 1, 40);
+	cr_assert_not(zab_check());
+}
+
+Test(wire, zab_elections_are_bounded)
+{
+	struct chp_zab_look *look = (void *)k;
+	struct chp_zab_newepoch *epoch = (void *)k;
+	struct chp_zab_recovered *recovered = (void *)k;
+
+#define make() zab_message(CHP_ZAB_LOOK, sizeof(*look))
+	ZAB_IS(true, look->round = CHP_ZAB_COUNT_MAX);
+	ZAB_IS(false, look->round = CHP_ZAB_COUNT_MAX + 1);
+	ZAB_IS(true, look->accepted_epoch = CHP_ZAB_EPOCH_MAX);
+	ZAB_IS(false, look->accepted_epoch = CHP_ZAB_EPOCH_MAX + 1);
+	ZAB_IS(true, look->view = UINT64_MAX);
+	ZAB_IS(true, look->look_flags = CHP_ZAB_JOIN);
+	ZAB_IS(false, look->look_flags = 2);
+	ZAB_IS(false, look->look_flags = UINT64_C(1) << 32);
+#undef make
+#define make() (zab_message(CHP_ZAB_NEWEPOCH, sizeof(*epoch)), epoch->epoch = 1)
+	ZAB_IS(true, (void)0);
+	ZAB_IS(false, epoch->epoch = 0);
+	ZAB_IS(true, epoch->epoch = CHP_ZAB_EPOCH_MAX);
+	ZAB_IS(false, epoch->epoch = CHP_ZAB_EPOCH_MAX + 1);
+	ZAB_IS(true, epoch->round = CHP_ZAB_COUNT_MAX);
+	ZAB_IS(false, epoch->round = CHP_ZAB_COUNT_MAX + 1);
+#undef make
+#define make() zab_message(CHP_ZAB_RECOVERED, sizeof(*recovered))
+	ZAB_IS(true, recovered->accepted_epoch = CHP_ZAB_EPOCH_MAX);
+	ZAB_IS(false, recovered->accepted_epoch = CHP_ZAB_EPOCH_MAX + 1);
+	ZAB_IS(true, recovered->recovered_flags = CHP_ZAB_ESTABLISHED);
+	ZAB_IS(false, recovered->recovered_flags = 2);
+#undef make
+}
+
+/* 5 entries are committed, 6 and 7 are of epoch 2, 8 to 10 of epoch 4. */
+static struct chp_zab_history *
+make_history(uint8_t type)
+{
+	struct chp_zab_ackepoch *m = zab_message(type, sizeof(*m));
+
+	m->history = (struct chp_zab_history){ .current_epoch = 4, .last_epoch = 4, .last = 10, .committed = 5,
+					       .n_runs = 2, .run = { { 2, 6 }, { 4, 8 } } };
+	return &m->history;
+}
+
+Test(wire, zab_histories_are_bounded)
+{
+	struct chp_zab_history *h;
+
+#define make() (h = make_history(CHP_ZAB_PULL))
+	ZAB_IS(true, h->flags = CHP_ZAB_INCOMPLETE);
+	ZAB_IS(false, h->flags = 2);
+	ZAB_IS(false, h->committed = 11);
+	ZAB_IS(false, h->committed = 6);
+	ZAB_IS(true, h->committed = 4);
+	ZAB_IS(true, h->n_runs = 0);
+	ZAB_IS(false, h->n_runs = 3);
+	ZAB_IS(false, h->n_runs = CHP_ZAB_RUNS_MAX + 1);
+	ZAB_IS(false, h->n_runs = UINT32_MAX);
+	ZAB_IS(false, h->last = 7);
+	ZAB_IS(true, h->last = 8);
+	ZAB_IS(true, h->last = CHP_ZAB_COUNT_MAX);
+	ZAB_IS(false, h->last = CHP_ZAB_COUNT_MAX + 1);
+	ZAB_IS(false, h->last_epoch = 3);
+	ZAB_IS(true, h->last_epoch = 5);
+	ZAB_IS(false, h->run[0].first = 5);
+	ZAB_IS(false, h->run[1].first = 6);
+	ZAB_IS(true, h->run[1].first = 7);
+	ZAB_IS(false, h->run[1].first = 11);
+	ZAB_IS(false, h->run[0].epoch = 4);
+	ZAB_IS(false, h->run[1].epoch = 5);
+	ZAB_IS(false, h->run[1].epoch = 2);
+#undef make
+	make_history(CHP_ZAB_ACKEPOCH)->run[0].first = 5;
+	cr_assert_not(zab_check());
+	h = make_history(CHP_ZAB_ACKEPOCH);
+	h->n_runs = CHP_ZAB_RUNS_MAX;
+	h->last = h->last_epoch = CHP_ZAB_RUNS_MAX + 5;
+	for (uint32_t i = 0; i < CHP_ZAB_RUNS_MAX; i++)
+		h->run[i] = (struct chp_zab_run){ i + 1, i + 6 };
+	cr_assert(zab_check());
+}
+
+Test(wire, zab_synchronisations_are_bounded)
+{
+	static const uint8_t type[] = { CHP_ZAB_NEWLEADER, CHP_ZAB_HISTORY };
+
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(type); i++) {
+		struct chp_zab_sync *m = (void *)k;
+
+#define make() (zab_message(type[i], sizeof(*m)), m->epoch = 3, m->keep = 5, m->keep_epoch = 3, m->end = 7)
+		ZAB_IS(true, m->sync_flags = CHP_ZAB_SNAP | CHP_ZAB_RULE_ALL);
+		ZAB_IS(true, m->sync_flags = CHP_ZAB_BEYOND);
+		ZAB_IS(false, m->sync_flags = 8);
+		ZAB_IS(true, m->keep = 7);
+		ZAB_IS(false, m->keep = 8);
+		ZAB_IS(true, m->end = 5);
+		ZAB_IS(true, m->end = CHP_ZAB_COUNT_MAX);
+		ZAB_IS(false, m->end = CHP_ZAB_COUNT_MAX + 1);
+		ZAB_IS(true, m->keep = m->end = CHP_ZAB_COUNT_MAX);
+		ZAB_IS(false, m->keep_epoch = 4);
+		ZAB_IS(false, m->epoch = 2);
+#undef make
+	}
+}
+
+Test(wire, zab_flags_of_indices)
+{
+	struct chp_zab_index *m = (void *)k;
+
+#define make() zab_message(CHP_ZAB_COMMIT, sizeof(*m))
+	ZAB_IS(true, m->index_flags = CHP_ZAB_UPTODATE);
+	ZAB_IS(false, m->index_flags = 2);
+	ZAB_IS(true, m->index = UINT64_MAX);
+#undef make
+#define make() zab_message(CHP_ZAB_ACK, sizeof(*m))
+	ZAB_IS(true, m->view = 7);
+	ZAB_IS(false, m->index_flags = CHP_ZAB_UPTODATE);
+#undef make
+#define make() zab_message(CHP_ZAB_ACKLD, sizeof(*m))
+	ZAB_IS(true, m->view = 7);
+	ZAB_IS(false, m->index_flags = CHP_ZAB_UPTODATE);
+#undef make
+}
+
+static struct chp_zab_propose *
+make_propose(uint32_t key_len, uint32_t value_len, uint8_t flags)
+{
+	struct chp_zab_propose *m = zab_message(CHP_ZAB_PROPOSE, chp_zab_propose_bytes(key_len, value_len));
+
+	m->epoch = 4;
+	m->entry_epoch = 3;
+	m->index = 9;
+	m->key_len = (uint8_t)key_len;
+	m->value_total = value_len;
+	m->entry_flags = flags;
+	memset(m + 1, 'k', key_len + value_len);
+	return m;
+}
+
+static bool
+is_entry(uint32_t key_len, uint32_t value_len, uint8_t flags)
+{
+	make_propose(key_len, value_len, flags);
+	return zab_check();
+}
+
+Test(wire, zab_entries_are_of_a_kind)
+{
+	cr_assert(is_entry(1, 0, 0));
+	cr_assert(is_entry(1, VALUE_MAX, 0));
+	cr_assert_not(is_entry(1, VALUE_MAX + 1, 0));
+	cr_assert(is_entry(CHP_KEY_BYTES_MAX, 1, 0));
+	cr_assert_not(is_entry(CHP_KEY_BYTES_MAX + 1, 1, 0));
+	cr_assert_not(is_entry(0, 0, 0), "without a key nothing changes");
+	cr_assert_not(is_entry(0, 1, 0));
+	cr_assert(is_entry(1, 0, CHP_ZAB_REMOVE));
+	cr_assert_not(is_entry(1, 1, CHP_ZAB_REMOVE));
+	cr_assert_not(is_entry(0, 0, CHP_ZAB_REMOVE));
+	cr_assert(is_entry(1, 0, CHP_ZAB_NOTHING));
+	cr_assert(is_entry(0, 0, CHP_ZAB_NOTHING));
+	cr_assert_not(is_entry(1, 1, CHP_ZAB_NOTHING));
+	cr_assert(is_entry(0, 0, CHP_ZAB_RULE));
+	cr_assert_not(is_entry(1, 0, CHP_ZAB_RULE));
+	cr_assert_not(is_entry(0, 1, CHP_ZAB_RULE));
+	cr_assert_not(is_entry(1, 0, CHP_ZAB_REMOVE | CHP_ZAB_NOTHING));
+	cr_assert_not(is_entry(0, 0, CHP_ZAB_RULE | CHP_ZAB_NOTHING));
+	cr_assert_not(is_entry(0, 0, CHP_ZAB_RULE | CHP_ZAB_REMOVE));
+	cr_assert_not(is_entry(1, 0, 0x10));
+	cr_assert_not(is_entry(1, 0, 0x80));
+	cr_assert(is_entry(8, 0, CHP_ZAB_SESSION));
+	cr_assert(is_entry(8, 0, CHP_ZAB_SESSION | CHP_ZAB_REMOVE));
+	cr_assert(is_entry(8, 0, CHP_ZAB_SESSION | CHP_ZAB_NOTHING));
+	cr_assert_not(is_entry(8, 0, CHP_ZAB_SESSION | CHP_ZAB_RULE));
+	cr_assert_not(is_entry(7, 0, CHP_ZAB_SESSION));
+	cr_assert_not(is_entry(9, 0, CHP_ZAB_SESSION));
+	memset(make_propose(8, 0, CHP_ZAB_SESSION) + 1, 0, 8);
+	cr_assert_not(zab_check(), "no session has number 0");
+}
+
+Test(wire, zab_entries_are_bounded)
+{
+	struct chp_zab_propose *m;
+
+#define make() (m = make_propose(3, 4, 0))
+	ZAB_IS(false, m->index = 0);
+	ZAB_IS(true, m->index = CHP_ZAB_COUNT_MAX);
+	ZAB_IS(false, m->index = CHP_ZAB_COUNT_MAX + 1);
+	ZAB_IS(false, m->entry_epoch = 0);
+	ZAB_IS(true, m->entry_epoch = 4);
+	ZAB_IS(false, m->entry_epoch = 5);
+	ZAB_IS(true, m->status = CHP_STATUS_COUNT - 1);
+	ZAB_IS(false, m->status = CHP_STATUS_COUNT);
+	ZAB_IS(false, m->reserved = 1);
+	ZAB_IS(true, m->number = UINT64_MAX);
+	ZAB_IS(false, m->message.len -= 8);
+	ZAB_IS(false, m->message.len += 8);
+	ZAB_IS(false, m->message.len = 8);
+	ZAB_IS(false, m->value_total = UINT32_MAX);
+	ZAB_IS(false, m->key_len = 12);
+#undef make
+#define make() (m = make_propose(0, 0, CHP_ZAB_RULE))
+	ZAB_IS(true, m->number = CHP_ZAB_ALL);
+	ZAB_IS(false, m->number = CHP_ZAB_ALL + 1);
+#undef make
 }
 
 /* ---- clients ---- */
