@@ -721,7 +721,8 @@ Test(zab, a_follower_that_lost_its_leader_for_a_while_follows_it_again)
 	cr_assert_neq(wait_leader(w, ALL3), NONE);
 	pass(w, 20);
 	expect_equal(w, ALL3);
-	cr_assert_leq(state_of(w, 0).current_epoch >> 16, (epoch >> 16) + 1, "at most one election for one who comes back");
+	cr_assert_leq(state_of(w, 0).current_epoch >> 16, (epoch >> 16) + 1,
+			"at most one election for one who comes back");
 	end(w);
 }
 

@@ -172,8 +172,8 @@ Test(zab_quorum, switches_come_in_order, .signal = SIGABRT)
 
 /* Against the rule as it is written down, for every short log. */
 static uint64_t
-by_the_book(enum chp_zab_rule rule, const enum chp_zab_rule *at, const bool *is_switch, uint64_t last, uint64_t majority,
-	    uint64_t all)
+by_the_book(enum chp_zab_rule rule, const enum chp_zab_rule *at, const bool *is_switch, uint64_t last,
+	    uint64_t majority, uint64_t all)
 {
 	uint64_t freed = 0, committed;
 
