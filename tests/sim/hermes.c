@@ -337,7 +337,7 @@ print_inv(FILE *out, const struct chp_hermes_inv *m)
 
 		memcpy(&id, chp_hermes_inv_key(m), sizeof(id));
 		fputs("session ", out);
-		sim_print_session(out, &sim_hermes, id);
+		sim_print_session(out, id);
 	} else {
 		fputs("k=", out);
 		sim_print_bytes(out, chp_hermes_inv_key(m), m->key_len);
@@ -358,7 +358,7 @@ print_inv(FILE *out, const struct chp_hermes_inv *m)
 	}
 	if (m->session != 0) {
 		fputs(" for ", out);
-		sim_print_session(out, &sim_hermes, m->session);
+		sim_print_session(out, m->session);
 		fprintf(out, " req %" PRIu64, m->request);
 	}
 }

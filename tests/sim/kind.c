@@ -37,13 +37,10 @@ sim_print_version(FILE *out, const struct sim_kind *kind, const char *before, ui
 }
 
 void
-sim_print_session(FILE *out, const struct sim_kind *kind, uint64_t id)
+sim_print_session(FILE *out, uint64_t id)
 {
-	if (kind->by_writer)
-		fprintf(out, "%" PRIu64 ".%" PRIu64, id >> CHP_SESSION_WRITER_SHIFT,
-			id & ((UINT64_C(1) << CHP_SESSION_NODE_SHIFT) - 1));
-	else
-		fprintf(out, "%" PRIu64, id);
+	fprintf(out, "%" PRIu64 ".%" PRIu64, id >> CHP_SESSION_WRITER_SHIFT,
+		id & ((UINT64_C(1) << CHP_SESSION_NODE_SHIFT) - 1));
 }
 
 void

@@ -64,6 +64,6 @@ const struct sim_kind *sim_kind_at(uint32_t i);
 /* Parts of printing. */
 void sim_print_bytes(FILE *out, const uint8_t *bytes, uint32_t len);
 void sim_print_version(FILE *out, const struct sim_kind *kind, const char *before, uint64_t version);
-void sim_print_session(FILE *out, const struct sim_kind *kind, uint64_t id);
+void sim_print_session(FILE *out, uint64_t id);
 
 #endif /* CHP_TESTS_SIM_KIND_H */

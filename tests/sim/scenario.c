@@ -6,24 +6,28 @@
  * A file is a sequence of blocks: command lines, a line "----", the expected output, an empty line. Lines
  * that begin with # are comments. --rewrite puts what the commands gave in the place of what was expected.
  *
- *   nodes N [protocol= credits= window= keys= blocks= value= sessions= session_window= idle= shards= ops= down= chunk=]
+ *   nodes N [protocol= founding=silent election= lease= credits= window= keys= blocks= value= sessions= session_window=
+ *            idle= shards= ops= down= chunk=]
  *   put|add|replace|append|prepend NODE KEY VALUE   get|delete NODE KEY   cas NODE KEY VERSION VALUE
  *   incr|decr NODE KEY DELTA   open NODE   close NODE session=W.I
  *       a client's operation; those on keys take session=W.I req=N [lowest=N] [epoch=N]; "x*500" is 500 times
  *       x; without epoch= the client knows the newest view
+ *   relaxed NODE KEY      a get that may be old   quorum NODE majority|all
  *   hold NODE             operations wait at the node until run; so do packets that arrive
  *   run NODE              run the node once with all that waits there
  *   arrive A>B [N]        packets from A to B reach B, which does not run yet
  *   deliver [A>B [N]]     they reach B and it runs; without a pair: everything, until all is quiet
  *   drop|duplicate|reverse A>B   what happens to packets on their way
  *   tick TIME             time passes; nodes run when they are due
+ *   pass TIME             the same, and packets arrive at once
+ *   cut NODE              packets from and to the node are lost   mend (no more)
  *   view [NODE] live=0,1 [learners=2]   a new view; with NODE, only that one has it yet
  *   view NODE             the node enters the newest view
  *   crash NODE   restart NODE (a new incarnation, empty)   reset A B (A resets its link to B)
  *   lease NODE on|off     whether the node has a lease; all have one at first
  *   copied                which nodes have a complete copy
  *   trace links|chatter on|off   packets, or messages that usually say nothing
- *   state [KEY]   digest   counters NAME
+ *   state [KEY]   status   digest   counters NAME
  *
  * A version is printed as counter.writer, and node n has writer n + 1 until it restarts: v2.1 is a write of node 0.
  * Messages are printed when they are sent, with the epoch if it is not 1; client lines are answers. After every
@@ -96,10 +100,12 @@ struct scene {
 	struct answer answer[CHP_BATCH_MAX];
 	uint32_t n_answers;
 	uint64_t now_ns;
+	uint64_t cut; /* nodes whose packets are lost */
 	uint16_t last_writer;
 	uint8_t node_of_writer[SIM_WRITERS_MAX]; /* who got a writer number */
 	bool trace_links;
 	bool chatter; /* messages that are dull are printed as well */
+	bool silent;  /* and now none at all */
 	FILE *out;
 	char error[256];
 };
@@ -284,7 +290,7 @@ print_item(FILE *out, const struct sim_kind *kind, const struct chp_copy_item *m
 
 		memcpy(&id, chp_copy_item_key(m), sizeof(id));
 		fputs("ITEM session ", out);
-		sim_print_session(out, kind, id);
+		sim_print_session(out, id);
 	} else {
 		fputs("ITEM k=", out);
 		sim_print_bytes(out, chp_copy_item_key(m), m->key_len);
@@ -303,7 +309,7 @@ static void
 print_record(FILE *out, const struct sim_kind *kind, const struct chp_copy_record *m)
 {
 	fputs("RECORD session ", out);
-	sim_print_session(out, kind, m->session);
+	sim_print_session(out, m->session);
 	fprintf(out, " req %" PRIu64, m->request);
 	sim_print_version(out, kind, " ", m->version);
 }
@@ -358,6 +364,7 @@ print_packet(struct scene *s, const struct scene_packet *p, const char *before)
 	const struct chp_peer_header *h = (const void *)p->data;
 	const struct sim_kind *kind = s->world.config.kind;
 	struct scene_node *from = &s->node[h->from];
+	const bool lost = (s->cut & (chp_bit(h->from) | chp_bit(h->to))) != 0;
 	bool again;
 
 	if (from->printed_session[h->to] != h->session) {
@@ -372,10 +379,10 @@ print_packet(struct scene *s, const struct scene_packet *p, const char *before)
 		const struct chp_message *m = (const void *)(p->data + at);
 
 		at += m->len;
-		if (!s->chatter && kind->is_dull(m))
+		if (s->silent || (!s->chatter && (kind->is_dull(m) || (again && lost))))
 			continue;
 		fprintf(s->out, "%s%u>%u ", before, h->from, h->to);
-		if (h->epoch != 1)
+		if (h->epoch > 1)
 			fprintf(s->out, "e%" PRIu64 " ", h->epoch);
 		print_message(s->out, kind, m);
 		fputs(again ? " (sent again)\n" : "\n", s->out);
@@ -385,7 +392,8 @@ print_packet(struct scene *s, const struct scene_packet *p, const char *before)
 static void
 print_key(FILE *out, const struct call *c)
 {
-	if (c->op.opcode != CHP_OPCODE_SESSION_OPEN && c->op.opcode != CHP_OPCODE_SESSION_CLOSE) {
+	if (c->op.opcode != CHP_OPCODE_SESSION_OPEN && c->op.opcode != CHP_OPCODE_SESSION_CLOSE &&
+	    c->op.opcode != CHP_OPCODE_QUORUM) {
 		fputc(' ', out);
 		sim_print_bytes(out, (const uint8_t *)c->key, c->op.key.len);
 	}
@@ -417,12 +425,16 @@ print_answer(struct scene *s, const struct answer *a)
 			sim_print_version(out, kind, " ", r->version);
 		if (r->status == CHP_STATUS_OK && r->opcode == CHP_OPCODE_SESSION_OPEN) {
 			fputs(" session ", out);
-			sim_print_session(out, kind, r->number);
+			sim_print_session(out, r->number);
+		} else if (r->status == CHP_STATUS_OK && r->opcode == CHP_OPCODE_QUORUM) {
+			fprintf(out, " rule %s", chp_quorum_name(r->number));
 		} else if (r->status == CHP_STATUS_OK &&
 			   (r->opcode == CHP_OPCODE_INCR || r->opcode == CHP_OPCODE_DECR)) {
 			fprintf(out, " number %" PRIu64, r->number);
 		}
 	}
+	if (r->is_relaxed)
+		fputs(" relaxed", out);
 	if (r->session != 0)
 		fprintf(out, " (req %" PRIu64 ")", r->request);
 	fputc('\n', out);
@@ -467,7 +479,7 @@ arrive(struct scene *s, uint32_t from, uint32_t to, uint32_t n)
 	struct way *way = &s->way[from][to], *inbox = &s->node[to].inbox;
 
 	n = chp_min_u32(n, way->n);
-	if (!s->world.node[to].alive) {
+	if (!s->world.node[to].alive || (s->cut & (chp_bit(from) | chp_bit(to))) != 0) {
 		way_drop(way, n);
 		return true;
 	}
@@ -501,7 +513,14 @@ send_all(struct scene *s, uint32_t n, const struct chp_effects *fx)
 		print_answer(s, &s->answer[i]);
 	for (uint32_t i = 0; i < fx->n_used; i++) {
 		const struct chp_buffer *b = &fx->buffer[i];
+		const struct chp_peer_header *h = (const void *)b->data;
 		struct way *way = &s->way[n][b->peer];
+		const struct chp_message *m;
+
+		for (uint32_t at = sizeof(*h); at < b->len; at += m->len) {
+			m = (const void *)(b->data + at);
+			s->world.config.kind->sends(&s->world, n, h, m);
+		}
 
 		chp_peer_seal(b->data, b->len);
 		if (!way_add(s, way, b->data, b->len))
@@ -544,8 +563,12 @@ run_once(struct scene *s, uint32_t n)
 	for (uint32_t i = 0; i < BUFFERS_MAX; i++)
 		buffer[i] = (struct chp_buffer){ .data = bytes[i] };
 	s->n_answers = 0;
+	if (node->has_view)
+		s->world.node[n].shard_view = s->world.view;
+	s->world.now_ns = s->now_ns;
 	chp_shard_run(s->world.node[n].shard, &now, &in, &fx);
 	chp_shard_check(s->world.node[n].shard);
+	c->kind->ran(&s->world, n, &now);
 	way_drop(&node->inbox, in.n_packets);
 	node->n_waiting = 0;
 	node->has_view = false;
@@ -587,9 +610,14 @@ scene_empty(struct scene *s)
 		for (uint32_t b = 0; b < s->world.config.n_nodes; b++)
 			way_drop(&s->way[a][b], s->way[a][b].n);
 	}
+	if (s->world.watch != NULL)
+		s->world.config.kind->forget(&s->world);
+	free(s->world.watch);
+	sim_once_forget(&s->world);
 	memset(&s->world, 0, sizeof(s->world));
 	memset(s->node, 0, sizeof(s->node));
 	s->n_calls = 0;
+	s->cut = 0;
 	s->last_writer = 0;
 }
 
@@ -603,6 +631,8 @@ parse_config(struct scene *s, struct words *w, struct chp_shard_config *c)
 	       option_u32(s, w, "session_window", &c->session_window) &&
 	       option_u32(s, w, "shards", &c->shards) && option_u32(s, w, "ops", &c->ops) &&
 	       option_u32(s, w, "log", &c->log_entries) && option_u32(s, w, "chunk", &c->copy_bytes) &&
+	       option_time(s, w, "election", &c->election_ns) &&
+	       option_time(s, w, "lease", &c->leader_lease_ns) &&
 	       option_time(s, w, "idle", &c->session_idle_ns) && option_time(s, w, "down", &c->link_down_ns);
 }
 
@@ -645,6 +675,8 @@ create_node(struct scene *s, uint32_t n)
 	if (s->world.node[n].shard == NULL)
 		return fail(s, "a shard of this configuration cannot be created: %d", err);
 	s->world.node[n].alive = true;
+	s->world.node[n].shard_view.epoch = 0;
+	s->world.config.kind->born(&s->world, n);
 	s->node_of_writer[s->last_writer] = (uint8_t)n;
 	s->world.view.incarnation[n] = 0x1000 * s->last_writer + n;
 	s->world.view.writer[n] = s->last_writer;
@@ -657,6 +689,8 @@ create_nodes(struct scene *s, const struct chp_shard_config *config)
 	s->world.config.shard = *config;
 	s->world.config.n_nodes = config->n_nodes;
 	s->world.view.epoch = 1;
+	s->world.watch = calloc(1, s->world.config.kind->watch_bytes);
+	CHP_ASSERT(s->world.watch != NULL);
 	s->now_ns = 1000 * MS;
 	for (uint32_t n = 0; n < config->n_nodes; n++) {
 		if (!create_node(s, n))
@@ -694,8 +728,9 @@ on_nodes(struct scene *s, struct words *w)
 		.link_down_ns = CHP_NEVER,
 		.ops = 16,
 		.copy_bytes = 65536,
+		.election_ns = 10 * MS,
 	};
-	const char *protocol = option(w, "protocol");
+	const char *protocol = option(w, "protocol"), *founding = option(w, "founding");
 	const struct sim_kind *kind = protocol == NULL ? s->world.config.kind : sim_kind_find(protocol);
 	uint64_t n;
 
@@ -711,7 +746,11 @@ on_nodes(struct scene *s, struct words *w)
 	c.log_blocks = CHP_RECORD_BLOCKS_MAX * 3 * c.n_nodes * c.credits;
 	scene_empty(s);
 	s->world.config.kind = kind;
-	return create_nodes(s, &c);
+	s->silent = founding != NULL && strcmp(founding, "silent") == 0;
+	if (!create_nodes(s, &c))
+		return false;
+	s->silent = false;
+	return true;
 }
 
 static bool
@@ -800,13 +839,25 @@ on_view(struct scene *s, struct words *w)
 	for (uint32_t n = 0; n < s->world.config.n_nodes; n++) {
 		if (only != SIM_NODES_MAX ? only != n : (everybody & chp_bit(n)) == 0)
 			continue;
-		if (chp_shard_epoch(s->world.node[n].shard) >= v->epoch)
+		if (chp_shard_view_epoch(s->world.node[n].shard) >= v->epoch)
 			return fail(s, "node %u is in the newest view already", n);
 		s->node[n].has_view = true;
 		if (!run_unless_held(s, n))
 			return false;
 	}
 	return true;
+}
+
+/* The next time at which a node wants to run. */
+static uint64_t
+next_wake(const struct scene *s)
+{
+	uint64_t next = CHP_NEVER;
+
+	for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
+		if (s->world.node[n].alive && !s->node[n].hold)
+			next = chp_min_u64(next, s->node[n].wake_ns);
+	return next;
 }
 
 static bool
@@ -817,11 +868,8 @@ on_tick(struct scene *s, struct words *w)
 	if (!parse_time(s, w->word[1], &ns))
 		return false;
 	for (ns += s->now_ns;;) {
-		uint64_t next = CHP_NEVER;
+		const uint64_t next = next_wake(s);
 
-		for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
-			if (s->world.node[n].alive && !s->node[n].hold)
-				next = chp_min_u64(next, s->node[n].wake_ns);
 		if (next > ns)
 			break;
 		s->now_ns = chp_max_u64(s->now_ns, next);
@@ -830,6 +878,44 @@ on_tick(struct scene *s, struct words *w)
 				return false;
 	}
 	s->now_ns = ns;
+	return true;
+}
+
+static bool
+on_pass(struct scene *s, struct words *w)
+{
+	uint64_t ns, next;
+
+	if (!parse_time(s, w->word[1], &ns) || !deliver_all(s))
+		return false;
+	for (ns += s->now_ns; (next = next_wake(s)) <= ns;) {
+		s->now_ns = chp_max_u64(s->now_ns, next);
+		for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
+			if (s->node[n].wake_ns <= s->now_ns && !s->node[n].hold && !run(s, n))
+				return false;
+		if (!deliver_all(s))
+			return false;
+	}
+	s->now_ns = ns;
+	return true;
+}
+
+static bool
+on_cut(struct scene *s, struct words *w)
+{
+	uint32_t n;
+
+	if (!parse_node(s, w->word[1], &n))
+		return false;
+	s->cut |= chp_bit(n);
+	return true;
+}
+
+static bool
+on_mend(struct scene *s, struct words *w)
+{
+	(void)w;
+	s->cut = 0;
 	return true;
 }
 
@@ -940,9 +1026,11 @@ on_reverse(struct scene *s, struct words *w)
 static const struct operation {
 	const char *word;
 	uint8_t opcode;
-	bool key, version, number, value;
+	bool key, version, number, value, relaxed, rule;
 } operations[] = {
 	{ "get", CHP_OPCODE_GET, .key = true },
+	{ "relaxed", CHP_OPCODE_GET, .key = true, .relaxed = true },
+	{ "quorum", CHP_OPCODE_QUORUM, .key = false, .rule = true },
 	{ "put", CHP_OPCODE_PUT, .key = true, .value = true },
 	{ "delete", CHP_OPCODE_DELETE, .key = true },
 	{ "cas", CHP_OPCODE_CAS, .key = true, .version = true, .value = true },
@@ -973,9 +1061,24 @@ parse_session(struct scene *s, struct words *w, struct chp_op *op)
 		return false;
 	if (writer >= SIM_WRITERS_MAX)
 		return fail(s, "no writer %" PRIu64, writer);
-	op->session = writer << CHP_SESSION_WRITER_SHIFT |
-		      (uint64_t)s->node_of_writer[writer] << CHP_SESSION_NODE_SHIFT | id;
+	op->session = writer << CHP_SESSION_WRITER_SHIFT | id;
+	if (s->world.config.kind->by_writer)
+		op->session |= (uint64_t)s->node_of_writer[writer] << CHP_SESSION_NODE_SHIFT;
 	return parse_u64(s, lowest == NULL ? "1" : lowest, &op->lowest);
+}
+
+/* "2.1", or "2" where versions do not name writers. */
+static bool
+parse_version(struct scene *s, const char *text, uint64_t *version)
+{
+	uint64_t counter, writer;
+
+	if (!s->world.config.kind->by_writer)
+		return parse_u64(s, text, version);
+	if (!parse_dotted(s, text, &counter, &writer))
+		return false;
+	*version = chp_version_make(counter, (uint16_t)writer);
+	return true;
 }
 
 static bool
@@ -983,21 +1086,18 @@ parse_operation(struct scene *s, const struct operation *o, struct words *w, str
 {
 	uint32_t at = 2;
 
-	c->op = (struct chp_op){ .opcode = o->opcode };
+	c->op = (struct chp_op){ .opcode = o->opcode, .is_relaxed = o->relaxed };
 	memcpy(c->op.origin.address, &s->n_calls, sizeof(s->n_calls));
 	if (!parse_session(s, w, &c->op))
 		return false;
-	if (w->n != 2u + o->key + o->version + o->number + o->value)
+	if (w->n != 2u + o->key + o->version + o->number + o->value + o->rule)
 		return fail(s, "%s does not take %u words", o->word, w->n - 1);
 	if (o->key && !expand(s, w->word[at++], c->key, sizeof(c->key), &c->op.key.len))
 		return false;
-	if (o->version) {
-		uint64_t counter, writer;
-
-		if (!parse_dotted(s, w->word[at++], &counter, &writer))
-			return false;
-		c->op.arg = chp_version_make(counter, (uint16_t)writer);
-	}
+	if (o->version && !parse_version(s, w->word[at++], &c->op.arg))
+		return false;
+	if (o->rule)
+		c->op.arg = strcmp(w->word[at], "all") == 0 ? CHP_QUORUM_ALL : CHP_QUORUM_MAJORITY;
 	if (o->number && !parse_u64(s, w->word[at++], &c->op.arg))
 		return false;
 	if (o->value && !expand(s, w->word[at], c->value, sizeof(c->value), &c->op.value_len))
@@ -1044,6 +1144,25 @@ on_state(struct scene *s, struct words *w)
 }
 
 static bool
+on_status(struct scene *s, struct words *w)
+{
+	(void)w;
+	for (uint32_t n = 0; n < s->world.config.n_nodes; n++) {
+		struct chp_protocol_status p;
+
+		if (!s->world.node[n].alive)
+			continue;
+		chp_shard_status(s->world.node[n].shard, &p);
+		fprintf(s->out, "%u: %s", n, p.role);
+		if (p.leader != CHP_NODES_MAX)
+			fprintf(s->out, " of node %u", p.leader);
+		fprintf(s->out, ", %" PRIu64 " proposed, %" PRIu64 " committed, %" PRIu64 " applied, quorum %s%s%s\n",
+			p.proposed, p.committed, p.applied, p.quorum, p.waiting[0] == '\0' ? "" : "; ", p.waiting);
+	}
+	return true;
+}
+
+static bool
 on_digest(struct scene *s, struct words *w)
 {
 	uint64_t live = chp_view_live(&s->world.view);
@@ -1083,6 +1202,11 @@ counter_of(const struct scene *s, uint32_t n, const char *name, uint64_t *sum)
 #undef FIND_IN
 #define FIND_IN protocol
 	CHP_PROTOCOL_COUNTERS(FIND)
+#undef FIND_IN
+#define FIND_IN zab
+	if (s->world.config.kind == &sim_zab) {
+		CHP_ZAB_COUNTERS(FIND)
+	}
 #undef FIND_IN
 #undef FIND
 	for (uint32_t p = 0; p < s->world.config.n_nodes; p++) {
@@ -1142,6 +1266,10 @@ static const struct command {
 	{ "duplicate", 2, 3, on_duplicate },
 	{ "reverse", 2, 3, on_reverse },
 	{ "tick", 2, 2, on_tick },
+	{ "pass", 2, 2, on_pass },
+	{ "cut", 2, 2, on_cut },
+	{ "mend", 1, 1, on_mend },
+	{ "status", 1, 1, on_status },
 	{ "view", 2, 4, on_view },
 	{ "crash", 2, 2, on_crash },
 	{ "restart", 2, 2, on_restart },

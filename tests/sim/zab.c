@@ -332,27 +332,43 @@ agree(const struct sim_world *w, uint32_t a, uint32_t b)
 
 /* ------------------------------------------------------------------ messages in words */
 
+/* An epoch is a counter and its leader's writer number. */
+static void
+print_epoch(FILE *out, const char *before, uint64_t epoch)
+{
+	fprintf(out, "%s%" PRIu64 ".%" PRIu64, before, epoch >> 16, epoch & UINT16_MAX);
+}
+
+static void
+print_zxid(FILE *out, const char *before, uint64_t epoch, uint64_t index)
+{
+	print_epoch(out, before, epoch);
+	fprintf(out, "/%" PRIu64, index);
+}
+
 static void
 print_history(FILE *out, const struct chp_zab_history *h)
 {
-	fprintf(out, " last %" PRIu64 ".%" PRIu64 " committed %" PRIu64 "%s", h->last_epoch,
-		h->last, h->committed, (h->flags & CHP_ZAB_INCOMPLETE) != 0 ? " incomplete" : "");
+	print_zxid(out, " last ", h->last_epoch, h->last);
+	fprintf(out, " committed %" PRIu64 "%s", h->committed,
+		(h->flags & CHP_ZAB_INCOMPLETE) != 0 ? " incomplete" : "");
 }
 
 static void
 print_propose(FILE *out, const struct chp_zab_propose *m)
 {
-	fprintf(out, "PROPOSE %" PRIu64 ".%" PRIu64, m->entry_epoch, m->index);
+	print_zxid(out, "PROPOSE ", m->entry_epoch, m->index);
 	if (m->entry_epoch != m->epoch)
-		fprintf(out, " in %" PRIu64, m->epoch);
+		print_epoch(out, " in ", m->epoch);
 	if ((m->entry_flags & CHP_ZAB_RULE) != 0) {
 		fprintf(out, " rule %s", m->number == CHP_ZAB_ALL ? "all" : "majority");
 	} else if ((m->entry_flags & CHP_ZAB_SESSION) != 0) {
 		uint64_t id;
 
 		memcpy(&id, chp_zab_propose_key(m), sizeof(id));
-		fprintf(out, " session %" PRIu64 "%s", id,
-			(m->entry_flags & CHP_ZAB_REMOVE) != 0 ? " close" : " open");
+		fputs(" session ", out);
+		sim_print_session(out, id);
+		fputs((m->entry_flags & CHP_ZAB_REMOVE) != 0 ? " close" : " open", out);
 	} else if (m->key_len != 0) {
 		fputs(" k=", out);
 		sim_print_bytes(out, chp_zab_propose_key(m), m->key_len);
@@ -368,15 +384,19 @@ print_propose(FILE *out, const struct chp_zab_propose *m)
 	} else {
 		fputs(" nothing", out);
 	}
-	if (m->session != 0)
-		fprintf(out, " for %" PRIu64 " req %" PRIu64, m->session, m->request);
+	if (m->session != 0) {
+		fputs(" for ", out);
+		sim_print_session(out, m->session);
+		fprintf(out, " req %" PRIu64, m->request);
+	}
 }
 
 static void
 print_sync(FILE *out, const char *name, const struct chp_zab_sync *m)
 {
-	fprintf(out, "%s %" PRIu64 " keep %" PRIu64 " end %" PRIu64 "%s%s", name, m->epoch, m->keep,
-		m->end, (m->sync_flags & CHP_ZAB_SNAP) != 0 ? " snap" : "",
+	print_epoch(out, name, m->epoch);
+	fprintf(out, " keep %" PRIu64 " end %" PRIu64 "%s%s", m->keep, m->end,
+		(m->sync_flags & CHP_ZAB_SNAP) != 0 ? " snap" : "",
 		(m->sync_flags & CHP_ZAB_BEYOND) != 0 ? " beyond" : "");
 }
 
@@ -390,19 +410,20 @@ print_election(FILE *out, const struct chp_message *m)
 	const struct chp_zab_recovered *recovered = (const void *)m;
 
 	if (m->type == CHP_ZAB_LOOK) {
-		fprintf(out, "LOOK round %" PRIu64 " accepted %" PRIu64, look->round,
-			look->accepted_epoch);
+		fprintf(out, "LOOK round %" PRIu64 "%s", look->round,
+			(look->look_flags & CHP_ZAB_JOIN) != 0 ? " join" : "");
+		print_epoch(out, " accepted ", look->accepted_epoch);
 	} else if (m->type == CHP_ZAB_NEWEPOCH) {
-		fprintf(out, "NEWEPOCH %" PRIu64, newepoch->epoch);
+		print_epoch(out, "NEWEPOCH ", newepoch->epoch);
 	} else if (m->type == CHP_ZAB_RECOVER) {
 		fprintf(out, "RECOVER %" PRIu64, recover->id);
 	} else if (m->type == CHP_ZAB_RECOVERED) {
-		fprintf(out, "RECOVERED %" PRIu64 " accepted %" PRIu64 " last %" PRIu64 "%s",
-			recovered->id, recovered->accepted_epoch, recovered->last,
+		fprintf(out, "RECOVERED %" PRIu64, recovered->id);
+		print_epoch(out, " accepted ", recovered->accepted_epoch);
+		fprintf(out, " last %" PRIu64 "%s", recovered->last,
 			(recovered->recovered_flags & CHP_ZAB_ESTABLISHED) != 0 ? " leads" : "");
 	} else {
-		fprintf(out, "%s %" PRIu64, m->type == CHP_ZAB_PULL ? "PULL" : "ACKEPOCH",
-			ack->epoch);
+		print_epoch(out, m->type == CHP_ZAB_PULL ? "PULL " : "ACKEPOCH ", ack->epoch);
 		print_history(out, &ack->history);
 	}
 }
@@ -412,31 +433,31 @@ print(FILE *out, const struct chp_message *m)
 {
 	const struct chp_zab_index *index = (const void *)m;
 	const struct chp_zab_read *read = (const void *)m;
+	const struct chp_zab_beat *beat = (const void *)m;
 
 	switch (m->type) {
 	case CHP_ZAB_HISTORY:
-		print_sync(out, "HISTORY", (const void *)m);
+		print_sync(out, "HISTORY ", (const void *)m);
 		break;
 	case CHP_ZAB_NEWLEADER:
-		print_sync(out, "NEWLEADER", (const void *)m);
+		print_sync(out, "NEWLEADER ", (const void *)m);
 		break;
 	case CHP_ZAB_PROPOSE:
 		print_propose(out, (const void *)m);
 		break;
 	case CHP_ZAB_ACKLD:
-		fprintf(out, "ACKLD %" PRIu64 ".%" PRIu64, index->epoch, index->index);
+		print_zxid(out, "ACKLD ", index->epoch, index->index);
 		break;
 	case CHP_ZAB_ACK:
-		fprintf(out, "ACK %" PRIu64 ".%" PRIu64, index->epoch, index->index);
+		print_zxid(out, "ACK ", index->epoch, index->index);
 		break;
 	case CHP_ZAB_COMMIT:
-		fprintf(out, "COMMIT %" PRIu64 ".%" PRIu64 "%s", index->epoch, index->index,
-			(index->index_flags & CHP_ZAB_UPTODATE) != 0 ? " up to date" : "");
+		print_zxid(out, "COMMIT ", index->epoch, index->index);
+		fputs((index->index_flags & CHP_ZAB_UPTODATE) != 0 ? " up to date" : "", out);
 		break;
 	case CHP_ZAB_BEAT:
 	case CHP_ZAB_BEAT_ACK:
-		fprintf(out, "%s %" PRIu64, m->type == CHP_ZAB_BEAT ? "BEAT" : "BEAT_ACK",
-			((const struct chp_zab_beat *)(const void *)m)->epoch);
+		print_epoch(out, m->type == CHP_ZAB_BEAT ? "BEAT " : "BEAT_ACK ", beat->epoch);
 		break;
 	case CHP_ZAB_READ:
 		fprintf(out, "READ %" PRIu64, read->id);
