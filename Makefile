@@ -266,10 +266,10 @@ BENCH_MB ?= 6144
 SHARDS ?= 1
 PEERS ?= udp
 .PHONY: demo bench
-demo: ## three replicas, real clients, loss, and a verdict on every answer; installs what is missing
+demo: ## three replicas, real clients, loss, and a verdict on every answer; installs what is missing; PROTOCOL=
 	$(Q)tools/deps ensure
 	$(Q)$(MAKE) --no-print-directory -j2 all
-	$(Q)tools/demo
+	$(Q)tools/demo $(PROTOCOL)
 
 bench: deps-present $(B)/bench ## replicas and a load generator in one process; JSON, a line for each of PROTOCOL and PEERS
 	$(Q)for p in $(PROTOCOL); do for e in $(PEERS); do tools/bench $(BENCH_MB) \

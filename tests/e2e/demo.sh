@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
 # The demo: as a whole; interrupted at several moments, from the keyboard (the whole process group) and by
-# kill; and with a replica that dies. Whatever happens, it leaves nothing behind. CHECK_LONG=1 takes the
+# kill; with a replica that dies; and with ZAB. Whatever happens, it leaves nothing behind. CHECK_LONG=1 takes the
 # demo at its full length and more moments.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
 . "$(dirname "$0")/lib.sh"
@@ -22,7 +22,7 @@ nothing_left() {
 # Start it in a process group of its own, with signals as from a terminal.
 demo() {
 	: >"$out" # the last one's lines must not be taken for this one's
-	setsid env --default-signal=INT,TERM,HUP "$root/tools/demo" >"$out" 2>&1 &
+	setsid env --default-signal=INT,TERM,HUP "$root/tools/demo" "$@" >"$out" 2>&1 &
 	pid=$!
 }
 
@@ -40,7 +40,7 @@ check "a line a second" test "$(grep -c ' op/s .* p50 .* p99 .* retransmits ' "$
 for event in 'n1 gets SIGKILL' "n2's cable is pulled"; do
 	check "$event" has "$out" "^  >> $event"
 done
-check "writes go on, twice" test "$(grep -c '^  >> a write is answered [0-9]* ms later' "$out")" = 2
+check "writes go on, twice" test "$(grep -c '^  >> writes to all shards are answered [0-9]* ms later' "$out")" = 2
 check "a view without n1" has "$out" '^  >> view 2: voters n0 n2 '
 check "a view without n2" has "$out" '^  >> view 5: voters n0 n1 '
 for node in 1 2; do
@@ -50,6 +50,18 @@ for node in 1 2; do
 done
 check "the view of all" has "$out" '^  >> view 7: voters n0 n1 n2 '
 check "the verdict" has "$out" '^ *verdict: linearizable'
+check "nothing left" nothing_left
+
+# With leaders: another one leads at once, and no view changes but for the one that comes back.
+DEMO_PHASE_S=2 demo zab
+check "the whole demo with ZAB" wait "$pid" || tail -n 20 "$out" >&2
+check "a leader is killed" has "$out" '^  >> n[0-2], the leader of shard 1, gets SIGKILL'
+check "another one leads" has "$out" '^  >> shard 1: n[0-2] leads, epoch [0-9]+'
+check "writes go on, twice" test "$(grep -c '^  >> writes to all shards are answered [0-9]* ms later' "$out")" = 2
+check "it comes back as a learner" has "$out" '^  >> view 2: .*, learner n[0-2] '
+check "and is a voter again" has "$out" '^  >> view 3: voters n0 n1 n2 '
+check "no other view" has_not "$out" '^  >> view 4'
+check "the verdict" has "$out" '^ *verdict: linearizable; all three replicas are alive, and nobody left the view$'
 check "nothing left" nothing_left
 
 # What the demo prints just before the moment at which it is interrupted.
