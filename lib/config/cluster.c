@@ -172,6 +172,16 @@ check_keys(const struct chp_json_place *root, const struct chp_cluster_config *c
 			       max, c->n_members, c->credits);
 }
 
+/* With a log the last place is kept for the switch to "majority", which must get through when all others wait. */
+static void
+check_credits(const struct chp_json_place *root, const struct chp_cluster_config *c)
+{
+	struct chp_json_place place = chp_json_key(root, "credits");
+
+	if (c->credits < 2 && !is_one_of(all_live_protocols, c->protocol))
+		chp_json_error(&place, "expected at least 2 with the protocol %s", c->protocol);
+}
+
 bool
 chp_cluster_config_parse(const char *text, size_t len, const char *file,
 			 const char *const *protocols, const char *const *applications,
@@ -179,6 +189,7 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 {
 	static const char *const port_keys[] = { "shards", "port_base", NULL };
 	static const char *const key_keys[] = { "keys_max", "credits", NULL };
+	static const char *const credit_keys[] = { "protocol", "credits", NULL };
 	static const char *const protocol_keys[] = { "protocol", NULL };
 	static const char *const application_keys[] = { "application", NULL };
 	uint32_t before = errors->n;
@@ -200,6 +211,8 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 		check_ports(&root, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, key_keys))
 		check_keys(&root, out);
+	if (chp_fields_ok(chp_cluster_fields, bad, credit_keys))
+		check_credits(&root, out);
 	out->hash = chp_cluster_config_hash(out);
 	chp_json_close(&doc);
 	return errors->n == before;

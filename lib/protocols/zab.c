@@ -1215,6 +1215,7 @@ pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out 
 {
 	struct peer *p = &z->peer[node];
 	uint64_t committed;
+	bool uptodate;
 
 	if (p->sent < z->env.log->head) {
 		p->history.flags |= CHP_ZAB_INCOMPLETE; /* the log has been compacted beyond what it lacks */
@@ -1227,11 +1228,13 @@ pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out 
 	 * come. To a late comer, too, what is committed now, not what was when it began (pitfall P18).
 	 */
 	committed = chp_min_u64(z->applied, p->sent - 1);
-	if (committed <= p->commit_sent && !p->uptodate_due)
+	/* That its synchronisation is over is true when the leader is established, not before. */
+	uptodate = p->uptodate_due && z->phase == CHP_ZAB_BROADCAST;
+	if (committed <= p->commit_sent && !uptodate)
 		return;
-	send_index(z, CHP_ZAB_COMMIT, node, committed, p->uptodate_due ? CHP_ZAB_UPTODATE : 0, out);
+	send_index(z, CHP_ZAB_COMMIT, node, committed, uptodate ? CHP_ZAB_UPTODATE : 0, out);
 	p->commit_sent = committed;
-	p->uptodate_due = false;
+	p->uptodate_due = p->uptodate_due && !uptodate;
 }
 
 /* [Z6] Each follower at its own pace. */

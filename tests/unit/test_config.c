@@ -437,6 +437,20 @@ with_members(const char *protocol, uint32_t n)
 	return buffer;
 }
 
+Test(config, test_cluster_credits_of_a_log)
+{
+	static const char text[] = "{ \"name\": \"x\", \"protocol\": \"%s\", \"credits\": %u, \"members\": "
+				   "[{ \"name\": \"n\", \"address\": \"10.0.0.1\" }]}";
+	char buffer[256];
+
+	snprintf(buffer, sizeof(buffer), text, "hermes", 1u);
+	need_cluster(buffer);
+	snprintf(buffer, sizeof(buffer), text, "zab", 2u);
+	need_cluster(buffer);
+	snprintf(buffer, sizeof(buffer), text, "zab", 1u);
+	expect_errors(parse_cluster(buffer), "|c.json:1: credits: 1: expected at least 2 with the protocol zab");
+}
+
 Test(config, test_cluster_member_counts)
 {
 	need_cluster(with_members("hermes", 1));
