@@ -234,7 +234,9 @@ serve_slot(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct
 
 /*
  * What another home of the session would have to know. Not what is still open, here or at a peer: its INV
- * reaches the learner. Nor what was certainly not applied: it may be tried anew.
+ * reaches the learner. Nor what was certainly not applied: it may be tried anew. What a peer's write said of a request
+ * counts whether or not an operation still waits here for its turn at the same request, as it may where the home moved
+ * away and came back.
  */
 static bool
 is_worth_sending(const struct chp_copy *c, const struct chp_record *r)
@@ -243,7 +245,7 @@ is_worth_sending(const struct chp_copy *c, const struct chp_record *r)
 		return r->state == CHP_RECORD_DONE;
 	if (r->state == CHP_RECORD_DONE)
 		return r->status == CHP_STATUS_UNKNOWN_OUTCOME || (r->status == CHP_STATUS_OK && r->version != 0);
-	return r->state == CHP_RECORD_SEEN &&
+	return (r->state == CHP_RECORD_SEEN || r->state == CHP_RECORD_PENDING) &&
 	       ((r->version != 0 && (!r->rmw || r->fate == CHP_FATE_COMMITTED)) || r->fate == CHP_FATE_UNKNOWN);
 }
 

@@ -588,6 +588,43 @@ Test(copy, of_sessions_and_their_records)
 /* ------------------------------------------------------------------ bounds of a run */
 
 /* What is sent in a run stays within bulk_bytes, the ends of packets that nothing fitted into included. */
+/* An operation that waits here may have been executed by a home in between: that is what its record says by then. */
+Test(copy, of_records_of_what_waits)
+{
+	struct cluster *c = cluster_new();
+	struct member *s = c->m[1], *l = c->m[0];
+	static const struct {
+		uint64_t version;
+		uint8_t rmw, fate;
+		bool comes;
+	} cases[6] = {
+		{ 77, 0, CHP_FATE_OPEN, true },       { 78, 1, CHP_FATE_COMMITTED, true },
+		{ 79, 1, CHP_FATE_UNKNOWN, true },    { 80, 1, CHP_FATE_OPEN, false },
+		{ 81, 1, CHP_FATE_ABORTED, false },   { 0, 0, CHP_FATE_OPEN, false },
+	};
+
+	open_session(s, 6);
+	for (uint32_t i = 0; i < 6; i++)
+		*record_of(s, 6, 16 + i) = (struct chp_record){ .request = 16 + i,
+								.version = cases[i].version,
+								.state = CHP_RECORD_PENDING,
+								.rmw = cases[i].rmw,
+								.fate = cases[i].fate };
+	enter_view(c, 0x2, 0x1);
+	finish(c, 0);
+	for (uint32_t i = 0; i < 6; i++) {
+		const struct chp_record *r = record_of(l, 6, 16 + i);
+
+		cr_assert_eq(r->state, cases[i].comes ? CHP_RECORD_SEEN : CHP_RECORD_EMPTY, "case %u", i);
+		if (!cases[i].comes)
+			continue;
+		cr_assert_eq(r->version, cases[i].version, "case %u", i);
+		cr_assert_eq(r->rmw, cases[i].rmw, "case %u", i);
+		cr_assert_eq(r->fate, cases[i].fate, "case %u", i);
+	}
+	cluster_free(c);
+}
+
 Test(copy, keeps_within_bulk_bytes)
 {
 	struct cluster *c = cluster_new();
