@@ -849,7 +849,7 @@ on_newleader(struct zab *z, const struct chp_now *now, const struct chp_peer_mes
 {
 	const struct chp_zab_sync *m = (const void *)pm->message;
 
-	if (!is_my_leader(z, pm->from, m->epoch) && !(CHP_MUTATED(P51_LATE_TRUNCATION) && pm->from == z->leader))
+	if (!is_my_leader(z, pm->from, m->epoch) && !CHP_MUTATED(P51_LATE_TRUNCATION))
 		return;
 	z->phase = CHP_ZAB_SYNC;
 	z->synced = false;
@@ -1068,7 +1068,7 @@ on_propose(struct zab *z, const struct chp_now *now, const struct chp_peer_messa
 	if (!pulled && !is_my_leader(z, pm->from, m->epoch))
 		return;
 	z->deadline_ns = now->ns + (pulled ? 2 * z->env.election_ns : patience_ns(z));
-	if (!pulled && z->phase < CHP_ZAB_SYNC)
+	if (!pulled && z->phase < CHP_ZAB_SYNC && !CHP_MUTATED(P19_HOLES_ACCEPTED))
 		return; /* of a synchronisation that begins anew */
 	if (m->index <= last_index(z))
 		return; /* it is in the log */
@@ -2121,7 +2121,9 @@ zab_link_down(void *instance, const struct chp_now *now, uint32_t node, struct c
 	struct peer *p = &z->peer[node];
 
 	p->linked = false;
-	p->sent = p->read_id = 0;
+	p->read_id = 0;
+	if (!CHP_MUTATED(P19_HOLES_ACCEPTED))
+		p->sent = 0;
 	p->uptodate_due = false;
 	chp_copy_link_down(&z->copy, node);
 	if (z->pull_to == node)

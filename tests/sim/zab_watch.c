@@ -336,6 +336,28 @@ check_one_leader(struct sim_world *w, uint32_t n, uint64_t epoch)
 	z->leader = n;
 }
 
+/*
+ * [SAFETY 23] Those who make it the leader have its history: none of them is an incarnation that its view knows to be
+ * superseded, or one that lost its memory since.
+ */
+static void
+check_followers(struct sim_world *w, uint32_t n, uint64_t epoch)
+{
+	const struct zab_life *life = zab_watch(w)->life;
+	uint32_t with = 0;
+
+	for (uint32_t p = 0; p < w->config.n_nodes; p++) {
+		/* Of an incarnation that is gone, and not superseded there, it is not known. */
+		const bool is_current = w->node[n].shard_view.incarnation[p] ==
+					w->node[p].membership.incarnation;
+
+		with += p == n || !is_current || life[p].state.current_epoch >= epoch;
+	}
+	if (with < w->config.n_nodes / 2 + 1)
+		sim_fail(w, "node %u leads epoch %" PRIx64 " and only %u members have its history",
+			 n, epoch, with);
+}
+
 /* A leader has its quorum: nobody else had one in this epoch, and it knows all that was committed. */
 static void
 established(struct sim_world *w, uint32_t n)
@@ -350,6 +372,7 @@ established(struct sim_world *w, uint32_t n)
 		  n, s->current_epoch, s->first, s->last, s->committed);
 	life->led = s->current_epoch;
 	check_one_leader(w, n, s->current_epoch);
+	check_followers(w, n, s->current_epoch);
 	if (s->copying)
 		sim_fail(w, "node %u leads with a state that is being copied", n);
 	for (uint64_t i = s->first; i <= z->committed; i++) {
