@@ -379,6 +379,13 @@ switch_quorum(struct sim_world *w, uint32_t c, uint64_t rule)
 	send_call(w, c, call);
 }
 
+/* Whether this client sees to it that nobody waits for who is dead for good. */
+static bool
+settles(const struct sim_world *w, uint32_t c)
+{
+	return w->healed && c == 0 && w->config.quorum_ppm != 0 && w->stay_dead != 0;
+}
+
 /* ------------------------------------------------------------------ endings */
 
 static void
@@ -671,6 +678,12 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 			open_session(w, c);
 		next_ns = w->now_ns + w->config.think_ns / 2 + chp_random_below(&w->random, w->config.think_ns);
 	}
+	if (settles(w, c)) {
+		/* Again and again: a switch to "all" may still be under way. */
+		if (client->call[SIM_DEPTH_MAX].state == SIM_CALL_FREE)
+			switch_quorum(w, c, CHP_QUORUM_MAJORITY);
+		next_ns = w->now_ns + 50 * SIM_MS;
+	}
 	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
 		if (client->call[i].state == SIM_CALL_OPEN)
 			next_ns = chp_min_u64(next_ns, client->call[i].retry_ns);
@@ -681,11 +694,10 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 void
 sim_clients_settle(struct sim_world *w)
 {
-	if (w->config.quorum_ppm == 0 || w->stay_dead == 0)
+	if (!settles(w, 0))
 		return;
-	for (uint32_t c = 1; c < w->config.n_clients; c++)
+	for (uint32_t c = 0; c < w->config.n_clients; c++)
 		w->client[c].call[SIM_DEPTH_MAX].state = SIM_CALL_FREE; /* one that waits must not switch back */
-	switch_quorum(w, 0, CHP_QUORUM_MAJORITY);
 	wake_at(w, 0, w->now_ns);
 }
 
