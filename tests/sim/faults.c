@@ -420,9 +420,18 @@ attack(struct sim_world *w)
 	const struct sim_kind *kind = w->config.kind;
 	const uint32_t n = kind->target == NULL ? SIM_NODES_MAX : kind->target(w);
 
+	uint64_t group, ns;
+
 	if (n == SIM_NODES_MAX)
 		return;
-	if (chp_random_chance(&w->random, 300000))
+	group = chp_bit(n);
+	ns = long_ns(w);
+	/* A minority goes on with it, as if nothing had happened. */
+	while (chp_count_bits(group) < (w->config.n_nodes - 1) / 2)
+		group |= chp_bit((uint32_t)chp_random_below(&w->random, w->config.n_nodes));
+	if (w->config.n_nodes >= 5 && chp_random_chance(&w->random, 300000) && may_disturb(w, group, ns))
+		cut_groups(w, group, ns);
+	else if (chp_random_chance(&w->random, 300000))
 		ambush(w, n);
 	else
 		act(w, n, (enum action)chp_random_below(&w->random, ACTION_COUNT));
