@@ -482,7 +482,7 @@ sim_faults_tick(struct sim_world *w)
 {
 	if (w->healed)
 		return;
-	if (w->faults_from_ns == 0 && (w->config.early_faults || w->config.kind->whole(w)))
+	if (w->faults_from_ns == 0 && (w->config.early_faults || sim_faults_whole(w)))
 		w->faults_from_ns = w->now_ns;
 	if (w->faults_from_ns != 0)
 		draw_faults(w);

@@ -128,7 +128,10 @@ look_at(struct sim_world *w, uint32_t n, uint64_t index)
 		e->before = before;
 }
 
-/* What came into a node's log, or was exchanged there. Logs that share an entry are equal before it. */
+/*
+ * What came into a node's log, or was exchanged there. Logs that share an entry are equal before it; one that begins
+ * earlier than it did is another's, all of it.
+ */
 static void
 check_log(struct sim_world *w, uint32_t n)
 {
@@ -143,7 +146,7 @@ check_log(struct sim_world *w, uint32_t n)
 	while (from > s->first) {
 		uint64_t epoch, digest;
 
-		if (from - 1 <= b->last && from - 1 >= b->first) {
+		if (s->first >= b->first && from - 1 <= b->last && from - 1 >= b->first) {
 			chp_zab_entry(chp_shard_instance(w->node[n].shard), from - 1, &epoch,
 				      &digest);
 			if (life->epoch[from - 1] == epoch)
