@@ -2066,6 +2066,7 @@ forget_peer(struct zab *z, uint32_t node)
 {
 	if (CHP_MUTATED(S23_SUPERSEDED_VOTE))
 		return;
+	z->env.zab_counters->superseded++;
 	z->peer[node] = (struct peer){ .linked = true };
 	z->ackepoch &= ~chp_bit(node);
 	z->ackld &= ~chp_bit(node);

@@ -24,7 +24,7 @@
 	X(syncs_trunc, "followers that had to drop entries which no leader kept")               \
 	X(syncs_snap, "followers too far behind for the log, brought up to date by a copy")     \
 	X(holes_refused, "proposals refused because an earlier one was missing")                \
-	X(superseded, "messages of or about incarnations that were replaced")                   \
+	X(superseded, "incarnations of others that were replaced, and all they said forgotten") \
 	X(lease_reads, "reads answered by the leader under its lease")                          \
 	X(confirmed_reads, "reads answered by the leader after a quorum confirmed it")          \
 	X(sync_reads, "reads answered by a follower after it caught up with the leader")        \
