@@ -281,7 +281,7 @@ slot_put(struct chp_cache *c, struct chp_slot *s, const uint8_t *key, const uint
 		s->flags |= CHP_SLOT_EXTERNAL;
 		memcpy(s->data, &block, sizeof(block));
 	}
-	s->value_len = value_len;
+	s->value_len = (uint16_t)value_len;
 }
 
 struct chp_slot *
@@ -336,7 +336,7 @@ chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value, uin
 		/* The key stays where it is: most writes are these. */
 		if (len > 0)
 			memcpy(s->data + s->key_len, value, len);
-		s->value_len = len;
+		s->value_len = (uint16_t)len;
 		return;
 	}
 	chp_cache_key(c, s, key);

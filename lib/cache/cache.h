@@ -45,16 +45,17 @@ enum chp_slot_flag {
 struct chp_slot {
 	uint64_t version;     /* 48-bit counter | 16-bit writer; monotone for ever */
 	uint32_t busy;        /* the protocol's record while it has one, or CHP_SLOT_NO_BUSY */
-	uint32_t value_len;
+	uint32_t log_low;     /* lowest 32 bits of the newest log position of the key, see chp_backing_is_clean */
+	uint16_t value_len;
 	uint16_t base_writer; /* with the flags: the version this one was issued on */
 	uint16_t flags;       /* enum chp_slot_flag */
 	uint8_t state;        /* the protocol's; 0 is "at rest, readable" in every protocol */
 	uint8_t key_len;
-	uint8_t reserved[2];
 	uint8_t data[CHP_SLOT_INLINE]; /* key and value, or a u32 block index */
 };
 
 _Static_assert(sizeof(struct chp_slot) == CHP_CACHE_LINE, "one line");
+_Static_assert(CHP_VALUE_BYTES_MAX <= UINT16_MAX, "value_len");
 
 /* The version parts (SAFETY 1). */
 #define CHP_WRITER_BITS 16u

@@ -42,6 +42,7 @@ struct chp_shard {
 	struct chp_log log;
 	struct chp_sessions sessions;
 	struct chp_link *link; /* by node id; our own is unused */
+	struct chp_backing backing;
 	struct chp_view view;
 	struct chp_shard_counters counters;
 	struct chp_protocol_counters protocol_counters;
@@ -939,6 +940,7 @@ create_parts(struct chp_shard *s)
 	struct chp_protocol_env env = {
 		.log = &s->log,
 		.sessions = &s->sessions,
+		.backing = &s->backing,
 		.counters = &s->protocol_counters,
 		.copy_counters = &s->copy_counters,
 		.zab_counters = &s->zab_counters,

@@ -20,6 +20,7 @@
 
 #include "base/histogram.h"
 #include "base/memory.h"
+#include "core/host.h"
 #include "core/link.h"
 #include "protocols/application.h"
 #include "protocols/copy.h"
@@ -52,9 +53,20 @@ struct chp_shard_config {
 	uint64_t rto_ns_min, rto_ns_max, ack_delay_ns, link_down_ns;
 	uint64_t election_ns, leader_lease_ns; /* as in struct chp_protocol_env: of protocols with a leader */
 	uint32_t clock_drift_ppm;
+	/* The host (core/host.h). Without one the rest is unused. */
+	bool has_host;
+	bool is_durable;            /* durability level `datastore`: needs a host */
+	uint64_t incarnation;       /* random; of this shard, on the channel */
+	uint32_t batch_items, batch_bytes; /* of one batch written behind */
+	uint64_t batch_age_ns;      /* after which a batch is sent though it is not full */
+	uint32_t loads_max;         /* keys that may be asked for at the same time */
+	uint32_t busy_fill_percent; /* of the log, from which on new operations are refused; 100 without a host */
 };
 
-/* One packet from a peer: the UDP payload, accepted by chp_peer_check. */
+/*
+ * One packet from a peer, the UDP payload, accepted by chp_peer_check; or from the host, accepted by chp_host_check or
+ * chp_host_hello_check.
+ */
 struct chp_packet {
 	const uint8_t *data;
 	uint32_t len;
@@ -72,8 +84,9 @@ struct chp_events {
 struct chp_buffer {
 	uint8_t *data;  /* config.payload_bytes_max bytes */
 	uint32_t len;   /* set when used */
-	uint32_t peer;  /* node id, set when used */
+	uint32_t peer;  /* node id, or CHP_TO_HOST; set when used */
 };
+#define CHP_TO_HOST CHP_NODES_MAX
 
 struct chp_effects {
 	struct chp_buffer *buffer; /* n_buffers to write; the first n_used were written, unsealed */
@@ -122,6 +135,7 @@ struct chp_shard_stats {
 	struct chp_copy_counters copy;
 	struct chp_zab_counters zab;
 	struct chp_cache_stats cache;
+	struct chp_host_counters host;
 	uint64_t epoch;
 	uint64_t open_ops;
 	uint64_t sessions;
@@ -194,6 +208,9 @@ void chp_shard_commit_times(const struct chp_shard *s, struct chp_commit_times *
 
 /** All of them, for whoever polls the shard himself. */
 const struct chp_histogram *chp_shard_commit_histogram(const struct chp_shard *s);
+
+/** How the host is. Call on the shard's own lcore. */
+void chp_shard_host_status(const struct chp_shard *s, uint64_t now_ns, struct chp_host_status *out);
 
 /** The protocol's epoch, which replies to clients carry; see struct chp_protocol. */
 uint64_t chp_shard_epoch(const struct chp_shard *s);

@@ -34,6 +34,7 @@
 #include "base/text.h"
 #include "cache/cache.h"
 #include "oplog/oplog.h"
+#include "protocols/backing.h"
 #include "protocols/view.h"
 #include "sessions/sessions.h"
 #include "wire/client.h"
@@ -227,6 +228,7 @@ struct chp_protocol_env {
 	struct chp_cache *cache;
 	struct chp_log *log;
 	struct chp_sessions *sessions;
+	struct chp_backing *backing; /* the datastore behind the cache; never NULL */
 	struct chp_protocol_counters *counters;
 	struct chp_copy_counters *copy_counters;
 	struct chp_zab_counters *zab_counters;
@@ -250,7 +252,7 @@ struct chp_protocol_env {
 	uint32_t clock_drift_ppm; /* by which two nodes' clocks may run apart */
 };
 
-/* A protocol. All members are required. */
+/* A protocol. All members are required but those of is_backed. */
 struct chp_protocol {
 	const char *name;
 
@@ -261,6 +263,9 @@ struct chp_protocol {
 	bool is_fenced;
 	/* Committed entries stay in the log while there is room, for whoever has to catch up (SAFETY 36). */
 	bool keeps_log;
+
+	/* It works with a cache that holds a part of the data: loaded, scanned and scan_end are there. */
+	bool is_backed;
 
 	/* Memory from env->memory; NULL when it is short. env is copied. */
 	void *(*create)(const struct chp_protocol_env *env);
@@ -292,6 +297,16 @@ struct chp_protocol {
 	/* The link to a peer was reset: everything in flight on it is lost, down first, later up. */
 	void (*link_down)(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out);
 	void (*link_up)(void *p, const struct chp_now *now, uint32_t peer, struct chp_out *out);
+
+	/*
+	 * From the store behind the cache, if the cluster has hosts (protocols/backing.h): the answers to loads, at
+	 * most CHP_BATCH_MAX at a time; an item of a scan; the end of a part of a scan. Called where step() is.
+	 */
+	void (*loaded)(void *p, const struct chp_now *now, const struct chp_loaded *l, uint32_t n,
+		       struct chp_out *out);
+	void (*scanned)(void *p, const struct chp_now *now, uint32_t scan, const struct chp_stored *item,
+			struct chp_out *out);
+	void (*scan_end)(void *p, const struct chp_now *now, uint32_t scan, bool end, bool failed, struct chp_out *out);
 
 	/* A number for a session that is about to be opened: never 0, never used before by any replica. */
 	uint64_t (*new_session)(void *p);

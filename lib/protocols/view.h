@@ -17,6 +17,11 @@ struct chp_view {
 	uint64_t incarnation[CHP_NODES_MAX]; /* random, compared for equality only (SAFETY 21) */
 	uint16_t writer[CHP_NODES_MAX];      /* writer number of each incarnation, never reused (SAFETY 1) */
 	uint16_t next_writer;                /* the lowest that no view has given out yet; 0 = all are used up */
+	/*
+	 * After a cold start (SAFETY 34): the members whose stores hold the data. What they hold of an earlier life
+	 * counts until all of it is reconciled. 0: there is nothing to reconcile.
+	 */
+	uint64_t sources;
 };
 
 /* Every node whose acknowledgement a write needs. */

@@ -23,6 +23,8 @@ enum chp_packet_kind {
 	CHP_PACKET_CONTROL = 2, /* replica to replica, control lcore: see wire/control.h */
 	CHP_PACKET_REQUEST = 3, /* client to replica: see wire/client.h */
 	CHP_PACKET_REPLY = 4,   /* replica to client */
+	CHP_PACKET_HOST = 5,    /* shard to host and back, on the channel: link header and messages, see wire/host.h */
+	CHP_PACKET_HOST_HELLO = 6, /* the same way, before the link is there */
 };
 
 /* The first 8 bytes of every packet. */

@@ -38,6 +38,7 @@ struct answer {
 
 struct replica {
 	struct chp_out out; /* first: the protocol's calls come back with it */
+	struct chp_backing backing; /* not present */
 	struct chp_protocol_env env;
 	struct chp_protocol_counters counters;
 	struct chp_copy_counters copy_counters;
@@ -172,6 +173,7 @@ replica_new(void)
 	r->env = (struct chp_protocol_env){ .cache = chp_cache_create(&cache, &err),
 					    .log = &r->log,
 					    .sessions = &r->sessions,
+					    .backing = &r->backing,
 					    .counters = &r->counters,
 					    .memory = &chp_memory_libc,
 					    .self = SELF,

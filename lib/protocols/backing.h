@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * backing.h - the datastore behind the data cache, as a protocol sees it (paper 5.2: fast path, slow path).
+ *
+ * The cache holds a part of the data. What is not in it may be in this replica's own datastore, which the host
+ * keeps. What the log has committed is written behind by the core, without the protocol; the log's mark says how
+ * far it is durable. The protocol asks for keys that are not in the cache, and may drop what is durable from it
+ * (chp_backing_is_clean).
+ *
+ * A store keeps for every key its newest version and the *life* in which this replica stored it. A life begins when
+ * this process enters its first view. What an earlier life has left is told apart (is_old):
+ *   - in a learner it counts for nothing: only what this life has stored is the cluster's (SAFETY 35);
+ *   - at a cold start it is a candidate: the newest of all hosts is the key's version (SAFETY 34).
+ *
+ * Owner: the shard's lcore. The functions are the core's (core/host.c), or a test's.
+ */
+#ifndef CHP_PROTOCOLS_BACKING_H
+#define CHP_PROTOCOLS_BACKING_H
+
+#include "cache/cache.h"
+#include "oplog/oplog.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What a store has of a key. */
+enum chp_load_status {
+	CHP_LOAD_FOUND = 0,
+	CHP_LOAD_TOMBSTONE = 1, /* deleted, at `version` */
+	CHP_LOAD_ABSENT = 2,    /* never stored here */
+	CHP_LOAD_FAILED = 3,    /* the store cannot read it now: nothing is known */
+};
+
+/* The answer to a load; key and value die when the call returns. */
+struct chp_loaded {
+	uint32_t token;  /* that chp_backing_load gave */
+	uint8_t status;  /* enum chp_load_status */
+	bool is_old;     /* stored in an earlier life */
+	uint8_t version_flags;
+	uint64_t version;
+	const uint8_t *value;
+	uint32_t value_len;
+};
+
+/* A version of a key, on its way to the store or from it. */
+struct chp_stored {
+	const uint8_t *key;
+	const uint8_t *value;
+	uint64_t version;
+	uint32_t value_len;
+	uint8_t key_len;
+	uint8_t version_flags; /* CHP_SLOT_RMW, CHP_SLOT_TOMBSTONE */
+	bool is_old;
+};
+
+struct chp_backing {
+	bool is_present;  /* this cluster has hosts; constant. False: everything is in the cache, the rest is unused */
+	bool is_durable;  /* level `datastore` (SAFETY 33): constant */
+	bool is_ready;    /* the store answers and this life has begun there */
+	bool may_evict;   /* the store keeps what it was given (SAFETY 31); false until it has said so */
+	uint64_t newest;  /* counter of the newest version that the store held when this life began (SAFETY 4) */
+	/*
+	 * Every log position below is durable in this replica's store, which has recorded that it has everything from
+	 * before the present view. Moves at most up to the log's mark; starts over at each view. For level `datastore`.
+	 */
+	uint64_t durable;
+	uint32_t puts_open;  /* chp_backing_put not durable yet */
+	uint64_t losses;     /* times that puts which were not durable yet were lost with the channel */
+
+	/* The functions behind those below. */
+	bool (*load)(struct chp_backing *b, const struct chp_key *key, uint32_t *token);
+	bool (*put)(struct chp_backing *b, const struct chp_stored *item);
+	bool (*scan)(struct chp_backing *b, uint32_t scan, bool from_start, bool only_old, uint32_t bytes);
+};
+
+/**
+ * Ask the store for a key. Answered once, by the protocol's loaded(), whatever happens to the channel meanwhile;
+ * while the store is away, later. The key is copied.
+ *
+ * @param token  set to a number that is in use by no other open load, below the configuration's loads_max
+ * @return       false when too many loads are open
+ */
+static inline bool
+chp_backing_load(struct chp_backing *b, const struct chp_key *key, uint32_t *token)
+{
+	return b->load(b, key, token);
+}
+
+/**
+ * Store a version that has no log entry: an item of a copy. The store keeps it only where it has nothing newer of
+ * this life. Copied. If the channel is lost before it is durable, it is lost, and `losses` rises.
+ *
+ * @return  false when there is no room now, or the store is not ready
+ */
+static inline bool
+chp_backing_put(struct chp_backing *b, const struct chp_stored *item)
+{
+	return b->put(b, item);
+}
+
+/* Scans that may run at the same time: one for each learner, by node id, and one of the replica's own. */
+#define CHP_SCAN_OWN CHP_NODES_MAX
+#define CHP_SCANS (CHP_NODES_MAX + 1u)
+
+/**
+ * Ask for the next part of everything that the store holds, in the store's own order: items with scanned(), then one
+ * scan_end(). What is stored while a scan runs may or may not come. If the channel is lost meanwhile, scan_end() says
+ * failed, and the scan must begin from the start.
+ *
+ * @param from_start  begin anew; otherwise behind the last part
+ * @param only_old    items of earlier lives only; otherwise of this life only
+ * @param bytes       of items at most, if more than one
+ * @return            false when this scan's last part is still on its way, or the store is not ready
+ */
+static inline bool
+chp_backing_scan(struct chp_backing *b, uint32_t scan, bool from_start, bool only_old, uint32_t bytes)
+{
+	return b->scan(b, scan, from_start, only_old, bytes);
+}
+
+/** Whether the log entry at `pos`, the newest of its slot, is durable. `low`: its lowest 32 bits, kept in the slot. */
+static inline bool
+chp_backing_is_clean(const struct chp_log *log, uint32_t low)
+{
+	/*
+	 * A log is shorter than 2^32: an entry that is still there is exactly this far behind its end. One that left
+	 * long ago may look as if it were there: the slot then stays a while longer.
+	 */
+	return (uint32_t)log->next - low > (uint32_t)(log->next - log->mark);
+}
+
+#endif /* CHP_PROTOCOLS_BACKING_H */
