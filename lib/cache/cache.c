@@ -9,7 +9,7 @@
 #include <string.h>
 
 _Static_assert((CHP_SLOT_VERSION_FLAGS & (CHP_SLOT_USED | CHP_SLOT_EXTERNAL | CHP_SLOT_COLLIDED |
-					  CHP_SLOT_BASE_ABSENT)) == 0,
+					  CHP_SLOT_BASE_ABSENT | CHP_SLOT_REFERENCED)) == 0,
 	       "flags of the version and of the slot are apart");
 
 /* Session numbers are digested with another seed, so that a client's key never meets them. */
@@ -26,8 +26,12 @@ struct chp_cache {
 	uint32_t keys_max;
 	uint32_t value_blocks_max;
 	uint32_t keys;
-	uint32_t tombstones;
+	uint32_t tombstones, session_tombstones;
 	uint32_t sessions;
+	uint32_t hand;           /* of the clock */
+	uint32_t pinned;         /* met in this turn of it */
+	uint32_t pinned_before;  /* in the last one */
+	uint64_t evictions;
 };
 
 /* What a configuration comes to. */
@@ -317,6 +321,16 @@ chp_cache_insert(struct chp_cache *c, const struct chp_key *key)
 	return s;
 }
 
+static void
+count_tombstone(struct chp_cache *c, const struct chp_slot *s, int by)
+{
+	if ((s->flags & CHP_SLOT_TOMBSTONE) == 0)
+		return;
+	c->tombstones = (uint32_t)((int64_t)c->tombstones + by);
+	if ((s->flags & CHP_SLOT_SESSION) != 0)
+		c->session_tombstones = (uint32_t)((int64_t)c->session_tombstones + by);
+}
+
 void
 chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value, uint32_t len,
 	      uint8_t version_flags)
@@ -328,9 +342,9 @@ chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value, uin
 	CHP_ASSERT_OP(version_flags & ~CHP_SLOT_VERSION_FLAGS, ==, 0u);
 	/* The name space is a property of the key: no version changes it. */
 	CHP_ASSERT_OP(version_flags & CHP_SLOT_SESSION, ==, s->flags & CHP_SLOT_SESSION);
-	c->tombstones -= (s->flags & CHP_SLOT_TOMBSTONE) != 0;
-	c->tombstones += (version_flags & CHP_SLOT_TOMBSTONE) != 0;
-	s->flags = (uint16_t)((s->flags & ~CHP_SLOT_VERSION_FLAGS) | version_flags);
+	count_tombstone(c, s, -1);
+	s->flags = (uint16_t)((s->flags & ~CHP_SLOT_VERSION_FLAGS) | version_flags | CHP_SLOT_REFERENCED);
+	count_tombstone(c, s, 1);
 
 	if (!(s->flags & CHP_SLOT_EXTERNAL) && record_blocks(s->key_len, len) == 0) {
 		/* The key stays where it is: most writes are these. */
@@ -364,7 +378,7 @@ chp_cache_remove(struct chp_cache *c, struct chp_slot *s)
 	if (s->flags & CHP_SLOT_EXTERNAL)
 		chp_blocks_free(&c->blocks, slot_block(s));
 	c->keys--;
-	c->tombstones -= (s->flags & CHP_SLOT_TOMBSTONE) != 0;
+	count_tombstone(c, s, -1);
 	c->sessions -= key.session;
 	*s = (struct chp_slot){ .busy = CHP_SLOT_NO_BUSY };
 	return true;
@@ -374,6 +388,42 @@ uint32_t
 chp_cache_tombstones(const struct chp_cache *c)
 {
 	return c->tombstones;
+}
+
+uint32_t
+chp_cache_session_tombstones(const struct chp_cache *c)
+{
+	return c->session_tombstones;
+}
+
+struct chp_slot *
+chp_cache_victim(struct chp_cache *c, uint32_t looks, bool (*may)(const void *arg, const struct chp_slot *s),
+		 const void *arg)
+{
+	const uint16_t stays = CHP_SLOT_SESSION | CHP_SLOT_COLLIDED;
+
+	for (uint32_t i = 0; i < looks; i++) {
+		struct chp_slot *s = &c->slot[c->hand];
+
+		c->hand++;
+		if (c->hand == c->slots) {
+			c->hand = 0;
+			c->pinned_before = c->pinned;
+			c->pinned = 0;
+		}
+		if ((s->flags & CHP_SLOT_USED) == 0)
+			continue;
+		if ((s->flags & stays) != 0 || s->busy != CHP_SLOT_NO_BUSY || !may(arg, s)) {
+			c->pinned++;
+			continue;
+		}
+		if ((s->flags & CHP_SLOT_REFERENCED) == 0) {
+			c->evictions++;
+			return s;
+		}
+		s->flags &= (uint16_t)~CHP_SLOT_REFERENCED;
+	}
+	return NULL;
 }
 
 void
@@ -431,6 +481,8 @@ chp_cache_stats(const struct chp_cache *c, struct chp_cache_stats *out)
 		.sessions = c->sessions,
 		.blocks = c->blocks.n - c->blocks.n_free,
 		.collisions = c->collisions,
+		.evictions = c->evictions,
+		.pinned = c->pinned_before,
 	};
 }
 
@@ -439,9 +491,10 @@ static uint64_t
 slot_digest(const struct chp_cache *c, const struct chp_slot *s)
 {
 	uint8_t bytes[16 + CHP_RECORD_BYTES_MAX];
+	const uint32_t value_len = s->value_len;
 
 	memcpy(bytes, &s->version, 8);
-	memcpy(bytes + 8, &s->value_len, 4);
+	memcpy(bytes + 8, &value_len, 4);
 	bytes[12] = s->key_len;
 	bytes[13] = (uint8_t)(s->flags & CHP_SLOT_VERSION_FLAGS);
 	bytes[14] = 0;
@@ -457,8 +510,11 @@ chp_cache_state_digest(const struct chp_cache *c)
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < c->slots; i++) {
-		if ((c->slot[i].flags & (CHP_SLOT_USED | CHP_SLOT_FORGET)) == CHP_SLOT_USED)
-			sum += slot_digest(c, &c->slot[i]);
+		const struct chp_slot *s = &c->slot[i];
+		const bool is_known_absent = s->version == 0 && (s->flags & CHP_SLOT_TOMBSTONE) != 0;
+
+		if ((s->flags & (CHP_SLOT_USED | CHP_SLOT_FORGET)) == CHP_SLOT_USED && !is_known_absent)
+			sum += slot_digest(c, s);
 	}
 	return sum;
 }
@@ -493,7 +549,8 @@ check_slot(const struct chp_cache *c, const struct chp_slot *s)
 void
 chp_cache_check(const struct chp_cache *c)
 {
-	uint32_t keys = 0, tombstones = 0, sessions = 0;
+	uint32_t keys = 0, tombstones = 0, session_tombstones = 0, sessions = 0;
+	const uint16_t gone = CHP_SLOT_SESSION | CHP_SLOT_TOMBSTONE;
 	uint64_t blocks = 0;
 
 	for (uint32_t i = 0; i < c->slots; i++) {
@@ -505,11 +562,13 @@ chp_cache_check(const struct chp_cache *c)
 		}
 		keys++;
 		tombstones += (s->flags & CHP_SLOT_TOMBSTONE) != 0;
+		session_tombstones += (s->flags & gone) == gone;
 		sessions += (s->flags & CHP_SLOT_SESSION) != 0;
 		blocks += check_slot(c, s);
 	}
 	CHP_ASSERT_OP(keys, ==, c->keys);
 	CHP_ASSERT_OP(tombstones, ==, c->tombstones);
+	CHP_ASSERT_OP(session_tombstones, ==, c->session_tombstones);
 	CHP_ASSERT_OP(sessions, ==, c->sessions);
 	CHP_ASSERT_OP(blocks, ==, c->blocks.n - c->blocks.n_free);
 	chp_blocks_check(&c->blocks);

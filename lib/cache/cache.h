@@ -7,7 +7,8 @@
  *
  * Room. `keys_max` and `value_blocks_max` bound what a coordinator admits. Behind them is headroom for
  * what peers may have begun at the same time, so that a peer's message is never refused
- * (docs/architecture.md, "Room"). Eviction does not exist yet: there is no host to load from.
+ * (docs/architecture.md, "Room"). With a datastore behind it the cache holds a part of the data: chp_cache_victim
+ * finds what may leave. A slot of version 0 then says that the datastore does not have the key.
  *
  * Owner: one lcore; not thread-safe. Nothing allocates after chp_cache_create.
  */
@@ -38,6 +39,7 @@ enum chp_slot_flag {
 	CHP_SLOT_FORGET = 1u << 6,       /* of the version: a tombstone that every replica may forget */
 	CHP_SLOT_COLLIDED = 1u << 7,     /* another key has this digest: never leaves the cache */
 	CHP_SLOT_BASE_ABSENT = 1u << 8,  /* the version was issued on an absent key */
+	CHP_SLOT_REFERENCED = 1u << 9,   /* used since the clock last passed here */
 };
 #define CHP_SLOT_VERSION_FLAGS                                                                    \
 	(CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE | CHP_SLOT_SESSION | CHP_SLOT_BASE_UNKNOWN | CHP_SLOT_FORGET)
@@ -87,6 +89,8 @@ struct chp_cache_stats {
 	uint64_t sessions;   /* of those, session numbers */
 	uint64_t blocks;     /* value blocks in use */
 	uint64_t collisions; /* digests met that another key holds */
+	uint64_t evictions;  /* keys that chp_cache_victim chose */
+	uint64_t pinned;     /* slots that the clock met in its last turn and that could not leave */
 };
 
 /* A key as the cache wants it: bytes, digest and where the bulk look-up found the digest. */
@@ -158,8 +162,27 @@ void chp_cache_set(struct chp_cache *c, struct chp_slot *s, const uint8_t *value
  */
 bool chp_cache_remove(struct chp_cache *c, struct chp_slot *s);
 
-/** Slots that hold deleted keys. */
+/** Slots that hold deleted keys; of those, session numbers. */
 uint32_t chp_cache_tombstones(const struct chp_cache *c);
+uint32_t chp_cache_session_tombstones(const struct chp_cache *c);
+
+/** The slot was used: the clock passes it by once more. */
+static inline void
+chp_cache_touch(struct chp_slot *s)
+{
+	s->flags |= CHP_SLOT_REFERENCED;
+}
+
+/**
+ * Find a slot to evict: CLOCK, a second chance for what was used since the hand last passed. Session numbers, slots
+ * that the protocol has a record for and those whose digest another key shares never leave.
+ *
+ * @param looks  slots to look at, at most
+ * @param may    whether this slot may leave: at rest and durable
+ * @return       NULL if none was found; otherwise the caller removes it (chp_cache_remove)
+ */
+struct chp_slot *chp_cache_victim(struct chp_cache *c, uint32_t looks,
+				  bool (*may)(const void *arg, const struct chp_slot *s), const void *arg);
 
 /** Copy key or value out: the buffers hold key_len and value_len bytes. */
 void chp_cache_key(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);

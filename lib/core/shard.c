@@ -955,6 +955,7 @@ create_parts(struct chp_shard *s)
 		.keys_max = c->keys_max,
 		.value_bytes_max = c->value_bytes_max,
 		.copy_bytes = c->copy_bytes,
+		.loads_max = c->has_host && c->protocol->is_backed ? c->loads_max : 0,
 		.election_ns = c->election_ns,
 		.leader_lease_ns = c->leader_lease_ns,
 		.clock_drift_ppm = c->clock_drift_ppm,

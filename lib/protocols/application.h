@@ -39,6 +39,8 @@ struct chp_application {
 	const char *name;
 	/* Operations, as bits 1 << opcode, that look at the key's value: for others now->value may be NULL. */
 	uint32_t needs_value;
+	/* Operations, as bits, whose outcome does not depend on the key's state: they need not know it. */
+	uint32_t is_blind;
 	/**
 	 * Turn one operation on one key into its outcome; UNKNOWN_OP for operations that it does not have.
 	 *
@@ -70,6 +72,12 @@ static inline bool
 chp_application_needs_value(const struct chp_application *a, uint8_t opcode)
 {
 	return opcode < 32 && (a->needs_value >> opcode & 1u) != 0;
+}
+
+static inline bool
+chp_application_is_blind(const struct chp_application *a, uint8_t opcode)
+{
+	return opcode < 32 && (a->is_blind >> opcode & 1u) != 0;
 }
 
 #endif /* CHP_PROTOCOLS_APPLICATION_H */

@@ -42,7 +42,7 @@ struct chp_loaded {
 	uint32_t value_len;
 };
 
-/* A version of a key, on its way to the store or from it. */
+/* An item of a scan; key and value die when the call returns. */
 struct chp_stored {
 	const uint8_t *key;
 	const uint8_t *value;
@@ -56,7 +56,8 @@ struct chp_stored {
 struct chp_backing {
 	bool is_present;  /* this cluster has hosts; constant. False: everything is in the cache, the rest is unused */
 	bool is_durable;  /* level `datastore` (SAFETY 33): constant */
-	bool is_ready;    /* the store answers and this life has begun there */
+	bool is_ready;    /* the store answers and this life has begun there; falls and rises with the channel */
+	bool has_begun;   /* this life has begun there, however the channel is now: newest is known */
 	bool may_evict;   /* the store keeps what it was given (SAFETY 31); false until it has said so */
 	uint64_t newest;  /* counter of the newest version that the store held when this life began (SAFETY 4) */
 	/*
@@ -64,12 +65,9 @@ struct chp_backing {
 	 * before the present view. Moves at most up to the log's mark; starts over at each view. For level `datastore`.
 	 */
 	uint64_t durable;
-	uint32_t puts_open;  /* chp_backing_put not durable yet */
-	uint64_t losses;     /* times that puts which were not durable yet were lost with the channel */
 
 	/* The functions behind those below. */
 	bool (*load)(struct chp_backing *b, const struct chp_key *key, uint32_t *token);
-	bool (*put)(struct chp_backing *b, const struct chp_stored *item);
 	bool (*scan)(struct chp_backing *b, uint32_t scan, bool from_start, bool only_old, uint32_t bytes);
 };
 
@@ -84,18 +82,6 @@ static inline bool
 chp_backing_load(struct chp_backing *b, const struct chp_key *key, uint32_t *token)
 {
 	return b->load(b, key, token);
-}
-
-/**
- * Store a version that has no log entry: an item of a copy. The store keeps it only where it has nothing newer of
- * this life. Copied. If the channel is lost before it is durable, it is lost, and `losses` rises.
- *
- * @return  false when there is no room now, or the store is not ready
- */
-static inline bool
-chp_backing_put(struct chp_backing *b, const struct chp_stored *item)
-{
-	return b->put(b, item);
 }
 
 /* Scans that may run at the same time: one for each learner, by node id, and one of the replica's own. */

@@ -247,6 +247,7 @@ struct chp_protocol_env {
 	uint32_t keys_max;        /* what the data cache admits */
 	uint32_t value_bytes_max;
 	uint32_t copy_bytes;      /* of one chunk that a learner asks for */
+	uint32_t loads_max;       /* keys that may be asked for of the store at the same time; 0 = there is none */
 	uint64_t election_ns;     /* a leader that is silent for so long is given up */
 	uint64_t leader_lease_ns; /* a leader's followers vote for nobody else for so long; 0: reads ask a quorum */
 	uint32_t clock_drift_ppm; /* by which two nodes' clocks may run apart */

@@ -96,5 +96,6 @@ const struct chp_application chp_store = {
 	.name = "store",
 	.needs_value = 1u << CHP_OPCODE_APPEND | 1u << CHP_OPCODE_PREPEND | 1u << CHP_OPCODE_INCR |
 		       1u << CHP_OPCODE_DECR,
+	.is_blind = 1u << CHP_OPCODE_PUT,
 	.evaluate = store_evaluate,
 };

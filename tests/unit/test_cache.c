@@ -184,12 +184,12 @@ Test(cache, version_flags_are_replaced_and_others_stay)
 	s->flags |= CHP_SLOT_BASE_ABSENT;
 	chp_cache_set(c, s, NULL, 0, CHP_SLOT_TOMBSTONE | CHP_SLOT_RMW);
 	cr_assert_eq(s->flags,
-		     CHP_SLOT_USED | CHP_SLOT_BASE_ABSENT | CHP_SLOT_TOMBSTONE | CHP_SLOT_RMW);
+		     CHP_SLOT_USED | CHP_SLOT_BASE_ABSENT | CHP_SLOT_TOMBSTONE | CHP_SLOT_RMW | CHP_SLOT_REFERENCED);
 	cr_assert_eq(stats_of(c).tombstones, 1);
 	chp_cache_set(c, s, NULL, 0, CHP_SLOT_TOMBSTONE);
 	cr_assert_eq(stats_of(c).tombstones, 1);
 	chp_cache_set(c, s, (const uint8_t *)"v", 1, CHP_SLOT_BASE_UNKNOWN);
-	cr_assert_eq(s->flags, CHP_SLOT_USED | CHP_SLOT_BASE_ABSENT | CHP_SLOT_BASE_UNKNOWN);
+	cr_assert_eq(s->flags, CHP_SLOT_USED | CHP_SLOT_BASE_ABSENT | CHP_SLOT_BASE_UNKNOWN | CHP_SLOT_REFERENCED);
 	cr_assert_eq(stats_of(c).tombstones, 0);
 	chp_cache_check(c);
 	chp_cache_destroy(c);
@@ -321,6 +321,8 @@ Test(cache, state_digest_does_not_see_what_may_be_forgotten)
 	struct chp_slot *slot = chp_cache_insert(c, &a);
 
 	chp_cache_set(c, slot, NULL, 0, CHP_SLOT_TOMBSTONE);
+	cr_assert_eq(chp_cache_state_digest(c), empty, "a key that the datastore does not have");
+	slot->version = 1;
 	cr_assert_neq(chp_cache_state_digest(c), empty);
 	chp_cache_set(c, slot, NULL, 0, CHP_SLOT_TOMBSTONE | CHP_SLOT_FORGET);
 	cr_assert_eq(chp_cache_state_digest(c), empty);
@@ -730,4 +732,64 @@ Test(index, churns)
 Test(index, refuses_bad_sizes)
 {
 	index_refusals();
+}
+
+/* ------------------------------------------------------------------ eviction */
+
+static bool
+may_leave(const void *arg, const struct chp_slot *s)
+{
+	const uint64_t *durable = arg;
+
+	return s->version <= *durable;
+}
+
+Test(cache, the_clock_gives_a_second_chance_and_passes_by_what_must_stay)
+{
+	struct chp_cache *c = cache_of(10, 10, 1);
+	struct chp_key used = key_of(c, "used", 4), idle = key_of(c, "idle", 4), dirty = key_of(c, "dirty", 5);
+	struct chp_slot *s[3] = { chp_cache_insert(c, &used), chp_cache_insert(c, &idle), chp_cache_insert(c, &dirty) };
+	const uint64_t durable = 4;
+	struct chp_slot *v;
+
+	s[0]->version = 3;
+	s[1]->version = 4;
+	s[2]->version = 5;
+	chp_cache_touch(s[0]);
+	cr_assert_eq(chp_cache_victim(c, chp_cache_slots(c), may_leave, &durable), s[1]);
+	cr_assert(chp_cache_remove(c, s[1]));
+	chp_cache_check(c);
+	/* Not used again, it goes in the turn that finds its chance used up. */
+	v = chp_cache_victim(c, 2 * chp_cache_slots(c), may_leave, &durable);
+	cr_assert_eq(v, s[0]);
+	s[0]->busy = 7;
+	cr_assert_null(chp_cache_victim(c, 2 * chp_cache_slots(c), may_leave, &durable));
+	s[0]->busy = CHP_SLOT_NO_BUSY;
+	cr_assert_eq(stats_of(c).pinned, 2);
+	cr_assert_eq(stats_of(c).evictions, 2);
+	cr_assert_null(chp_cache_victim(c, 0, may_leave, &durable));
+	chp_cache_destroy(c);
+}
+
+Test(cache, sessions_never_leave_and_their_ends_are_counted_apart)
+{
+	struct chp_cache *c = cache_of(10, 10, 1);
+	struct chp_key id = key_of(c, "12345678", 8), key = key_of(c, "gone", 4);
+	const uint64_t durable = UINT64_MAX;
+	struct chp_slot *s;
+
+	id.session = true;
+	id.digest = chp_cache_digest(c, id.bytes, id.len, true);
+	s = chp_cache_insert(c, &id);
+	chp_cache_set(c, s, NULL, 0, CHP_SLOT_SESSION | CHP_SLOT_TOMBSTONE);
+	s = chp_cache_insert(c, &key);
+	chp_cache_set(c, s, NULL, 0, CHP_SLOT_TOMBSTONE);
+	cr_assert_eq(chp_cache_tombstones(c), 2);
+	cr_assert_eq(chp_cache_session_tombstones(c), 1);
+	cr_assert_null(chp_cache_victim(c, chp_cache_slots(c), may_leave, &durable));
+	cr_assert_eq(chp_cache_victim(c, chp_cache_slots(c), may_leave, &durable), s);
+	cr_assert(chp_cache_remove(c, s));
+	cr_assert_null(chp_cache_victim(c, 3 * chp_cache_slots(c), may_leave, &durable));
+	chp_cache_check(c);
+	chp_cache_destroy(c);
 }
