@@ -30,6 +30,7 @@ chp_link_init(struct chp_link *l, const struct chp_link_config *config, const st
 	const uint32_t rx_n = chp_pow2_up(config->window + 1);
 	const size_t bytes = chp_align_u32(config->payload_bytes_max, CHP_CACHE_LINE);
 
+	CHP_ASSERT(config->kind == CHP_PACKET_PEER || config->kind == CHP_PACKET_HOST);
 	CHP_ASSERT(config->window >= 1 && config->window <= CHP_LINK_WINDOW_MAX);
 	CHP_ASSERT_OP(config->queue, >=, config->window);
 	memset(l, 0, sizeof(*l));
@@ -473,7 +474,7 @@ write_header(struct chp_link *l, uint8_t *to, uint64_t seq, uint64_t epoch, uint
 	struct chp_peer_header *h = (void *)to;
 
 	*h = (struct chp_peer_header){
-		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_PEER, l->config.cluster_hash },
+		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, (uint8_t)l->config.kind, l->config.cluster_hash },
 		.from = (uint8_t)l->config.self,
 		.to = (uint8_t)l->config.peer,
 		.shard = (uint16_t)l->config.shard,

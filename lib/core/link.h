@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * link.h - the reliable FIFO link to one peer of one shard (DESIGN "Links"; SAFETY 11-15).
+ * link.h - the reliable FIFO link of one shard to one peer, or to its host (DESIGN "Links"; SAFETY 11-15).
  *
  * The paper's application-specific network: packet sequence numbers, cumulative and selective
  * acknowledgements that ride on any packet, fast retransmit on a gap, a retransmission timer with
@@ -28,6 +28,7 @@
 #include <stdint.h>
 
 struct chp_link_config {
+	enum chp_packet_kind kind;    /* CHP_PACKET_PEER, or CHP_PACKET_HOST: self and peer are the same node then */
 	uint32_t cluster_hash;
 	uint32_t shard;
 	uint32_t self, peer;          /* node ids */

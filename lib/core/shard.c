@@ -853,6 +853,7 @@ static struct chp_link_config
 link_config(const struct chp_shard_config *c, uint32_t peer)
 {
 	return (struct chp_link_config){
+		.kind = CHP_PACKET_PEER,
 		.cluster_hash = c->cluster_hash,
 		.shard = c->shard,
 		.self = c->self,

@@ -37,10 +37,14 @@ chp_packet_kind_of(const void *data, uint32_t len, uint8_t *kind)
 	return CHP_PACKET_OK;
 }
 
-/* The messages behind a header must fill the packet exactly, each a multiple of 8 bytes. */
-static enum chp_packet_error
-check_messages(const uint8_t *at, uint32_t left)
+enum chp_packet_error
+chp_messages_check(const struct chp_peer_header *h, uint32_t len)
 {
+	const uint8_t *at = (const uint8_t *)(h + 1);
+	uint32_t left = len - (uint32_t)sizeof(*h);
+
+	if (h->seq == 0 && left != 0)
+		return CHP_PACKET_MESSAGE;
 	while (left > 0) {
 		const struct chp_message *m = (const void *)at;
 
@@ -90,9 +94,7 @@ chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes, ui
 		return CHP_PACKET_NODE;
 	if (h->shard >= shards)
 		return CHP_PACKET_SHARD;
-	if (h->seq == 0 && len != sizeof(*h))
-		return CHP_PACKET_MESSAGE;
-	return check_messages((const uint8_t *)data + sizeof(*h), len - (uint32_t)sizeof(*h));
+	return chp_messages_check(h, len);
 }
 
 void

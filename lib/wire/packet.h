@@ -36,8 +36,8 @@ struct chp_prelude {
 } CHP_PACKED;
 
 /*
- * The link header of a CHP_PACKET_PEER. Sequence numbers count packets of one direction of one link in
- * one session, from 1; seq 0 is a packet that carries no messages and is not acknowledged.
+ * The link header of a CHP_PACKET_PEER and a CHP_PACKET_HOST. Sequence numbers count packets of one direction of one
+ * link in one session, from 1; seq 0 is a packet that carries no messages and is not acknowledged.
  */
 struct chp_peer_header {
 	struct chp_prelude prelude;
@@ -148,6 +148,14 @@ enum chp_packet_error chp_sealed_check(const void *data, uint32_t len, enum chp_
  */
 enum chp_packet_error chp_peer_check(const void *data, uint32_t len, uint32_t hash, uint32_t nodes,
 				     uint32_t shards);
+
+/**
+ * Check that the messages behind a link header fill a packet of len bytes exactly, each a multiple of 8 bytes, and
+ * that there are none when seq is 0.
+ *
+ * @return  CHP_PACKET_OK or CHP_PACKET_MESSAGE
+ */
+enum chp_packet_error chp_messages_check(const struct chp_peer_header *h, uint32_t len);
 
 /**
  * Write the packet without messages that answers one of a peer with "pause", see CHP_PEER_PAUSE.

@@ -647,7 +647,8 @@ Test(shard, a_shard_with_nothing_to_do_does_not_ask_to_be_run)
 static struct chp_link *
 rogue_link(struct cluster *c, uint32_t to)
 {
-	struct chp_link_config config = { .cluster_hash = HASH,
+	struct chp_link_config config = { .kind = CHP_PACKET_PEER,
+					  .cluster_hash = HASH,
 					  .self = 0,
 					  .peer = to,
 					  .window = c->config.link_window,
