@@ -40,6 +40,7 @@ enum chp_host_refusal {
 	CHP_HOST_BAD_NODE = 3,     /* the store is another node's */
 	CHP_HOST_BAD_SHARD = 4,    /* shard out of range, or the store has another number of shards */
 	CHP_HOST_NO_STORE = 5,     /* the datastore cannot be used now: text says why; try again */
+	CHP_HOST_REFUSALS,         /* how many there are */
 };
 
 /* What a store is. */
@@ -49,9 +50,16 @@ enum chp_store_flag {
 	CHP_STORE_SCANS = 1u << 2,      /* can list what it holds */
 };
 
+/* Texts end with 0 and have no control characters: chp_host_text makes them so. */
 #define CHP_HOST_TEXT_BYTES 120u
+/* Scans that one shard may run at the same time: the learners' and its own (CHP_SCANS in protocols/backing.h). */
+#define CHP_HOST_SCANS (CHP_NODES_MAX + 1u)
 
-/* CHP_PACKET_HOST_HELLO. Both directions; a HELLO is padded with zeros to the largest payload. */
+/*
+ * CHP_PACKET_HOST_HELLO. Both directions; a HELLO is padded with zeros to payload_bytes_max, so that it arrives only
+ * where packets of that size do. The fields up to `payload_bytes_max` stay where they are in every version of the
+ * channel, and none has shorter packets; in a packet of another version nobody looks at more than is needed to refuse.
+ */
 struct chp_host_hello {
 	struct chp_prelude prelude;
 	uint32_t crc32c;           /* of every byte of the packet but these four */
@@ -64,8 +72,8 @@ struct chp_host_hello {
 	uint64_t incarnation;      /* of the sender: of the shard, new for each life; of the host's process */
 	uint64_t to_incarnation;   /* WELCOME, REFUSED: of the HELLO that is answered; HELLO: 0 */
 	uint64_t hash_seed;        /* of key digests, which say what shard a key belongs to */
-	uint32_t key_bytes_max, value_bytes_max;
-	uint32_t payload_bytes_max;
+	uint32_t key_bytes_max, value_bytes_max; /* the cluster's; WELCOME: as in the HELLO */
+	uint32_t payload_bytes_max; /* WELCOME: as in the HELLO */
 	/* The rest: WELCOME only, and `text` also in REFUSED. */
 	uint32_t store_flags;      /* enum chp_store_flag */
 	uint32_t put_bytes;        /* of PUTs that may be sent and not durable */
@@ -131,11 +139,11 @@ enum chp_host_item_flag {
 struct chp_host_batch {
 	struct chp_message message; /* op: CHP_OP_NONE */
 	uint64_t seq;
-	uint32_t items;    /* FLUSH: PUTs of the batch */
+	uint32_t items;    /* FLUSH: PUTs of the batch, at least one; DURABLE: 0 */
 	uint32_t reserved; /* 0 */
 } CHP_PACKED;
 
-/* LOAD: op is a token of the shard. */
+/* LOAD: op is a token of the shard, not CHP_OP_NONE. */
 struct chp_host_load {
 	struct chp_message message;
 	uint8_t key_len;
@@ -143,12 +151,20 @@ struct chp_host_load {
 	/* key_len bytes, then zeros up to a multiple of 8 */
 } CHP_PACKED;
 
+enum chp_host_load_status {
+	CHP_HOST_LOAD_FOUND = 0,
+	CHP_HOST_LOAD_TOMBSTONE = 1, /* item_flags say so, too */
+	CHP_HOST_LOAD_ABSENT = 2,    /* version and flags are 0, as when it */
+	CHP_HOST_LOAD_FAILED = 3,    /* cannot be read now */
+	CHP_HOST_LOAD_STATUSES,      /* how many there are */
+};
+
 /* LOADED: op is that of the LOAD. */
 struct chp_host_loaded {
 	struct chp_message message;
 	uint64_t version;
 	uint32_t value_len;
-	uint8_t status;     /* enum chp_load_status: protocols/backing.h has the same numbers */
+	uint8_t status;     /* enum chp_host_load_status: protocols/backing.h has the same numbers */
 	uint8_t item_flags; /* enum chp_host_item_flag */
 	uint16_t reserved;  /* 0 */
 	/* the value, then zeros up to a multiple of 8 */
@@ -162,13 +178,13 @@ enum chp_host_scan_flag {
 /* SCAN: op names the scan, CHP_SCANS at most at a time. */
 struct chp_host_scan {
 	struct chp_message message;
-	uint32_t bytes;    /* of ITEMs at most, if more than one */
+	uint32_t bytes;    /* of ITEMs at most, if more than one; 1..CHP_COPY_BYTES_MAX */
 	uint32_t scan_flags;
 } CHP_PACKED;
 
 enum chp_host_scanned_flag {
 	CHP_HOST_SCAN_END = 1u << 0,    /* nothing follows */
-	CHP_HOST_SCAN_FAILED = 1u << 1, /* the store could not go on: begin again */
+	CHP_HOST_SCAN_FAILED = 1u << 1, /* the store could not go on: begin again. Not with SCAN_END */
 };
 
 struct chp_host_scanned {
@@ -190,6 +206,7 @@ enum chp_store_state {
 	CHP_STORE_OK = 0,
 	CHP_STORE_SLOW = 1,  /* it answers, with errors that pass: retried */
 	CHP_STORE_DOWN = 2,  /* it does not answer, or refuses: full disk, wrong credentials. Retried with back-off */
+	CHP_STORE_STATES,    /* how many there are */
 };
 
 /* STATE: how the store is, whenever that changes; and what it holds. */
@@ -198,7 +215,7 @@ struct chp_host_state {
 	uint64_t items, tombstones;
 	uint64_t errors;            /* of the store so far */
 	uint32_t state;             /* enum chp_store_state */
-	uint32_t reserved;
+	uint32_t reserved;          /* 0 */
 	char text[CHP_HOST_TEXT_BYTES]; /* why; empty when OK */
 } CHP_PACKED;
 
@@ -219,6 +236,32 @@ chp_host_item_bytes(uint32_t key_len, uint32_t value_len)
 	return chp_align_u32((uint32_t)sizeof(struct chp_host_item) + key_len + value_len, CHP_MESSAGE_ALIGN);
 }
 
+/* Bytes of a LOAD of such a key. */
+static inline uint32_t
+chp_host_load_bytes(uint32_t key_len)
+{
+	return chp_align_u32((uint32_t)sizeof(struct chp_host_load) + key_len, CHP_MESSAGE_ALIGN);
+}
+
+/* Bytes of a LOADED with this value. */
+static inline uint32_t
+chp_host_loaded_bytes(uint32_t value_len)
+{
+	return chp_align_u32((uint32_t)sizeof(struct chp_host_loaded) + value_len, CHP_MESSAGE_ALIGN);
+}
+
+static inline const uint8_t *
+chp_host_load_key(const struct chp_host_load *m)
+{
+	return (const uint8_t *)(m + 1);
+}
+
+static inline const uint8_t *
+chp_host_loaded_value(const struct chp_host_loaded *m)
+{
+	return (const uint8_t *)(m + 1);
+}
+
 static inline const uint8_t *
 chp_host_item_key(const struct chp_host_item *m)
 {
@@ -231,6 +274,9 @@ chp_host_item_value(const struct chp_host_item *m)
 	return (const uint8_t *)(m + 1) + m->key_len;
 }
 
+/** Copy a text into CHP_HOST_TEXT_BYTES as packets want it: cut, without control characters, zeros behind. */
+void chp_host_text(char *to, const char *from);
+
 /** Whether a message, whose length was checked, is a well-formed one from a shard (to_host) or from a host. */
 bool chp_host_message_check(const struct chp_message *m, bool to_host, uint32_t key_max, uint32_t value_max);
 
@@ -242,7 +288,8 @@ bool chp_host_message_check(const struct chp_message *m, bool to_host, uint32_t 
 enum chp_packet_error chp_host_check(const void *data, uint32_t len, uint32_t hash, uint32_t node, uint32_t shards);
 
 /**
- * Check a CHP_PACKET_HOST_HELLO but for what its receiver answers with REFUSED: length, checksum, type, text.
+ * Check a CHP_PACKET_HOST_HELLO but for what its receiver answers with REFUSED: version, cluster, node, shard. Of
+ * another version are accepted a HELLO and a REFUSED with CHP_HOST_BAD_VERSION, no WELCOME.
  *
  * @param hash  expected cluster hash, or 0: any, for a host that answers a stranger
  */

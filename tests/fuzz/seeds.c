@@ -11,6 +11,7 @@
 #include "wire/client.h"
 #include "wire/control.h"
 #include "wire/hermes.h"
+#include "wire/host.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +212,123 @@ clients(void)
 	write_seed("fuzz_client", "reply", k, sizeof(*h) + r->len);
 }
 
+/* ---- the channel to the host ---- */
+
+static void
+begin_host(uint64_t seq)
+{
+	begin_peer(seq);
+	struct chp_peer_header *h = (void *)k;
+
+	h->prelude = prelude(CHP_PACKET_HOST);
+	h->from = h->to = 0;
+	h->epoch = h->grant = 0;
+}
+
+static void *
+add_host(uint8_t type, uint32_t op, uint32_t len)
+{
+	struct chp_message *m = (void *)(k + k_len);
+
+	*m = (struct chp_message){ .type = type, .len = (uint16_t)len, .op = op };
+	k_len += len;
+	return m;
+}
+
+static void
+add_host_item(uint8_t type, uint32_t op, uint8_t flags, const char *key, uint32_t value_len)
+{
+	const uint32_t key_len = (uint32_t)strlen(key);
+	struct chp_host_item *m = add_host(type, op, chp_host_item_bytes(key_len, value_len));
+
+	m->version = 5 << 16 | 1;
+	m->value_len = value_len;
+	m->key_len = (uint8_t)key_len;
+	m->item_flags = flags;
+	memcpy(m + 1, key, key_len);
+}
+
+/* Messages of one shape: life, epoch or batch behind the header. */
+static void
+add_host_number(uint8_t type, uint32_t len, uint64_t number)
+{
+	struct chp_host_life *m = add_host(type, CHP_OP_NONE, len);
+
+	m->life = number;
+}
+
+static void
+host_links(void)
+{
+	struct chp_host_load *load;
+	struct chp_host_loaded *loaded;
+	struct chp_host_scan *scan;
+
+	begin_host(1);
+	add_host_number(CHP_HOST_BEGIN, sizeof(struct chp_host_life), 1);
+	add_host_item(CHP_HOST_PUT, CHP_OP_NONE, CHP_HOST_RMW, "counter", 20);
+	add_host_item(CHP_HOST_PUT, CHP_OP_NONE, CHP_HOST_TOMBSTONE, "gone", 0);
+	add_host_number(CHP_HOST_FLUSH, sizeof(struct chp_host_batch), 1);
+	((struct chp_host_batch *)(void *)(k + k_len - sizeof(struct chp_host_batch)))->items = 2;
+	load = add_host(CHP_HOST_LOAD, 3, chp_host_load_bytes(5));
+	load->key_len = 5;
+	scan = add_host(CHP_HOST_SCAN, 64, sizeof(*scan));
+	scan->bytes = 1000;
+	scan->scan_flags = CHP_HOST_SCAN_START;
+	add_host_number(CHP_HOST_RECORD, sizeof(struct chp_host_record), 4);
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_host", "from_shard", k, k_len);
+
+	begin_host(2);
+	add_host_number(CHP_HOST_BEGUN, sizeof(struct chp_host_life), 1);
+	add_host_number(CHP_HOST_DURABLE, sizeof(struct chp_host_batch), 1);
+	loaded = add_host(CHP_HOST_LOADED, 3, chp_host_loaded_bytes(9));
+	loaded->version = 1 << 16;
+	loaded->value_len = 9;
+	add_host_item(CHP_HOST_ITEM, 64, CHP_HOST_OLD, "old", 4);
+	add_host(CHP_HOST_SCANNED, 64, sizeof(struct chp_host_scanned));
+	add_host_number(CHP_HOST_RECORDED, sizeof(struct chp_host_record), 4);
+	add_host(CHP_HOST_STATE, CHP_OP_NONE, sizeof(struct chp_host_state));
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_host", "from_host", k, k_len);
+}
+
+static void
+host_hello(const char *name, uint8_t type, uint32_t len)
+{
+	struct chp_host_hello *h = (void *)k;
+
+	memset(k, 0, sizeof(k));
+	*h = (struct chp_host_hello){
+		.prelude = prelude(CHP_PACKET_HOST_HELLO),
+		.type = type,
+		.channel_version = CHP_CHANNEL_VERSION,
+		.refusal = type == CHP_HOST_REFUSED ? CHP_HOST_NO_STORE : CHP_HOST_OK,
+		.shards = 4,
+		.incarnation = 100,
+		.to_incarnation = type == CHP_HOST_HELLO ? 0 : 101,
+		.key_bytes_max = 250,
+		.value_bytes_max = 1024,
+		.payload_bytes_max = CHP_PAYLOAD_BYTES_MIN,
+	};
+	if (type == CHP_HOST_WELCOME) {
+		h->put_bytes = 65536;
+		h->loads = 64;
+		h->life = 3;
+	}
+	chp_peer_seal(k, len);
+	write_seed("fuzz_host", name, k, len);
+}
+
+static void
+hosts(void)
+{
+	host_links();
+	host_hello("hello", CHP_HOST_HELLO, CHP_PAYLOAD_BYTES_MIN);
+	host_hello("welcome", CHP_HOST_WELCOME, sizeof(struct chp_host_hello));
+	host_hello("refused", CHP_HOST_REFUSED, sizeof(struct chp_host_hello));
+}
+
 /* ---- control: rows of u16 length, u8 choices, bytes, as fuzz_control.c reads them ---- */
 
 static void
@@ -337,6 +455,7 @@ main(int argc, char **argv)
 	frames();
 	clients();
 	controls();
+	hosts();
 	histories();
 	return 0;
 }

@@ -2,6 +2,7 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "core/link.h"
+#include "wire/host.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -49,6 +50,7 @@ static struct chp_link_config
 config_of(uint32_t self, uint32_t window)
 {
 	return (struct chp_link_config){
+		.kind = CHP_PACKET_PEER,
 		.cluster_hash = HASH,
 		.self = self,
 		.peer = 1 - self,
@@ -1219,4 +1221,23 @@ Test(link, wake_times_are_kept)
 	cr_assert_eq(p->received[1], 200);
 	cr_assert_leq(idle * 10, wakes, "%u of %u wakes did nothing", idle, wakes);
 	pair_free(p);
+}
+
+Test(link, a_link_to_the_host_sends_packets_of_its_kind)
+{
+	struct chp_link_config c = config_of(2, 4);
+	static struct chp_link l;
+	uint8_t packet[PAYLOAD];
+	uint32_t len;
+
+	c.kind = CHP_PACKET_HOST;
+	c.peer = 2;
+	cr_assert_eq(chp_link_init(&l, &c, &chp_memory_libc), 0);
+	chp_link_peer(&l, 100, 101, 0);
+	chp_link_reset(&l, 0);
+	len = chp_link_transmit(&l, MS, 0, packet);
+	cr_assert_gt(len, 0);
+	chp_peer_seal(packet, len);
+	cr_assert_eq(chp_host_check(packet, len, c.cluster_hash, 2, 1), CHP_PACKET_OK);
+	chp_link_fini(&l, &chp_memory_libc);
 }
