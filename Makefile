@@ -34,7 +34,9 @@ DPDKLIBS = $(shell pkg-config --libs libdpdk)
 # Which layer is compiled how. Only these may see DPDK (tools/tidy checks the include lines too).
 LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c
 LIB_PURE := $(filter-out $(LIB_DPDK),$(wildcard lib/*/*.c))
-CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/%,$(LIB_PURE))
+CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/% lib/dsi/% lib/datastore/%,$(LIB_PURE))
+# The host's end of a shard; pure too.
+DSI_PURE := $(wildcard lib/dsi/*.c) lib/datastore/request.c
 
 rel = $(patsubst %.c,$(B)/obj/%.o,$(1))
 mut = $(patsubst %.c,$(B)/mut/obj/%.o,$(1))
@@ -141,6 +143,8 @@ $(B)/fuzz/obj/%.o: %.c Makefile
 # ---------------------------------------------------------------- programs
 
 PURE_LIBS := -ljansson -lm
+# What the adapters in lib/datastore need.
+STORE_LIBS := -lpthread
 $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
@@ -178,15 +182,15 @@ $(B)/example: $(call rel,$(wildcard app/example/*.c)) $(B)/libchaapar.a
 # ---------------------------------------------------------------- simulator
 
 SIM_SRC := $(filter-out tests/sim/eal.c,$(wildcard tests/sim/*.c)) lib/history/linear.c lib/history/history.c
-$(B)/sim: $(call rel,$(SIM_SRC) tests/sim/eal.c lib/cache/index_rte.c $(CORE_PURE))
+$(B)/sim: $(call rel,$(SIM_SRC) tests/sim/eal.c lib/cache/index_rte.c $(CORE_PURE) $(DSI_PURE))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
 
-$(B)/mut/sim: $(call mut,$(SIM_SRC) tests/sim/eal.c lib/cache/index_rte.c $(CORE_PURE))
+$(B)/mut/sim: $(call mut,$(SIM_SRC) tests/sim/eal.c lib/cache/index_rte.c $(CORE_PURE) $(DSI_PURE))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
 
-$(B)/asan/sim: $(call asan,$(SIM_SRC) tests/support/no_eal.c tests/support/index_malloc.c $(CORE_PURE))
+$(B)/asan/sim: $(call asan,$(SIM_SRC) tests/support/no_eal.c tests/support/index_malloc.c $(CORE_PURE) $(DSI_PURE))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SANITIZE) -o $@ $^ $(PURE_LIBS)
 
