@@ -173,9 +173,7 @@ struct chp_adapter {
 
 /** The adapter of that name, or NULL. */
 const struct chp_adapter *chp_adapter_find(const char *name);
-/** All adapters' names, NULL at the end: for messages. Static storage. */
-const char *const *chp_adapter_names(void);
-/** One by one, for --help; NULL behind the last. */
+/** One by one, for --help and messages; NULL behind the last. */
 const struct chp_adapter *chp_adapter_at(uint32_t i);
 
 /* ------------------------------------------------------------------ reading the configuration */
