@@ -32,11 +32,15 @@ DPDKFLAGS = -std=gnu11 -isystem /usr/include/dpdk $(filter-out -march=%,$(shell 
 DPDKLIBS = $(shell pkg-config --libs libdpdk)
 
 # Which layer is compiled how. Only these may see DPDK (tools/tidy checks the include lines too).
-LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c
-LIB_PURE := $(filter-out $(LIB_DPDK),$(wildcard lib/*/*.c))
-CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/% lib/dsi/% lib/datastore/%,$(LIB_PURE))
+LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c lib/channel/port.c
+# The table of transports, and what needs a library of its own: in programs that open a channel, and nowhere else.
+LIB_TRANSPORT := lib/channel/registry.c
+LIB_PURE := $(filter-out $(LIB_DPDK) $(LIB_TRANSPORT),$(wildcard lib/*/*.c))
+CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/% lib/dsi/% lib/datastore/% lib/channel/memory.c,\
+	$(LIB_PURE))
 # The host's end of a shard; pure too.
 DSI_PURE := $(wildcard lib/dsi/*.c) lib/datastore/request.c
+LIB_REPLICA := $(LIB_DPDK) $(LIB_TRANSPORT) $(CORE_PURE) $(wildcard lib/config/*.c)
 
 rel = $(patsubst %.c,$(B)/obj/%.o,$(1))
 mut = $(patsubst %.c,$(B)/mut/obj/%.o,$(1))
@@ -70,7 +74,7 @@ $(B)/obj/lib/pipeline/%.o: lib/pipeline/%.c Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERSION='"$(VERSION)"' -MMD -c $< -o $@
 
-$(B)/obj/lib/cache/index_rte.o: lib/cache/index_rte.c Makefile
+$(B)/obj/lib/cache/index_rte.o $(B)/obj/lib/channel/port.o: $(B)/obj/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -MMD -c $< -o $@
@@ -145,13 +149,13 @@ $(B)/fuzz/obj/%.o: %.c Makefile
 PURE_LIBS := -ljansson -lm
 # What the adapters in lib/datastore need.
 STORE_LIBS := -lpthread
-$(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
+$(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
 
 # Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
 NET_RING := -lrte_net_ring
-$(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
+$(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(PURE_LIBS)
 
@@ -215,7 +219,7 @@ $(B)/asan/test/%: $(B)/asan/obj/tests/unit/%.o $(call asan,$(UNIT_LIB))
 	$(Q)$(CC) $(SANITIZE) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
 
 DATAPATH_SUPPORT := $(filter-out $(wildcard tests/datapath/test_*.c),$(wildcard tests/datapath/*.c))
-$(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LIB_DPDK) $(CORE_PURE) $(wildcard lib/config/*.c))
+$(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LIB_REPLICA) lib/channel/memory.c)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $^ -lcriterion $(NET_RING) $(DPDKLIBS) $(PURE_LIBS) -lpthread

@@ -41,7 +41,7 @@
 #define CHP_CHANNEL_TEXT_BYTES 256u
 
 struct chp_channel_packet {
-	uint8_t *data; /* received: aligned to 8; valid until it is released, and the owner may write into it */
+	uint8_t *data; /* received: valid until it is released, and the owner may write into it */
 	uint32_t len;
 	void *opaque;  /* received: the transport's; sent: not looked at */
 };
@@ -58,13 +58,14 @@ enum chp_channel_state {
 	X(tx_bytes, "bytes of them")                                                     \
 	X(tx_bursts, "calls that sent something")                                        \
 	X(tx_full, "calls that the transport did not take everything of")                \
+	X(tx_no_buffer, "packets not taken for want of a buffer, among these")           \
 	X(rx_packets, "packets taken from the transport")                                \
 	X(rx_bytes, "bytes of them")                                                     \
 	X(rx_bursts, "calls that received something")                                    \
 	X(ups, "times that the other end came")                                          \
 	X(downs, "times that it was lost")                                               \
+	X(refused, "connections refused, by either end: the state says why")             \
 	X(drop_tx_down, "packets not sent because the other end is not there")           \
-	X(drop_tx_no_buffer, "packets not sent for want of a buffer")                    \
 	X(drop_rx_runt, "frames or buffers shorter than their header")                   \
 	X(drop_rx_type, "frames of another type, or of another version of this one")     \
 	X(drop_rx_side, "frames of an end like this one: two replicas or two hosts are connected") \
@@ -83,13 +84,14 @@ struct chp_channel_config {
 	bool is_host;               /* this is the end of chaapar-host; false: the replica's */
 	uint32_t payload_bytes_max; /* of a packet: MTU - 28, CHP_PAYLOAD_BYTES_MIN..MAX, equal at both ends */
 	const char *name;           /* unique in the process, at most 8 characters: names of pools */
+	uint32_t ring;              /* packets under way in each direction, a power of two; 0: 1024 */
 	/* port */
 	const char *port;           /* DPDK's name of the device, as net_vhost0 */
 	const char *dma;            /* DPDK's name of a DMA device that copies large batches; NULL: none */
-	uint32_t ring;              /* descriptors of each direction, a power of two; 0: 1024 */
-	/* rdma: the replica listens, the host connects, as roles of vhost are: docs/channel.md */
+	/* rdma: the replica listens, the host connects there. `ring` = buffers of each direction */
 	uint32_t address;           /* IPv4 that the replica listens at, host byte order; 0 there: any */
 	uint32_t service;           /* RDMA port number there */
+	uint32_t cluster_hash;      /* an end with another one is refused */
 };
 
 /* What went wrong in open(). */
