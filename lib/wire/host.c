@@ -298,7 +298,7 @@ chp_host_hello_check(const void *data, uint32_t len, uint32_t hash)
 	e = chp_sealed_check(data, len, CHP_PACKET_HOST_HELLO, sizeof(*h), hash != 0 ? hash : h->prelude.cluster_hash);
 	if (e != CHP_PACKET_OK)
 		return e;
-	if (h->incarnation == 0 || h->reserved != 0 ||
+	if (h->incarnation == 0 || h->number == 0 ||
 	    !(h->channel_version == CHP_CHANNEL_VERSION ? check_hello(h, len) : check_stranger(h)))
 		return CHP_PACKET_MESSAGE;
 	return CHP_PACKET_OK;

@@ -56,6 +56,15 @@ enum chp_store_flag {
 #define CHP_HOST_SCANS (CHP_NODES_MAX + 1u)
 
 /*
+ * Incarnations. A shard has one for its life. It says HELLO until it is welcomed, and then now and then, so that it
+ * learns when another process of its host has begun; an answer to a HELLO that it sent before something else became
+ * of the channel is dropped by its number. The host's end gives itself an incarnation for each incarnation of
+ * the shard that it turns to: a link between the same two incarnations is never begun twice, only reset. A HELLO of
+ * the incarnation that it knows already it answers without touching the link. It welcomes another one when nothing
+ * of the one before is on its way to the store any more, so that `newest`, `batch` and `life` are final.
+ */
+
+/*
  * CHP_PACKET_HOST_HELLO. Both directions; a HELLO is padded with zeros to payload_bytes_max, so that it arrives only
  * where packets of that size do. The fields up to `payload_bytes_max` stay where they are in every version of the
  * channel, and none has shorter packets; in a packet of another version nobody looks at more than is needed to refuse.
@@ -68,8 +77,8 @@ struct chp_host_hello {
 	uint8_t node;
 	uint8_t refusal;           /* REFUSED: enum chp_host_refusal */
 	uint16_t shard, shards;
-	uint32_t reserved;         /* 0 */
-	uint64_t incarnation;      /* of the sender: of the shard, new for each life; of the host's process */
+	uint32_t number;           /* of the HELLO, from 1; WELCOME, REFUSED: of the HELLO that is answered */
+	uint64_t incarnation;      /* of the sender, see "Incarnations" */
 	uint64_t to_incarnation;   /* WELCOME, REFUSED: of the HELLO that is answered; HELLO: 0 */
 	uint64_t hash_seed;        /* of key digests, which say what shard a key belongs to */
 	uint32_t key_bytes_max, value_bytes_max; /* the cluster's; WELCOME: as in the HELLO */

@@ -305,6 +305,7 @@ host_hello(const char *name, uint8_t type, uint32_t len)
 		.channel_version = CHP_CHANNEL_VERSION,
 		.refusal = type == CHP_HOST_REFUSED ? CHP_HOST_NO_STORE : CHP_HOST_OK,
 		.shards = 4,
+		.number = 1,
 		.incarnation = 100,
 		.to_incarnation = type == CHP_HOST_HELLO ? 0 : 101,
 		.key_bytes_max = 250,

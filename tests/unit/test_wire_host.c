@@ -433,6 +433,7 @@ make_hello(uint8_t type)
 		.refusal = type == CHP_HOST_REFUSED ? CHP_HOST_NO_STORE : CHP_HOST_OK,
 		.shard = 1,
 		.shards = SHARDS,
+		.number = 1,
 		.incarnation = 100,
 		.to_incarnation = type == CHP_HOST_HELLO ? 0 : 101,
 		.hash_seed = 5,
@@ -484,7 +485,7 @@ Test(wire_host, hellos)
 		make_hello(type)->prelude.kind = CHP_PACKET_HOST;
 		cr_assert_eq(check_hello(HASH), CHP_PACKET_KIND, "%u", type);
 		WRONG(type, h->incarnation = 0);
-		WRONG(type, h->reserved = 1);
+		WRONG(type, h->number = 0);
 		WRONG(type, k_len += 8);
 		WRONG(type, memset(h->text, 'x', sizeof(h->text)));
 	}
