@@ -269,6 +269,18 @@ chp_cache_is_over(const struct chp_cache *c)
 	return c->keys > c->keys_max;
 }
 
+/* What is kept free for the next new keys: a thirty-second, so that hardly a hit is lost for it. */
+#define SPARE_SHIFT 5
+
+bool
+chp_cache_is_tight(const struct chp_cache *c)
+{
+	const uint64_t blocks = c->blocks.n - c->blocks.n_free;
+
+	return c->keys + (c->keys_max >> SPARE_SHIFT) >= c->keys_max ||
+	       blocks + (c->value_blocks_max >> SPARE_SHIFT) >= c->value_blocks_max;
+}
+
 /* Store a record in a slot that holds none. */
 static void
 slot_put(struct chp_cache *c, struct chp_slot *s, const uint8_t *key, const uint8_t *value,

@@ -144,6 +144,9 @@ uint32_t chp_cache_room(const struct chp_cache *c);
 /** Whether more keys are held than a coordinator admits. */
 bool chp_cache_is_over(const struct chp_cache *c);
 
+/** Whether it is time to evict: few keys or blocks are left of what a coordinator admits. */
+bool chp_cache_is_tight(const struct chp_cache *c);
+
 /**
  * Add an absent key with version 0, no value, state 0.
  *
@@ -170,7 +173,9 @@ uint32_t chp_cache_session_tombstones(const struct chp_cache *c);
 static inline void
 chp_cache_touch(struct chp_slot *s)
 {
-	s->flags |= CHP_SLOT_REFERENCED;
+	/* Written only where it changes: most reads are of what was used just before. */
+	if ((s->flags & CHP_SLOT_REFERENCED) == 0)
+		s->flags |= CHP_SLOT_REFERENCED;
 }
 
 /**

@@ -14,6 +14,13 @@
  * Deleted keys leave the data cache once every replica agreed to forget them (SAFETY 6): forget(),
  * floor_stable(), docs/protocols/hermes.md "Forgetting".
  *
+ * With a datastore behind the cache (protocols/backing.h) a key that is not in the cache may be in the store. What is
+ * durable and at rest may leave the cache; no version that left is above `evicted`, so a write to an absent key goes
+ * ahead above everybody's, and an INV above our own is newer than what the store has. A read, a read-modify-write and
+ * an INV that is not wait for the key to be loaded: load(), on_absent_inv(), hermes_loaded(), evict()
+ * (SAFETY 1-5; docs/protocols/hermes.md "Behind the cache"). With level `datastore` a write also needs the
+ * stores of a majority of all configured members: owe_stored(), on_stored() (SAFETY 33).
+ *
  * Deviations: no protocol retransmission (links are reliable), so the replay after a message-loss time-out
  * has become the replay after a view change or a link reset; a coordinator whose RMW was overtaken tries
  * it again itself; a VAL names the coordinator's ticket instead of the key.
@@ -42,8 +49,9 @@ enum key_state {
 	WRITE,     /* our own write is on its way */
 	TRANS,     /* our own write is on its way and was overtaken by a newer one */
 	REPLAY,    /* we replay another's write */
+	LOADING,   /* not here: the datastore is asked for it */
 };
-static const char *const state_name[] = { "Valid", "Invalid", "Write", "Trans", "Replay" };
+static const char *const state_name[] = { "Valid", "Invalid", "Write", "Trans", "Replay", "Loading" };
 
 /* What became of our RMW that a newer version overtook (SAFETY 7). */
 enum fate { FATE_OPEN = 0, FATE_ABORTED, FATE_UNKNOWN };
@@ -65,20 +73,23 @@ struct client_op {
 struct ticket {
 	uint64_t version;
 	uint64_t acked;      /* members that acknowledged this very version in this view */
+	uint64_t stored;     /* members whose datastores have it, as reported in this view */
 	uint64_t log;        /* position of its entry; held open while it is our own */
 	uint64_t number;     /* the client's numeric result */
 	uint64_t begun_ns;
-	uint32_t slot;
+	uint32_t slot;       /* NONE: overtaken, and its key may have left the cache */
 	uint32_t op;         /* the client operation; NONE for a replay */
 	uint32_t generation;
 	uint8_t fate;
 	bool used, rmw, replay;
+	bool must_store; /* level `datastore`, and no session's number */
 };
 
 /* The queues that a key record can stand in. */
 enum list_id {
 	READY = 0,     /* Valid keys whose queue must be served */
 	TO_REPLAY = 1, /* keys to replay when a ticket is free */
+	TO_LOAD = 2,   /* keys to ask the datastore for when it takes another load */
 	LISTS
 };
 
@@ -99,6 +110,9 @@ struct key_record {
 	uint32_t replay;     /* our replay of its present version, or NONE */
 	uint32_t wait_head, wait_tail;
 	uint32_t next[LISTS]; /* next[TO_REPLAY] also chains the free records */
+	uint32_t load;        /* token of the load under way, or NONE */
+	uint32_t parked_head, parked_tail; /* INVs that wait for it */
+	bool is_failed;       /* it could not be loaded: who waits is told so */
 	struct owed_ack owed;
 	bool used;
 	bool listed[LISTS];
@@ -108,6 +122,21 @@ struct key_record {
 struct inv_memory {
 	uint32_t key;
 	uint32_t generation;
+};
+
+/* An INV that waits until the datastore has told what there is of its key. By (peer, ticket), like inv_memory. */
+struct parked_inv {
+	uint32_t key;  /* record, or NONE: not in use */
+	uint32_t next;
+};
+
+/* A report that is owed to a coordinator when our datastore has what its INV brought. By (peer, ticket), too. */
+struct owed_stored {
+	uint64_t pos; /* log position that must be durable */
+	uint64_t version;
+	uint32_t generation;
+	uint32_t next, before; /* in the order of owing */
+	bool is_owed;
 };
 
 struct list {
@@ -140,6 +169,23 @@ struct hermes {
 	bool is_complete;           /* this replica has every key: it was so from the first view on, or copied them */
 	uint32_t sweep_at;          /* slot where the search for tombstones goes on */
 	struct list list[LISTS];
+
+	/* With a datastore behind the cache. */
+	bool is_backed;
+	bool knows_evicted;         /* `evicted` covers what the datastore had when this life began (SAFETY 4) */
+	uint64_t evicted;           /* counter: no version that left the cache, or was stored before, is above */
+	uint64_t peers_evicted;     /* the highest that any peer has announced */
+	uint64_t evicted_due;       /* peers that must hear of ours */
+	uint64_t load_again_ns;     /* when to try again what could not be loaded */
+	uint32_t *load_key;         /* by token: the record that waits, or NONE */
+	struct parked_inv *parked;
+	uint8_t *parked_bytes;      /* parked i: inv_bytes_max */
+	uint32_t inv_bytes_max;
+	struct owed_stored *stored;
+	struct list owed_stored;
+	const struct chp_slot *keep; /* may not be evicted by the operation that is being admitted */
+	uint64_t durable_seen;      /* of backing->durable: tickets before it have been looked at */
+
 	uint8_t *value;             /* a value being built */
 	uint8_t *record;            /* a key and value read back from the log */
 };
@@ -177,6 +223,9 @@ take_key(struct hermes *h, struct chp_slot *s)
 				  .replay = NONE,
 				  .wait_head = NONE,
 				  .wait_tail = NONE,
+				  .load = NONE,
+				  .parked_head = NONE,
+				  .parked_tail = NONE,
 				  .used = true };
 	s->busy = i;
 	return k;
@@ -194,8 +243,9 @@ release_key(struct hermes *h, struct key_record *k)
 {
 	struct chp_slot *s = slot_at(h, k->slot);
 
-	if (s->state != VALID || k->wait_head != NONE || k->listed[READY] || k->listed[TO_REPLAY])
+	if (s->state != VALID || k->wait_head != NONE || k->listed[READY] || k->listed[TO_REPLAY] || k->listed[TO_LOAD])
 		return;
+	CHP_ASSERT(k->load == NONE && k->parked_head == NONE);
 	CHP_ASSERT(k->own == NONE && k->replay == NONE && k->log == CHP_LOG_NONE);
 	h->n_owed -= k->owed.is_owed; /* validated by others all the same: nothing is waited for */
 	s->busy = CHP_SLOT_NO_BUSY;
@@ -264,7 +314,7 @@ index_of_ticket(const struct hermes *h, const struct ticket *t)
 static void
 release_ticket(struct hermes *h, struct ticket *t)
 {
-	struct key_record *k = record_of(h, slot_at(h, t->slot));
+	struct key_record *k = t->slot == NONE ? NULL : record_of(h, slot_at(h, t->slot));
 	uint32_t i = index_of_ticket(h, t);
 
 	if (k != NULL && k->own == i)
@@ -317,6 +367,13 @@ operand_of(const struct hermes *h, uint32_t op)
 	return h->operand + (size_t)op * h->env.value_bytes_max;
 }
 
+/* Whether a key that is not in the cache may be in the datastore. Session numbers are never stored. */
+static bool
+is_behind(const struct hermes *h, bool is_session)
+{
+	return h->is_backed && !is_session;
+}
+
 /* ------------------------------------------------------------------ replies */
 
 static void
@@ -337,7 +394,7 @@ reply_op(struct hermes *h, struct chp_out *out, uint32_t i, uint8_t status, uint
 
 /* [H1] A read of a key that is Valid, under the lease. */
 static void
-read(struct hermes *h, const struct chp_now *now, const struct chp_slot *s, struct chp_reply *r,
+read(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct chp_reply *r,
      struct chp_out *out)
 {
 	uint8_t *to;
@@ -349,6 +406,8 @@ read(struct hermes *h, const struct chp_now *now, const struct chp_slot *s, stru
 	}
 	chp_out_reads_until(out, now->lease_until_ns);
 	h->env.counters->reads++;
+	if (s != NULL)
+		chp_cache_touch(s);
 	if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0) {
 		r->status = CHP_STATUS_NOT_FOUND;
 		out->reply(out, r);
@@ -538,6 +597,7 @@ install(struct hermes *h, struct chp_slot *s, struct key_record *k, struct chp_l
 	set_slot(h, s, e, key, value);
 	e->slot = k->slot;
 	k->log = chp_log_append(h->env.log, e, key, value, k->log, own);
+	s->log_low = (uint32_t)k->log;
 }
 
 /* Our ticket is committed: answer its client, if it has one. */
@@ -607,6 +667,8 @@ become_valid(struct hermes *h, struct key_record *k, struct chp_out *out)
 			release_ticket(h, t);
 		} else {
 			k->own = NONE; /* older than the key; stays open until all have acknowledged it */
+			if (is_behind(h, (s->flags & CHP_SLOT_SESSION) != 0))
+				t->slot = NONE;
 		}
 	}
 	make_ready(h, k);
@@ -617,10 +679,16 @@ become_valid(struct hermes *h, struct key_record *k, struct chp_out *out)
 static void
 commit(struct hermes *h, struct ticket *t, struct chp_out *out)
 {
-	struct chp_slot *s = slot_at(h, t->slot);
-	struct key_record *k = record_of(h, s);
+	struct chp_slot *s;
+	struct key_record *k;
 
 	CHP_ASSERT_OP(t->fate, !=, FATE_ABORTED); /* what all acknowledged was not aborted */
+	if (t->slot == NONE) {
+		finish(h, t, out);
+		return;
+	}
+	s = slot_at(h, t->slot);
+	k = record_of(h, s);
 	if (s->version == t->version && s->state != VALID) {
 		send_val(h, t, out);
 		become_valid(h, k, out); /* finishes the ticket */
@@ -632,6 +700,17 @@ commit(struct hermes *h, struct ticket *t, struct chp_out *out)
 	finish(h, t, out);
 }
 
+/* [SAFETY 33] Level `datastore`: the stores of a majority of all configured members have it, dead ones included. */
+static bool
+is_stored(const struct hermes *h, struct ticket *t)
+{
+	if (!t->must_store)
+		return true;
+	if (t->log < h->env.backing->durable)
+		t->stored |= chp_bit(h->env.self);
+	return 2 * (uint32_t)__builtin_popcountll(t->stored) > h->env.n_nodes;
+}
+
 static void
 commit_if_acked(struct hermes *h, struct ticket *t, struct chp_out *out)
 {
@@ -641,8 +720,309 @@ commit_if_acked(struct hermes *h, struct ticket *t, struct chp_out *out)
 		needed &= h->view.voters;
 	if (CHP_MUTATED(P32_DEAD_HOLD_WRITES))
 		needed |= h->ever_live & ~chp_bit(h->env.self);
-	if ((needed & ~t->acked) == 0)
+	if ((needed & ~t->acked) == 0 && is_stored(h, t))
 		commit(h, t, out);
+}
+
+/* ------------------------------------------------------------------ behind the cache (SAFETY 1-5) */
+
+static void take_inv(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, uint8_t from,
+		     struct chp_out *out);
+
+/* How far beyond what needs it `evicted` is raised: one announcement serves many keys that leave. */
+#define EVICTED_STEP 1024u
+/* Slots that one search for a victim looks at, and keys that one run evicts ahead of need. */
+#define EVICT_LOOKS 256u
+#define EVICT_MAX 32u
+/* What could not be loaded is tried again after so long. */
+#define LOAD_AGAIN_NS UINT64_C(1000000)
+
+/* What may leave: a key at rest whose version the datastore has; what says that it has none may at any time. */
+static bool
+may_leave(const void *p, const struct chp_slot *s)
+{
+	const struct hermes *h = p;
+
+	if (s->state != VALID || s == h->keep)
+		return false;
+	return s->version == 0 || (h->env.backing->may_evict && (chp_backing_is_clean(h->env.log, s->log_low) ||
+								 CHP_MUTATED(P60_EVICT_UNSAVED)));
+}
+
+/* Have one key leave the cache. Its version must not be forgotten: `evicted` is at least that (pitfall P47). */
+static bool
+evict(struct hermes *h)
+{
+	struct chp_slot *s = chp_cache_victim(h->env.cache, EVICT_LOOKS, may_leave, h);
+	uint64_t counter;
+
+	if (s == NULL)
+		return false;
+	counter = chp_version_counter(s->version);
+	if (counter > h->evicted && !CHP_MUTATED(P47_EVICT_FORGETS_VERSION)) {
+		h->evicted = counter + EVICTED_STEP;
+		h->evicted_due = h->peers;
+	}
+	return chp_cache_remove(h->env.cache, s);
+}
+
+/* Whether there is room for a new key, or a new value of one; evicts what it needs for that. */
+static bool
+make_room(struct hermes *h, uint32_t key_len, uint32_t value_len, bool is_new)
+{
+	for (uint32_t i = 0; !chp_cache_admits(h->env.cache, key_len, value_len, is_new); i++)
+		if (!h->is_backed || i == EVICT_MAX || !evict(h))
+			return false;
+	return true;
+}
+
+static void
+evict_ahead(struct hermes *h)
+{
+	for (uint32_t i = 0; i < EVICT_MAX && chp_cache_is_tight(h->env.cache); i++)
+		if (!evict(h))
+			return;
+}
+
+static void
+announce_evicted(struct hermes *h, struct chp_out *out)
+{
+	for (uint64_t to = h->evicted_due & h->peers; to != 0; to &= to - 1) {
+		struct chp_hermes_floor *m = chp_send(out, chp_first_bit(to), sizeof(*m));
+
+		*m = (struct chp_hermes_floor){
+			.message = { .type = CHP_HERMES_EVICTED, .len = sizeof(*m), .op = CHP_OP_NONE },
+			.counter = h->evicted,
+		};
+	}
+	h->evicted_due = 0;
+}
+
+static void
+on_evicted(struct hermes *h, const struct chp_peer_message *m)
+{
+	const struct chp_hermes_floor *floor = (const void *)m->message;
+
+	h->peers_evicted = chp_max_u64(h->peers_evicted, floor->counter);
+}
+
+/* [SAFETY 4] This life has begun in the datastore: what it held before is counted as evicted. */
+static void
+learn_evicted(struct hermes *h)
+{
+	if (h->knows_evicted || !h->env.backing->has_begun)
+		return;
+	h->knows_evicted = true;
+	h->evicted = chp_max_u64(h->evicted, h->env.backing->newest);
+	h->evicted_due = h->peers;
+}
+
+/* A new slot for a key that the datastore is asked for. There must be room for it. */
+static struct key_record *
+begin_loading(struct hermes *h, const struct chp_key *key)
+{
+	struct chp_slot *s = chp_cache_insert(h->env.cache, key);
+
+	chp_cache_set(h->env.cache, s, NULL, 0, CHP_SLOT_TOMBSTONE);
+	s->state = LOADING;
+	return take_key(h, s);
+}
+
+static void
+wait_for_token(struct hermes *h, struct key_record *k, uint32_t token)
+{
+	CHP_ASSERT_OP(token, <, h->env.loads_max);
+	k->load = token;
+	k->is_failed = false;
+	h->load_key[token] = index_of_key(h, k);
+}
+
+/* Ask for a key; if that cannot be done now it is tried again soon. */
+static void
+load(struct hermes *h, struct key_record *k, const struct chp_key *key)
+{
+	uint32_t token;
+
+	if (chp_backing_load(h->env.backing, key, &token))
+		wait_for_token(h, k, token);
+	else
+		push(h, TO_LOAD, k);
+}
+
+/* Nothing waits for the datastore's answer any more: what comes is stale (SAFETY 5). */
+static void
+stop_loading(struct hermes *h, struct key_record *k)
+{
+	if (k->load != NONE)
+		h->load_key[k->load] = NONE;
+	k->load = NONE;
+}
+
+static void
+unpark(struct hermes *h, uint32_t i)
+{
+	struct parked_inv *p = &h->parked[i];
+	struct key_record *k;
+	uint32_t before = NONE;
+
+	if (p->key == NONE)
+		return;
+	k = &h->key[p->key];
+	for (uint32_t at = k->parked_head; at != i; at = h->parked[at].next)
+		before = at;
+	if (before == NONE)
+		k->parked_head = p->next;
+	else
+		h->parked[before].next = p->next;
+	if (k->parked_tail == i)
+		k->parked_tail = before;
+	p->key = NONE;
+}
+
+/* The link's memory is not ours: the INV is copied. Its credit has reserved all that it will need. */
+static void
+park_inv(struct hermes *h, struct key_record *k, const struct chp_hermes_inv *inv, uint32_t from)
+{
+	const uint32_t i = from * h->n_tickets + inv->message.op;
+
+	CHP_ASSERT_OP(inv->message.len, <=, h->inv_bytes_max);
+	memcpy(h->parked_bytes + (size_t)i * h->inv_bytes_max, inv, inv->message.len);
+	h->parked[i] = (struct parked_inv){ .key = index_of_key(h, k), .next = NONE };
+	h->inv[i].key = NONE;
+	if (k->parked_head == NONE)
+		k->parked_head = i;
+	else
+		h->parked[k->parked_tail].next = i;
+	k->parked_tail = i;
+	h->env.counters->inv_parked++;
+}
+
+/* The key is here, in whatever way: the INVs that waited for it go on. Its record stays in use. */
+static void
+take_parked(struct hermes *h, struct key_record *k, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+
+	while (k->parked_head != NONE) {
+		const uint32_t i = k->parked_head;
+		const void *inv = h->parked_bytes + (size_t)i * h->inv_bytes_max;
+
+		unpark(h, i);
+		take_inv(h, s, inv, (uint8_t)(i / h->n_tickets), out);
+	}
+}
+
+/*
+ * [SAFETY 3] An INV of a key that is not here. Above `evicted` it is newer than all that this replica ever dropped and
+ * is adopted. Otherwise it waits, the link does not, until the stored version is known. A NACK has nothing to tell:
+ * whoever has an operation open on a key holds the key.
+ */
+static void
+on_absent_inv(struct hermes *h, struct chp_slot *s, const struct chp_peer_message *m, struct chp_out *out)
+{
+	const struct chp_hermes_inv *inv = (const void *)m->message;
+	const bool is_newer = h->knows_evicted && chp_version_counter(inv->version) > h->evicted;
+	struct key_record *k;
+
+	if ((inv->inv_flags & CHP_INV_NACK) != 0 || inv->message.op >= h->n_tickets) {
+		h->env.counters->inv_stale++;
+		return;
+	}
+	if (CHP_MUTATED(S3_ACK_AND_SKIP) && s == NULL && !is_newer) {
+		send_ack(inv->message.op, inv->generation, inv->version, m->from, out);
+		return;
+	}
+	if (is_newer || CHP_MUTATED(S3_ADOPT)) {
+		if (s == NULL)
+			s = chp_cache_insert(h->env.cache, &m->key);
+		take_inv(h, s, inv, m->from, out);
+		return;
+	}
+	k = s == NULL ? begin_loading(h, &m->key) : record_of(h, s);
+	park_inv(h, k, inv, m->from);
+	if (s == NULL)
+		load(h, k, &m->key);
+}
+
+/* What a slot's newest version needs to be durable: a log position; 0 if it is. */
+static uint64_t
+newest_position(const struct hermes *h, const struct chp_slot *s)
+{
+	const uint64_t next = h->env.log->next;
+
+	if (chp_backing_is_clean(h->env.log, s->log_low))
+		return 0;
+	return next - (uint32_t)((uint32_t)next - s->log_low);
+}
+
+static void
+settle_stored(struct hermes *h, uint32_t i)
+{
+	struct owed_stored *o = &h->stored[i];
+
+	if (!o->is_owed)
+		return;
+	if (o->before == NONE)
+		h->owed_stored.head = o->next;
+	else
+		h->stored[o->before].next = o->next;
+	if (o->next == NONE)
+		h->owed_stored.tail = o->before;
+	else
+		h->stored[o->next].before = o->before;
+	o->is_owed = false;
+}
+
+/* The coordinator of this INV is told when our datastore has its version, or the newer one that is here. */
+static void
+owe_stored(struct hermes *h, const struct chp_slot *s, const struct chp_hermes_inv *inv, uint32_t from)
+{
+	const uint32_t i = from * h->n_tickets + inv->message.op;
+
+	if ((inv->inv_flags & CHP_INV_SESSION) != 0)
+		return;
+	settle_stored(h, i);
+	h->stored[i] = (struct owed_stored){ .pos = newest_position(h, s),
+					     .version = inv->version,
+					     .generation = inv->generation,
+					     .next = NONE,
+					     .before = h->owed_stored.tail,
+					     .is_owed = true };
+	if (h->owed_stored.tail == NONE)
+		h->owed_stored.head = i;
+	else
+		h->stored[h->owed_stored.tail].next = i;
+	h->owed_stored.tail = i;
+}
+
+/* The datastore has more: tell whom it concerns, and look at our own. */
+static void
+report_stored(struct hermes *h, struct chp_out *out)
+{
+	const uint64_t durable = h->env.backing->durable;
+
+	while (h->owed_stored.head != NONE && h->stored[h->owed_stored.head].pos < durable) {
+		const uint32_t i = h->owed_stored.head;
+		struct chp_hermes_ack *m = chp_send(out, i / h->n_tickets, sizeof(*m));
+
+		*m = (struct chp_hermes_ack){
+			.message = { .type = CHP_HERMES_STORED, .len = sizeof(*m), .op = i % h->n_tickets },
+			.generation = h->stored[i].generation,
+			.version = h->stored[i].version,
+		};
+		settle_stored(h, i);
+	}
+	if (durable == h->durable_seen)
+		return;
+	for (uint32_t i = 0; i < h->n_tickets; i++) {
+		struct ticket *t = &h->ticket[i];
+
+		if (out->replies_left == 0)
+			return; /* the rest in the next run */
+		if (t->used && t->must_store && t->fate == FATE_OPEN)
+			commit_if_acked(h, t, out);
+	}
+	h->durable_seen = durable;
 }
 
 /* What an INV that overtakes a read-modify-write says of it: was it Valid where the INV was issued? */
@@ -688,8 +1068,10 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 				   .value_len = inv->value_total,
 				   .key_len = inv->key_len,
 				   .version_flags = inv->inv_flags & CHP_SLOT_VERSION_FLAGS };
+	const bool was_loading = s->state == LOADING;
 	bool rmw;
 
+	stop_loading(h, k); /* what comes is newer than what the datastore has */
 	if (k->replay != NONE)
 		release_ticket(h, &h->ticket[k->replay]);
 	/* The pending operation's own kind decides, never the flag of the key's version (pitfall P8). */
@@ -701,6 +1083,11 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 		settle(h, k, fate_of(s->version, inv));
 	install(h, s, k, &e, chp_hermes_inv_key(inv), chp_hermes_inv_value(inv), false);
 	s->state = k->own != NONE && !rmw ? TRANS : INVALID;
+	if (!was_loading)
+		return;
+	take_parked(h, k, out);
+	if (CHP_MUTATED(P56_PARKED_UNCOMMITTED))
+		make_ready(h, k);
 }
 
 /*
@@ -767,12 +1154,52 @@ is_forgotten(const struct hermes *h, const struct chp_hermes_inv *inv)
 	return h->is_complete && (inv->base != 0 || chp_version_counter(inv->version) <= h->settled);
 }
 
-/* [H4, H5] */
+/* What a peer's (ticket, generation) is about, for its VAL. */
+static void
+remember_inv(struct hermes *h, const struct chp_slot *s, const struct chp_hermes_inv *inv, uint32_t from)
+{
+	struct inv_memory *memory = &h->inv[from * h->n_tickets + inv->message.op];
+	struct key_record *k = s == NULL ? NULL : record_of(h, s);
+
+	memory->key = k == NULL ? NONE : index_of_key(h, k);
+	memory->generation = k == NULL ? 0 : k->generation;
+}
+
+/* [H4, H5] An INV whose key is here: s is its slot, not Loading; NULL: it counts as old news of a forgotten key. */
+static void
+take_inv(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, uint8_t from, struct chp_out *out)
+{
+	const bool is_nack = (inv->inv_flags & CHP_INV_NACK) != 0;
+
+	if (s == NULL) {
+		h->env.counters->inv_stale++;
+	} else if (inv->version > s->version) {
+		adopt(h, s, inv, out);
+	} else if (inv->version < s->version) {
+		h->env.counters->inv_stale++;
+		if ((inv->inv_flags & CHP_INV_RMW) != 0 && !is_nack) {
+			nack(h, s, from, out);
+			return;
+		}
+	}
+	if (is_nack)
+		return;
+	if (inv->message.op < h->n_tickets)
+		remember_inv(h, s, inv, from);
+	/* Whether the value was adopted or not (SAFETY 25). */
+	if (!CHP_MUTATED(S25_RECORD_ON_ADOPTION) || (s != NULL && s->version == inv->version))
+		chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number,
+				(inv->inv_flags & CHP_INV_RMW) != 0, !h->is_complete);
+	if (h->env.backing->is_durable && inv->message.op < h->n_tickets && s != NULL)
+		owe_stored(h, s, inv, from);
+	if (s == NULL || !owe_ack(h, s, inv, from))
+		send_ack(inv->message.op, inv->generation, inv->version, from, out);
+}
+
 static void
 on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 {
 	const struct chp_hermes_inv *inv = (const void *)m->message;
-	const bool is_nack = (inv->inv_flags & CHP_INV_NACK) != 0;
 	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
 
 	h->env.counters->inv_received++;
@@ -782,58 +1209,64 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		h->env.counters->overrun++;
 		return;
 	}
-	if (s == NULL && (!is_forgotten(h, inv) || CHP_MUTATED(S6_STALE_INV)))
-		s = chp_cache_insert(h->env.cache, &m->key);
-	if (s == NULL) {
-		h->env.counters->inv_stale++;
-	} else if (inv->version > s->version) {
-		adopt(h, s, inv, out);
-	} else if (inv->version < s->version) {
-		h->env.counters->inv_stale++;
-		if ((inv->inv_flags & CHP_INV_RMW) != 0 && !is_nack) {
-			nack(h, s, m->from, out);
+	if (is_behind(h, m->key.session)) {
+		/* A ticket that is used again has no use for what its last INV waited for: an aborted write's. */
+		if (inv->message.op < h->n_tickets)
+			unpark(h, m->from * h->n_tickets + inv->message.op);
+		if (s == NULL || s->state == LOADING) {
+			on_absent_inv(h, s, m, out);
 			return;
 		}
+	} else if (s == NULL && (!is_forgotten(h, inv) || CHP_MUTATED(S6_STALE_INV))) {
+		s = chp_cache_insert(h->env.cache, &m->key);
 	}
-	if (is_nack)
-		return;
-	if (inv->message.op < h->n_tickets) {
-		struct inv_memory *memory = &h->inv[m->from * h->n_tickets + inv->message.op];
-		struct key_record *k = s == NULL ? NULL : record_of(h, s);
-
-		memory->key = k == NULL ? NONE : index_of_key(h, k);
-		memory->generation = k == NULL ? 0 : k->generation;
-	}
-	/* Whether the value was adopted or not (SAFETY 25). */
-	if (!CHP_MUTATED(S25_RECORD_ON_ADOPTION) || (s != NULL && s->version == inv->version))
-		chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number,
-				(inv->inv_flags & CHP_INV_RMW) != 0, !h->is_complete);
-	if (s == NULL || !owe_ack(h, s, inv, m->from))
-		send_ack(inv->message.op, inv->generation, inv->version, m->from, out);
+	take_inv(h, s, inv, m->from, out);
 }
 
-/* [H6] An ACK names ticket, generation and version: never a bare count (pitfall P1, SAFETY 10). */
-static void
-on_ack(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+/* [H6] What an ACK or STORED is about. It names ticket, generation and version: never a bare count (P1, SAFETY 10). */
+static struct ticket *
+ticket_of(struct hermes *h, const struct chp_peer_message *m)
 {
 	const struct chp_hermes_ack *ack = (const void *)m->message;
 	struct ticket *t;
 
 	if (ack->message.op >= h->n_tickets) {
 		h->env.counters->ack_stale++;
-		return;
+		return NULL;
 	}
 	t = &h->ticket[ack->message.op];
 	if (!t->used || ((t->generation != ack->generation || t->version != ack->version) &&
 			 !CHP_MUTATED(P1_ACK_IGNORES_VERSION))) {
 		h->env.counters->ack_stale++;
-		return;
+		return NULL;
 	}
 	if (t->fate == FATE_ABORTED) {
 		h->env.counters->ack_stale++; /* an honest member refused it */
-		return;
+		return NULL;
 	}
+	return t;
+}
+
+static void
+on_ack(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	struct ticket *t = ticket_of(h, m);
+
+	if (t == NULL)
+		return;
 	t->acked |= chp_bit(m->from);
+	commit_if_acked(h, t, out);
+}
+
+/* [SAFETY 33] A member's datastore has this version, or a newer one of its key. */
+static void
+on_stored(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	struct ticket *t = ticket_of(h, m);
+
+	if (t == NULL)
+		return;
+	t->stored |= chp_bit(m->from);
 	commit_if_acked(h, t, out);
 }
 
@@ -919,11 +1352,11 @@ pay_owed_acks(struct hermes *h, struct chp_out *out)
 	}
 }
 
-/* A key that all agreed to forget counts as absent; so does one that was never here. */
+/* A key that all agreed to forget counts as absent; so does one that was never here, or that left the cache. */
 static bool
 is_absent(const struct chp_slot *s)
 {
-	return s == NULL || (s->flags & CHP_SLOT_FORGET) != 0;
+	return s == NULL || (s->flags & CHP_SLOT_FORGET) != 0 || s->version == 0;
 }
 
 /* ------------------------------------------------------------------ the copy for a learner (SAFETY 9) */
@@ -937,6 +1370,9 @@ static enum chp_copy_verdict
 look_for_copy(void *p, const struct chp_slot *s, uint64_t seen)
 {
 	(void)p;
+	/* Not here, or not anywhere: the datastore is looked through after the cache. */
+	if (s->state == LOADING || s->version == 0)
+		return CHP_COPY_SKIP;
 	if (s->state == VALID)
 		return CHP_COPY_SEND;
 	if (seen != 0 && (s->flags & CHP_SLOT_BASE_UNKNOWN) == 0 && base_of(s) > seen)
@@ -1056,7 +1492,7 @@ static uint8_t
 admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, const struct intent *w,
       const struct client_op *op, const struct chp_out *out)
 {
-	const bool add = is_absent(s) && (w->version_flags & CHP_INV_RMW) != 0;
+	const bool add = is_absent(s) && (w->version_flags & CHP_INV_RMW) != 0 && !is_behind(h, key->session);
 
 	/* A round trip after a view change or link reset: nothing is wrong with the request. */
 	if ((add && !floor_stable(h)) || (out->ungranted & h->live) != 0) {
@@ -1070,10 +1506,10 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 		return CHP_STATUS_BUSY;
 	}
 	/* A tombstone takes no more room than the record it replaces: deletes work on a full cache. */
-	if ((w->version_flags & CHP_INV_TOMBSTONE) == 0 &&
-	    !chp_cache_admits(h->env.cache, key->len, w->value_len, s == NULL)) {
+	if ((w->version_flags & CHP_INV_TOMBSTONE) == 0 && !make_room(h, key->len, w->value_len, s == NULL)) {
 		h->env.counters->full++;
-		return CHP_STATUS_FULL;
+		/* Behind the cache there is room: what is in it will leave when the datastore has it. */
+		return h->env.backing->may_evict && h->is_backed ? CHP_STATUS_OVERLOAD : CHP_STATUS_FULL;
 	}
 	return CHP_STATUS_OK;
 }
@@ -1086,6 +1522,9 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	static const struct client_op nobody;
 	const struct client_op *op = i == NONE ? &nobody : &h->op[i];
 	const bool absent = is_absent(s) && !CHP_MUTATED(S6_NO_FLOOR);
+	const bool behind = is_behind(h, key->session);
+	/* Not in the cache, and nobody looked in the datastore: what it follows is not known. */
+	const bool unknown = behind && (s == NULL || s->state == LOADING);
 	const bool rmw = (w->version_flags & CHP_INV_RMW) != 0;
 	struct chp_log_entry e = { .session = op->session,
 				   .request = op->request,
@@ -1097,16 +1536,19 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	struct key_record *k;
 	struct ticket *t;
 
+	if (unknown)
+		e.version_flags |= CHP_INV_BASE_UNKNOWN;
 	if (s == NULL)
 		s = chp_cache_insert(h->env.cache, key);
 	/* [SAFETY 2] Above everything that was forgotten; concurrent writes beat concurrent RMWs. */
 	e.base = absent ? 0 : s->version;
 	/* A forgotten key's slot may still be there, above a floor that a peer did not honour. */
 	e.version = chp_version_counter(s->version);
-	if (absent)
-		e.version = chp_max_u64(e.version, h->floor);
+	if (absent && !(behind && rmw))
+		e.version = chp_max_u64(e.version, chp_max_u64(h->floor, chp_max_u64(h->evicted, h->peers_evicted)));
 	e.version = chp_version_make(e.version + (rmw ? 1 : 2), h->writer);
 	k = take_key(h, s);
+	stop_loading(h, k);
 	t = take_ticket(h, k->slot, e.version);
 	h->n_own++;
 	install(h, s, k, &e, key->bytes, w->value, true);
@@ -1115,6 +1557,7 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	t->op = i;
 	t->rmw = rmw;
 	t->number = w->number;
+	t->must_store = behind && h->env.backing->is_durable;
 	t->begun_ns = now->ns;
 	k->own = index_of_ticket(h, t);
 	inv = inv_header(&e, k->own, t->generation, CHP_MESSAGE_BEGIN, 0);
@@ -1127,6 +1570,7 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 			write_inv(out, peer, &inv, key->bytes, w->value);
 	}
 	h->env.counters->begun++;
+	take_parked(h, k, out);
 	commit_if_acked(h, t, out); /* a cluster of one */
 }
 
@@ -1265,6 +1709,41 @@ park(struct hermes *h, const struct chp_op *from, struct chp_slot *s, struct chp
 		h->env.counters->writes_parked++;
 }
 
+/*
+ * The slow path: a read or a read-modify-write of a key that is not in the cache waits, with all others of the same
+ * key, for one load. More keys than loads_max are not waited for.
+ */
+static void
+wait_for_load(struct hermes *h, const struct chp_op *op, struct chp_slot *s, struct chp_out *out)
+{
+	struct chp_reply r = { .origin = &op->origin,
+			       .session = op->session,
+			       .request = op->request,
+			       .opcode = op->opcode,
+			       .status = CHP_STATUS_OVERLOAD };
+	struct key_record *k;
+	uint32_t token;
+
+	h->env.counters->misses++;
+	if (!h->env.backing->is_ready) {
+		h->env.counters->host_away++;
+		out->reply(out, &r);
+		return;
+	}
+	if (s == NULL) {
+		if (h->free_op == NONE || h->free_key == NONE || !make_room(h, op->key.len, 0, true) ||
+		    !chp_backing_load(h->env.backing, &op->key, &token)) {
+			h->env.counters->misses_refused++;
+			out->reply(out, &r);
+			return;
+		}
+		k = begin_loading(h, &op->key);
+		wait_for_token(h, k, token);
+		s = slot_at(h, k->slot);
+	}
+	park(h, op, s, out);
+}
+
 static void
 submit_one(struct hermes *h, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
 {
@@ -1277,6 +1756,13 @@ submit_one(struct hermes *h, const struct chp_now *now, const struct chp_op *op,
 	if (CHP_MUTATED(P10_RMW_FROM_INVALID) && s != NULL && s->state == INVALID &&
 	    h->key[s->busy].own == NONE && op->opcode != CHP_OPCODE_GET)
 		at_rest = true;
+	if (is_behind(h, op->key.session) && (s == NULL || s->state == LOADING) &&
+	    !chp_application_is_blind(h->env.application, op->opcode) && !CHP_MUTATED(S3_RMW_WITHOUT_LOAD)) {
+		wait_for_load(h, op, s, out);
+		return;
+	}
+	if (s != NULL && s->state == LOADING)
+		at_rest = true; /* a write that need not know what there was */
 	if (!at_rest) {
 		park(h, op, s, out);
 		return;
@@ -1295,7 +1781,9 @@ submit_one(struct hermes *h, const struct chp_now *now, const struct chp_op *op,
 		refuse(h, op, out);
 		return;
 	}
+	h->keep = s;
 	start(h, now, i, s, &op->key, op->value, out);
+	h->keep = NULL;
 }
 
 static void
@@ -1316,7 +1804,8 @@ prefetch_slots(const struct hermes *h, const struct chp_peer_message *m, uint32_
 		if (op >= h->n_tickets)
 			continue;
 		if (m[i].message->type == CHP_HERMES_ACK) {
-			chp_cache_prefetch(h->env.cache, h->ticket[op].slot);
+			if (h->ticket[op].slot != NONE)
+				chp_cache_prefetch(h->env.cache, h->ticket[op].slot);
 		} else if (m[i].message->type == CHP_HERMES_VAL) {
 			uint32_t key = h->inv[m[i].from * h->n_tickets + op].key;
 
@@ -1348,6 +1837,12 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 		case CHP_HERMES_FLOOR:
 			on_floor(h, &m[i], out);
 			break;
+		case CHP_HERMES_EVICTED:
+			on_evicted(h, &m[i]);
+			break;
+		case CHP_HERMES_STORED:
+			on_stored(h, &m[i], out);
+			break;
 		default:
 			on_val(h, &m[i], out);
 		}
@@ -1355,6 +1850,36 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 }
 
 /* ------------------------------------------------------------------ what waited */
+
+/*
+ * Nobody but INVs can wait for this key any more. They cannot be refused: the key is asked for again. So is one that
+ * must stay in the cache because another key's digest leads over it.
+ */
+static void
+give_up_loading(struct hermes *h, struct key_record *k)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+
+	if (k->parked_head != NONE || (s->flags & CHP_SLOT_COLLIDED) != 0) {
+		k->is_failed = false;
+		if (!k->listed[TO_LOAD])
+			push(h, TO_LOAD, k);
+		return;
+	}
+	s->state = VALID;
+	release_key(h, k);
+	if (s->busy == CHP_SLOT_NO_BUSY)
+		chp_cache_remove(h->env.cache, s);
+}
+
+/* Whether the first that waits for a key gets its answer now. */
+static bool
+may_answer(const struct hermes *h, const struct key_record *k, const struct chp_slot *s)
+{
+	if (CHP_MUTATED(P56_PARKED_UNCOMMITTED) && s->state == INVALID && h->op[k->wait_head].opcode == CHP_OPCODE_GET)
+		return true;
+	return s->state == VALID || (s->state == LOADING && k->is_failed);
+}
 
 /* Serve a Valid key's queue until a write begins, the queue ends or room for replies does. */
 static void
@@ -1365,12 +1890,16 @@ serve_queue(struct hermes *h, const struct chp_now *now, struct key_record *k, s
 	struct chp_key key = { .bytes = bytes, .len = s->key_len };
 
 	chp_cache_key(h->env.cache, s, bytes);
-	while (s->state == VALID && k->wait_head != NONE && out->replies_left > 0) {
+	while (k->wait_head != NONE && out->replies_left > 0) {
 		uint32_t i = k->wait_head;
 		struct client_op *op = &h->op[i];
 
+		if (!may_answer(h, k, s))
+			return;
 		k->wait_head = op->next;
-		if (op->opcode == CHP_OPCODE_GET) {
+		if (s->state == LOADING) {
+			reply_op(h, out, i, CHP_STATUS_OVERLOAD, 0, 0);
+		} else if (op->opcode == CHP_OPCODE_GET) {
 			struct chp_reply r = { .origin = &op->origin,
 					       .session = op->session,
 					       .request = op->request,
@@ -1395,6 +1924,7 @@ start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, 
 	t->replay = true;
 	t->log = k->log;
 	t->rmw = (s->flags & CHP_SLOT_RMW) != 0;
+	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0;
 	t->begun_ns = now->ns;
 	h->n_replays++;
 	k->replay = index_of_ticket(h, t);
@@ -1411,7 +1941,7 @@ needs_replay(const struct hermes *h, const struct key_record *k)
 {
 	const struct chp_slot *s = slot_at(h, k->slot);
 
-	if (s->state == VALID || k->replay != NONE)
+	if (s->state == VALID || s->state == LOADING || k->replay != NONE)
 		return false;
 	return k->own == NONE || h->ticket[k->own].version != s->version;
 }
@@ -1422,7 +1952,7 @@ commit_alone(struct hermes *h, struct chp_out *out)
 {
 	for (uint32_t i = 0; i < h->n_tickets && h->n_own + h->n_replays > 0 && out->replies_left > 0; i++)
 		if (h->ticket[i].used && h->ticket[i].fate == FATE_OPEN)
-			commit(h, &h->ticket[i], out);
+			commit_if_acked(h, &h->ticket[i], out);
 }
 
 /* A floor goes so far beyond what needs it that one announcement serves many deleted keys. */
@@ -1461,15 +1991,20 @@ forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct c
 static void
 sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 {
-	if (h->view.learners != 0 || h->view.epoch == 0 ||
-	    (chp_cache_tombstones(h->env.cache) < h->env.keys_max / 8 + 1 && !chp_cache_is_over(h->env.cache)))
+	/* With a datastore only session numbers are forgotten: clients' keys leave by eviction, deleted or not. */
+	const uint32_t n = h->is_backed ? chp_cache_session_tombstones(h->env.cache) :
+					  chp_cache_tombstones(h->env.cache);
+
+	if (h->view.learners != 0 || h->view.epoch == 0 || n == 0 ||
+	    (n < h->env.keys_max / 8 + 1 && !chp_cache_is_over(h->env.cache)))
 		return;
 	chp_out_wake_at(out, now->ns + SWEEP_NS);
 	for (uint32_t i = 0; i < SWEEP_SLOTS && out->replies_left > 0; i++) {
 		struct chp_slot *s = slot_at(h, h->sweep_at);
 
 		h->sweep_at = (h->sweep_at + 1) % chp_cache_slots(h->env.cache);
-		if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) == 0 || s->busy != CHP_SLOT_NO_BUSY)
+		if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) == 0 || s->busy != CHP_SLOT_NO_BUSY ||
+		    is_behind(h, (s->flags & CHP_SLOT_SESSION) != 0))
 			continue;
 		if ((s->flags & CHP_SLOT_FORGET) == 0) {
 			if (chp_first_bit(h->view.voters) == h->env.self)
@@ -1479,6 +2014,97 @@ sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 			h->env.counters->forgotten += chp_cache_remove(h->env.cache, s);
 		}
 	}
+}
+
+/* ------------------------------------------------------------------ what the datastore answers */
+
+/* The key's version is known: the slot is at rest with it, unless what waited for it changes that at once. */
+static void
+finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+	const uint8_t kept = l->version_flags & (CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE);
+
+	if (l->status == CHP_LOAD_ABSENT || l->is_old) {
+		chp_cache_set(h->env.cache, s, NULL, 0, CHP_SLOT_TOMBSTONE);
+	} else {
+		/* What it was issued on is not stored. */
+		chp_cache_set(h->env.cache, s, l->value, l->value_len, kept | CHP_SLOT_BASE_UNKNOWN);
+		s->version = l->version;
+	}
+	s->base_writer = 0;
+	s->log_low = (uint32_t)h->env.log->mark - 1;
+	s->state = VALID;
+	take_parked(h, k, out);
+	if (s->state == VALID)
+		make_ready(h, k);
+	release_key(h, k);
+}
+
+/* Whether the cache has room for what was loaded. */
+static bool
+has_room_for(struct hermes *h, const struct key_record *k, const struct chp_loaded *l)
+{
+	return l->status != CHP_LOAD_FOUND || make_room(h, slot_at(h, k->slot)->key_len, l->value_len, false);
+}
+
+static void
+hermes_loaded(void *p, const struct chp_now *now, const struct chp_loaded *l, uint32_t n, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
+	for (uint32_t i = 0; i < n; i++) {
+		struct key_record *k;
+
+		CHP_ASSERT_OP(l[i].token, <, h->env.loads_max);
+		if (h->load_key[l[i].token] == NONE) {
+			h->env.counters->loads_stale++; /* a write came first */
+			continue;
+		}
+		k = &h->key[h->load_key[l[i].token]];
+		stop_loading(h, k);
+		if (l[i].status != CHP_LOAD_FAILED && has_room_for(h, k, &l[i])) {
+			finish_loading(h, k, &l[i], out);
+			continue;
+		}
+		h->env.counters->loads_failed++;
+		k->is_failed = true;
+		if (k->wait_head != NONE)
+			make_ready(h, k); /* they are answered from wake() */
+		else
+			give_up_loading(h, k);
+	}
+	(void)now;
+}
+
+/* Keys that the datastore could not be asked for, or could not read, are asked for again. */
+static void
+load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
+{
+	if (h->list[TO_LOAD].head == NONE)
+		return;
+	if (now->ns < h->load_again_ns) {
+		chp_out_wake_at(out, h->load_again_ns);
+		return;
+	}
+	h->load_again_ns = now->ns + LOAD_AGAIN_NS;
+	for (uint32_t n = 0, last = h->list[TO_LOAD].tail; h->list[TO_LOAD].head != NONE && n != 1;) {
+		struct key_record *k = pop(h, TO_LOAD);
+		struct chp_slot *s = slot_at(h, k->slot);
+		uint8_t bytes[CHP_KEY_BYTES_MAX];
+		struct chp_key key = { .bytes = bytes, .len = s->key_len, .pos = -1 };
+
+		n = index_of_key(h, k) == last;
+		if (s->state != LOADING) {
+			release_key(h, k);
+			continue;
+		}
+		chp_cache_key(h->env.cache, s, bytes);
+		load(h, k, &key);
+	}
+	if (h->list[TO_LOAD].head != NONE)
+		chp_out_wake_at(out, h->load_again_ns);
 }
 
 static bool
@@ -1499,6 +2125,13 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 			release_key(h, k);
 	}
 	announce_floor(h, out);
+	if (h->is_backed) {
+		learn_evicted(h);
+		evict_ahead(h);
+		announce_evicted(h, out);
+		load_again(h, now, out);
+		report_stored(h, out);
+	}
 	chp_copy_serve(&h->copy, now, out);
 	chp_copy_ask(&h->copy, now, out);
 	complete_copy(h);
@@ -1506,12 +2139,17 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		struct key_record *k = &h->key[h->list[READY].head];
 
 		serve_queue(h, now, k, out);
-		if (slot_at(h, k->slot)->state == VALID && k->wait_head != NONE)
+		if (k->wait_head != NONE && may_answer(h, k, slot_at(h, k->slot)))
 			break; /* no room for replies */
 		pop(h, READY);
-		release_key(h, k);
+		if (k->is_failed && slot_at(h, k->slot)->state == LOADING)
+			give_up_loading(h, k);
+		else
+			release_key(h, k);
 	}
 	sweep(h, now, out);
+	if (h->is_backed && h->durable_seen != h->env.backing->durable)
+		return true;
 	return h->list[READY].head != NONE || (h->list[TO_REPLAY].head != NONE && h->n_replays < REPLAYS_MAX);
 }
 
@@ -1554,6 +2192,10 @@ forget_peer(struct hermes *h, uint32_t peer)
 {
 	for (uint32_t t = 0; t < h->n_tickets; t++)
 		h->inv[peer * h->n_tickets + t].key = NONE;
+	for (uint32_t t = 0; h->is_backed && t < h->n_tickets; t++) {
+		unpark(h, peer * h->n_tickets + t); /* it will be sent again */
+		settle_stored(h, peer * h->n_tickets + t);
+	}
 	h->floor_known &= ~chp_bit(peer);
 	for (uint32_t i = 0; i < h->n_keys && h->n_owed > 0; i++) {
 		struct owed_ack *owed = &h->key[i].owed;
@@ -1628,10 +2270,12 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 
 		if (!t->used || t->fate != FATE_OPEN)
 			continue;
-		if (CHP_MUTATED(S8_TRANS_NOT_RESENT) && slot_at(h, t->slot)->version != t->version)
+		if (CHP_MUTATED(S8_TRANS_NOT_RESENT) &&
+		    (t->slot == NONE || slot_at(h, t->slot)->version != t->version))
 			continue;
 		if (!CHP_MUTATED(P9_RMW_ACKS_KEPT) || !t->rmw)
 			t->acked = 0; /* of an RMW they must not count any more (pitfall P9) */
+		t->stored = 0;
 		h->env.counters->resent++;
 		send_ticket(h, t, h->peers, out);
 		if (CHP_MUTATED(P9_RMW_ACKS_KEPT) && t->rmw)
@@ -1640,6 +2284,8 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	/* Behind everything that was begun under a lower floor. */
 	h->floor_known = 0;
 	h->floor_due = h->peers;
+	h->evicted_due = h->peers;
+	h->durable_seen = 0;
 	queue_replays(h);
 	chp_copy_view(&h->copy, v);
 }
@@ -1667,12 +2313,14 @@ hermes_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out
 	for (uint32_t i = 0; i < h->n_tickets; i++) {
 		struct ticket *t = &h->ticket[i];
 
-		if (!t->used || t->fate != FATE_OPEN || (t->acked & chp_bit(peer)) != 0)
+		if (!t->used || t->fate != FATE_OPEN ||
+		    ((t->acked & chp_bit(peer)) != 0 && (!t->must_store || (t->stored & chp_bit(peer)) != 0)))
 			continue;
 		h->env.counters->resent++;
 		send_ticket(h, t, chp_bit(peer), out);
 	}
 	h->floor_due |= chp_bit(peer);
+	h->evicted_due |= chp_bit(peer);
 	queue_replays(h);
 	chp_copy_link_up(&h->copy, peer);
 }
@@ -1694,9 +2342,34 @@ hermes_destroy(void *p)
 	memory->free(h->key);
 	memory->free(h->inv);
 	memory->free(h->free_tickets);
+	memory->free(h->load_key);
+	memory->free(h->parked);
+	memory->free(h->parked_bytes);
+	memory->free(h->stored);
 	memory->free(h->value);
 	memory->free(h->record);
 	memory->free(h);
+}
+
+/* What only a shard with a datastore needs. */
+static bool
+allocate_backed(struct hermes *h)
+{
+	const struct chp_memory *m = h->env.memory;
+	const size_t n = (size_t)h->env.n_nodes * h->n_tickets;
+
+	h->inv_bytes_max = chp_hermes_inv_bytes(CHP_KEY_BYTES_MAX, h->env.value_bytes_max);
+	h->load_key = m->zalloc(h->env.loads_max * sizeof(*h->load_key));
+	h->parked = m->zalloc(n * sizeof(*h->parked));
+	h->parked_bytes = m->zalloc(n * h->inv_bytes_max);
+	h->stored = m->zalloc(n * sizeof(*h->stored));
+	if (h->load_key == NULL || h->parked == NULL || h->parked_bytes == NULL || h->stored == NULL)
+		return false;
+	for (uint32_t i = 0; i < h->env.loads_max; i++)
+		h->load_key[i] = NONE;
+	for (size_t i = 0; i < n; i++)
+		h->parked[i].key = NONE;
+	return true;
 }
 
 static bool
@@ -1714,7 +2387,8 @@ allocate(struct hermes *h)
 	h->value = m->zalloc(CHP_VALUE_BYTES_MAX);
 	h->record = m->zalloc(CHP_RECORD_BYTES_MAX);
 	return h->op != NULL && h->operand != NULL && h->ticket != NULL && h->key != NULL &&
-	       h->inv != NULL && h->free_tickets != NULL && h->value != NULL && h->record != NULL;
+	       h->inv != NULL && h->free_tickets != NULL && h->value != NULL && h->record != NULL &&
+	       (!h->is_backed || allocate_backed(h));
 }
 
 static void *
@@ -1728,6 +2402,11 @@ hermes_create(const struct chp_protocol_env *env)
 	h->n_tickets = env->credits + REPLAYS_MAX;
 	/* A key that is not Valid has an uncommitted entry in the log; a Valid one is waited for by an operation. */
 	h->n_keys = env->log->mask + 1 + env->ops;
+	h->is_backed = env->loads_max > 0;
+	h->owed_stored = (struct list){ NONE, NONE };
+	/* One that is being loaded is waited for by an operation or by INVs; or was, and its load is still open. */
+	if (h->is_backed)
+		h->n_keys += env->n_nodes * h->n_tickets + env->loads_max;
 	if (!allocate(h)) {
 		hermes_destroy(h);
 		return NULL;
@@ -1793,6 +2472,9 @@ hermes_admit(void *p, const struct chp_now *now, const struct chp_op *op, uint64
 
 	if ((h->view.voters & chp_bit(h->env.self)) == 0 || now->ns >= now->lease_until_ns)
 		return CHP_STATUS_NOT_SERVING;
+	/* What the datastore holds must be known before anything is written above it (SAFETY 4). */
+	if (h->is_backed && !h->knows_evicted)
+		return CHP_STATUS_NOT_SERVING;
 	if (op->opcode == CHP_OPCODE_QUORUM) /* it is always all that are live */
 		return CHP_STATUS_UNKNOWN_OP;
 	if (op->session == 0 || op->opcode == CHP_OPCODE_GET || op->opcode == CHP_OPCODE_PING)
@@ -1844,6 +2526,8 @@ hermes_status(const void *p, struct chp_protocol_status *out)
 		chp_text_add(&t, "copying keys and sessions from node %u", h->copy.source);
 	else if ((h->view.voters & self) == 0)
 		chp_text_add(&t, "complete, not a voter yet");
+	else if (h->is_backed && !h->knows_evicted)
+		chp_text_add(&t, "the host has not answered yet");
 }
 
 static bool
@@ -1874,7 +2558,13 @@ check_key(const struct hermes *h, const struct key_record *k)
 
 	CHP_ASSERT_OP(s->busy, ==, index_of_key(h, k));
 	CHP_ASSERT(s->state != VALID || (k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE));
-	CHP_ASSERT(s->state != VALID || k->listed[READY] || k->listed[TO_REPLAY]);
+	CHP_ASSERT(s->state != VALID || k->listed[READY] || k->listed[TO_REPLAY] || k->listed[TO_LOAD]);
+	CHP_ASSERT(s->state == LOADING || (k->load == NONE && k->parked_head == NONE));
+	if (s->state == LOADING) {
+		CHP_ASSERT(k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE && s->version == 0);
+		CHP_ASSERT(k->load != NONE || k->listed[TO_LOAD] || k->listed[READY]);
+		return;
+	}
 	if (s->state != VALID)
 		CHP_ASSERT_OP(chp_log_at(h->env.log, k->log)->version, ==, s->version);
 	if (s->state == WRITE)
@@ -1912,7 +2602,8 @@ hermes_check(const void *p)
 		if (!t->used)
 			continue;
 		used++;
-		CHP_ASSERT_OP(t->version, <=, slot_at(h, t->slot)->version);
+		if (t->slot != NONE)
+			CHP_ASSERT_OP(t->version, <=, slot_at(h, t->slot)->version);
 		CHP_ASSERT_OP(chp_log_at(h->env.log, t->log)->version, ==, t->version);
 		CHP_ASSERT(!t->replay || t->op == NONE);
 	}
@@ -1947,6 +2638,7 @@ hermes_dump(const void *p, const struct chp_key *key, struct chp_text *t)
 const struct chp_protocol chp_hermes = {
 	.name = "hermes",
 	.is_fenced = true,
+	.is_backed = true,
 	.create = hermes_create,
 	.destroy = hermes_destroy,
 	.accepts = hermes_accepts,
@@ -1955,6 +2647,7 @@ const struct chp_protocol chp_hermes = {
 	.admit = hermes_admit,
 	.submit = hermes_submit,
 	.wake = hermes_wake,
+	.loaded = hermes_loaded,
 	.tick = hermes_tick,
 	.view = hermes_view,
 	.link_down = hermes_link_down,

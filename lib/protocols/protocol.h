@@ -191,6 +191,12 @@ chp_out_reads_until(struct chp_out *out, uint64_t ns)
 	X(asked, "requests whose outcome was told from another's record")                  \
 	X(overrun, "INV messages dropped because a peer began more than it was granted")   \
 	X(nacks, "read-modify-writes refused with a newer version")                        \
+	X(misses, "operations that needed a key that the cache did not hold")                \
+	X(misses_refused, "of those, refused because too many keys were being loaded")      \
+	X(host_away, "of those, refused because the host was away")                         \
+	X(loads_failed, "keys that could not be loaded, or had no room in the cache")       \
+	X(loads_stale, "keys loaded that a write had overtaken")                            \
+	X(inv_parked, "INV messages that waited for the stored version of their key")       \
 	X(ack_stale, "ACK messages that named no open operation")                          \
 	X(val_stale, "VAL messages of a version that is not the key's")
 

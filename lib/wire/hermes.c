@@ -43,10 +43,12 @@ chp_hermes_check(const struct chp_message *m, uint32_t value_max)
 	case CHP_HERMES_INV:
 		return check_inv(m, value_max);
 	case CHP_HERMES_ACK:
+	case CHP_HERMES_STORED:
 		return m->len == sizeof(struct chp_hermes_ack);
 	case CHP_HERMES_VAL:
 		return m->len == sizeof(struct chp_hermes_val);
 	case CHP_HERMES_FLOOR:
+	case CHP_HERMES_EVICTED:
 		return m->len == sizeof(struct chp_hermes_floor) &&
 		       ((const struct chp_hermes_floor *)(const void *)m)->counter <= CHP_HERMES_FLOOR_MAX;
 	default:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * hermes.h - the messages of the Hermes protocol: INV, ACK, VAL, and FLOOR for forgetting deleted keys.
+ * hermes.h - the messages of the Hermes protocol: INV, ACK, VAL, FLOOR for forgetting deleted keys, EVICTED and
+ * STORED where a datastore is behind the cache.
  *
  * A negative acknowledgement of a read-modify-write is an INV with CHP_INV_NACK (protocols.md 6.1, rule
  * 5: it is a real INV and is processed as one).
@@ -15,6 +16,8 @@ enum chp_hermes_type {
 	CHP_HERMES_ACK = 0x11,
 	CHP_HERMES_VAL = 0x12,
 	CHP_HERMES_FLOOR = 0x13,
+	CHP_HERMES_EVICTED = 0x14,
+	CHP_HERMES_STORED = 0x15,
 };
 
 /* What an INV's write is. The bits are a property of the version, kept with it in the cache. */
@@ -68,6 +71,12 @@ struct chp_hermes_floor {
 	struct chp_message message; /* op: CHP_OP_NONE */
 	uint64_t counter;
 } CHP_PACKED;
+
+/*
+ * CHP_HERMES_EVICTED has the same form: every version that the sender has evicted has at most this counter, so that a
+ * version above is newer than what it would find in its datastore (SAFETY 2, 3). CHP_HERMES_STORED has the form of an
+ * ACK: the sender's datastore has that version or a newer one (SAFETY 33).
+ */
 
 _Static_assert(sizeof(struct chp_hermes_inv) == 64, "wire format");
 _Static_assert(sizeof(struct chp_hermes_ack) == 24, "wire format");

@@ -215,9 +215,9 @@ Test(wire, other_messages_have_one_length)
 {
 	for (uint32_t type = 0; type < 256; type++)
 		for (uint32_t len = 8; len <= 40; len += 8) {
-			bool short_one = type == CHP_HERMES_ACK || type == CHP_HERMES_VAL;
+			bool short_one = type == CHP_HERMES_ACK || type == CHP_HERMES_VAL || type == CHP_HERMES_STORED;
 			bool ok = (len == 24 && short_one) ||
-				  (len == 16 && type == CHP_HERMES_FLOOR);
+				  (len == 16 && (type == CHP_HERMES_FLOOR || type == CHP_HERMES_EVICTED));
 
 			make_peer();
 			cr_assert_eq(chp_hermes_check(add_message((uint8_t)type, len), 64), ok);
