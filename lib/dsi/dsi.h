@@ -103,6 +103,7 @@ struct chp_dsi_effects {
 	X(scans, "parts of scans asked for")                                                 \
 	X(items, "items of scans sent")                                                      \
 	X(begins, "lives begun")                                                             \
+	X(late_begins, "BEGINs of a life before the present one, ignored")                   \
 	X(records, "epochs recorded")                                                        \
 	X(orphans, "completions for an earlier incarnation or session")                      \
 	X(excess, "link resets because the shard sent more than it may")                     \

@@ -116,8 +116,9 @@ enum chp_host_type {
 };
 
 /*
- * BEGIN, BEGUN: a life begins: what the store holds already is old from now on. Durable before BEGUN. `life` is one
- * above WELCOME's. A shard that was welcomed again in the same life, by a host that has begun it, sends none.
+ * BEGIN, BEGUN: a life begins: what the store holds already is old from now on. Durable before BEGUN. `life` is
+ * above WELCOME's. It may come again with a higher life before anything was PUT; with the present one it is answered
+ * at once. A shard that was welcomed again in the same life, by a host that has begun it, sends none.
  */
 struct chp_host_life {
 	struct chp_message message; /* op: CHP_OP_NONE */
