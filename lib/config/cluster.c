@@ -11,17 +11,20 @@
 #include <string.h>
 
 #define SECOND_NS UINT64_C(1000000000)
+#define US_NS UINT64_C(1000)
 #define SESSION_IDLE_S_MAX (365u * 24 * 3600)
 
 /* A hash seed is a JSON number, and jansson's integers are signed. */
 #define HASH_SEED_MAX ((uint64_t)INT64_MAX)
 
-/* Order of enum chp_durability. The other levels come with the log on disk and with the host. */
-static const char *const durability_names[] = { "memory", NULL };
-static const char *const durability_later[] = { "log", "datastore", NULL };
+/* Order of enum chp_durability. The level between them comes with the log on disk. */
+static const char *const durability_names[] = { "memory", "datastore", NULL };
+static const char *const durability_later[] = { "log", NULL };
 
 /* Protocols in which every write waits for every live replica. */
 static const char *const all_live_protocols[] = { "hermes", NULL };
+/* Protocols that know of a datastore behind the cache (is_backed in protocols/protocol.h). */
+static const char *const backed_protocols[] = { "hermes", NULL };
 
 #define C chp_cluster_config
 const struct chp_field chp_cluster_fields[] = {
@@ -49,8 +52,20 @@ const struct chp_field chp_cluster_fields[] = {
 		     "operations a peer may have open"),
 	CHP_ROW_UINT(C, link_window, "link_window", 1, CHP_LINK_WINDOW_MAX, 32, 1,
 		     "packets a link may have in flight"),
+	CHP_ROW_BOOL(C, hosts, "hosts", false, "whether each member has a host with a datastore"),
 	CHP_ROW_CHOICE(C, durability, "durability", durability_names, durability_later,
 		       CHP_DURABILITY_MEMORY, "when a write is acknowledged"),
+	CHP_ROW_FREE(C, batch_items, "batch_items", 1, 65536, 1024, 1, "versions of a batch for the host"),
+	CHP_ROW_FREE(C, batch_bytes, "batch_bytes", 4096, 1048576, 65536, 1, "bytes of a batch for the host"),
+	CHP_ROW_FREE(C, batch_age_ns, "batch_age_us", 0, 1000000, 500, US_NS,
+		     "how long a batch for the host may wait"),
+	CHP_ROW_FREE(C, loads_max, "loads_max", 1, 65536, 1024, 1, "keys that a shard may ask its host for"),
+	CHP_ROW_FREE(C, host_grace_ns, "host_grace_s", 1, 86400, 10, SECOND_NS,
+		     "how long a replica stays in the view without its host"),
+	CHP_ROW_FREE(C, busy_fill_percent, "busy_fill_percent", 10, 98, 80, 1,
+		     "how full the log may be before operations are refused"),
+	CHP_ROW_FREE(C, leave_fill_percent, "leave_fill_percent", 11, 99, 95, 1,
+		     "how full the log may be before the replica leaves the view"),
 	CHP_ROW_CUSTOM("members", CHP_FIELD_REQUIRED,
 		       "a list of members, { \"name\": ..., \"address\": ... }"),
 	{ .type = CHP_FIELD_END },
@@ -182,6 +197,32 @@ check_credits(const struct chp_json_place *root, const struct chp_cluster_config
 		chp_json_error(&place, "expected at least 2 with the protocol %s", c->protocol);
 }
 
+/* A protocol that evicts nothing and loads nothing would fill its cache and lose what it was told is durable. */
+static void
+check_hosts(const struct chp_json_place *root, const struct chp_cluster_config *c)
+{
+	struct chp_json_place hosts = chp_json_key(root, "hosts");
+	struct chp_json_place durability = chp_json_key(root, "durability");
+
+	if (c->hosts && !is_one_of(backed_protocols, c->protocol))
+		chp_json_error(&hosts, "expected false with the protocol %s, which does not know datastores yet",
+			       c->protocol);
+	else if (!c->hosts && c->durability == CHP_DURABILITY_DATASTORE)
+		chp_json_error(&durability, "expected \"memory\", or \"hosts\": true");
+}
+
+static void
+check_fill(const struct chp_json_place *root, const struct chp_cluster_config *c)
+{
+	struct chp_json_place place = chp_json_key(root, "leave_fill_percent");
+
+	if (!place.value)
+		place = chp_json_key(root, "busy_fill_percent");
+	if (c->leave_fill_percent <= c->busy_fill_percent)
+		chp_json_error(&place, "expected leave_fill_percent (%u) to be more than busy_fill_percent (%u)",
+			       c->leave_fill_percent, c->busy_fill_percent);
+}
+
 bool
 chp_cluster_config_parse(const char *text, size_t len, const char *file,
 			 const char *const *protocols, const char *const *applications,
@@ -190,6 +231,8 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 	static const char *const port_keys[] = { "shards", "port_base", NULL };
 	static const char *const key_keys[] = { "keys_max", "credits", NULL };
 	static const char *const credit_keys[] = { "protocol", "credits", NULL };
+	static const char *const host_keys[] = { "protocol", "hosts", "durability", NULL };
+	static const char *const fill_keys[] = { "busy_fill_percent", "leave_fill_percent", NULL };
 	static const char *const protocol_keys[] = { "protocol", NULL };
 	static const char *const application_keys[] = { "application", NULL };
 	uint32_t before = errors->n;
@@ -213,6 +256,10 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 		check_keys(&root, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, credit_keys))
 		check_credits(&root, out);
+	if (chp_fields_ok(chp_cluster_fields, bad, host_keys))
+		check_hosts(&root, out);
+	if (chp_fields_ok(chp_cluster_fields, bad, fill_keys))
+		check_fill(&root, out);
 	out->hash = chp_cluster_config_hash(out);
 	chp_json_close(&doc);
 	return errors->n == before;
@@ -221,7 +268,7 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 /*
  * SAFETY 37. The hash is over a text: one line for what code and not the file decides, then
  * "key=value" for every row of the table, so that a new key is covered without anyone thinking of
- * it. Only the members are left out: they seed the first view.
+ * it. The members are left out, because they seed the first view, and what each member does for itself.
  */
 uint32_t
 chp_cluster_config_hash(const struct chp_cluster_config *c)
@@ -235,7 +282,7 @@ chp_cluster_config_hash(const struct chp_cluster_config *c)
 	for (const struct chp_field *f = chp_cluster_fields; f->type != CHP_FIELD_END; f++) {
 		uint64_t number;
 
-		if (f->type == CHP_FIELD_CUSTOM)
+		if (f->type == CHP_FIELD_CUSTOM || f->is_free)
 			continue;
 		chp_line_add(&t, "%s=", f->key);
 		if (f->type == CHP_FIELD_NAME) {

@@ -18,7 +18,8 @@
 #include <stdint.h>
 
 enum chp_durability {
-	CHP_DURABILITY_MEMORY = 0, /* acknowledged when replicated in the memory of all live replicas */
+	CHP_DURABILITY_MEMORY = 0,    /* acknowledged when replicated in the memory of all live replicas */
+	CHP_DURABILITY_DATASTORE = 1, /* and when the hosts of a majority of all members have stored it */
 };
 
 struct chp_member_config {
@@ -26,7 +27,7 @@ struct chp_member_config {
 	uint32_t address; /* IPv4, host byte order */
 };
 
-/* The cluster file. Everything but the members is covered by the cluster hash (SAFETY 37). */
+/* The cluster file. The cluster hash covers what members must agree on (SAFETY 37). */
 struct chp_cluster_config {
 	char name[CHP_NAME_BYTES_MAX + 1];
 	char protocol[CHP_NAME_BYTES_MAX + 1]; /* checked against the names the caller knows */
@@ -44,7 +45,16 @@ struct chp_cluster_config {
 	uint64_t session_idle_ns;   /* an idle session is closed after this */
 	uint32_t credits;           /* operations one peer may have open, per (peer, shard) */
 	uint32_t link_window;       /* packets a link may have in flight */
+	bool hosts;                 /* each member has a host with a datastore behind its cache */
 	enum chp_durability durability;
+	/* With hosts; not covered by the hash. */
+	uint32_t batch_items;       /* versions of a batch that is written behind, at most */
+	uint32_t batch_bytes;
+	uint64_t batch_age_ns;      /* after which a batch is sent though it is not full */
+	uint32_t loads_max;         /* per shard: keys that may be asked for at the same time */
+	uint64_t host_grace_ns;     /* a replica whose host is gone for longer leaves the view (SAFETY 32) */
+	uint32_t busy_fill_percent; /* of the log, from which on operations are refused */
+	uint32_t leave_fill_percent; /* of the log, from which on the replica leaves the view */
 	uint32_t n_members;
 	struct chp_member_config member[CHP_NODES_MAX]; /* by node id */
 	uint32_t hash;              /* the cluster hash, never 0 */
@@ -73,22 +83,41 @@ enum chp_stage_kind {
 	CHP_STAGE_SHARD = 1,
 	CHP_STAGE_TX = 2,
 	CHP_STAGE_CONTROL = 3,
+	CHP_STAGE_HOST = 4,
 };
 
 struct chp_stage_config {
 	enum chp_stage_kind kind;
-	uint32_t index; /* rx: queue; shard: shard; tx: queue; control: 0 */
+	uint32_t index; /* rx: queue; shard: shard; tx: queue; control, host: 0 */
 };
 
 #define CHP_QUEUES_MAX 16u
 #define CHP_LCORES_MAX 128u
-#define CHP_STAGES_PER_LCORE_MAX (CHP_SHARDS_MAX + 2u * CHP_QUEUES_MAX + 1u)
+#define CHP_STAGES_PER_LCORE_MAX (CHP_SHARDS_MAX + 2u * CHP_QUEUES_MAX + 2u)
 
 struct chp_lcore_config {
 	uint32_t lcore;
 	uint32_t n_stages;
 	struct chp_stage_config stage[CHP_STAGES_PER_LCORE_MAX];
 };
+
+/* What moves packets between a replica and its host (channel/channel.h). */
+enum chp_channel_kind {
+	CHP_CHANNEL_KIND_PORT = 0, /* a DPDK port */
+	CHP_CHANNEL_KIND_RDMA = 1,
+};
+
+/* The object that describes one end: "host" of the node file, "channel" of chaapar-host's file. */
+struct chp_channel_keys {
+	enum chp_channel_kind channel;
+	char port[CHP_NAME_BYTES_MAX + 1]; /* port: its DPDK name */
+	uint32_t address; /* rdma: IPv4 that the replica listens at, host byte order; 0 there: any */
+	uint32_t service; /* rdma: its port number there */
+	uint32_t ring;    /* packets under way in each direction; power of two */
+};
+
+/** "port", "rdma": what chp_channel_find wants. Static storage. */
+const char *chp_channel_kind_name(enum chp_channel_kind kind);
 
 /* The node file: what may differ from node to node. */
 struct chp_node_config {
@@ -119,10 +148,11 @@ struct chp_node_config {
 	uint64_t leader_lease_ns;   /* how long a leader reads alone; 0 = it asks a quorum each time */
 	uint32_t clock_drift_ppm;   /* how far the rate of any node's clock may be from true time */
 	uint32_t copy_bytes;        /* per shard: of state that is asked for at a time, while it is copied */
+	struct chp_channel_keys host; /* the channel to this node's host; only in a cluster with hosts */
 };
 
 #define CHP_CONFIG_ERRORS_MAX 32u
-#define CHP_CONFIG_ERROR_BYTES 320u
+#define CHP_CONFIG_ERROR_BYTES 448u
 
 /* Errors are added to what is there; the caller zeroes it first. */
 struct chp_config_errors {
@@ -166,7 +196,8 @@ enum chp_pool {
  * mbufs that a pool must have so that full queues, rings and bursts can't empty it (SAFETY 15):
  * rx: per rx queue its descriptors and two bursts, 2048 more for net_af_xdp, which fills that many,
  * and the two rings (peers, clients) to every shard that runs on another lcore; tx: the descriptors
- * of every tx queue, and per shard its ring and 256 packets being filled; control: 1024.
+ * of every tx queue, and per shard its ring and 256 packets being filled; control: 1024. With a host, in rx and in tx
+ * its ring and a burst for each shard; its queue, 64 and 256, where it shares an lcore with the host stage.
  *
  * @param n  with its stages and rings filled in; the pools' sizes are not looked at
  */

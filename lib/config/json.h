@@ -148,6 +148,7 @@ struct chp_field {
 	const char *const *later;    /* CHOICE: names that a later version will know */
 	const char *text;            /* NAME: the default */
 	const char *what;            /* what it is: used where it is missing */
+	bool is_free;                /* members need not agree on it: not in the cluster hash */
 };
 
 #define CHP_MEMBER(s, m) .offset = offsetof(struct s, m), .bytes = sizeof(((struct s *)0)->m)
@@ -156,6 +157,10 @@ struct chp_field {
 #define CHP_ROW_UINT(s, m, k, min_, max_, def_, unit_, what_)                                   \
 	{ .key = k, .type = CHP_FIELD_UINT, CHP_MEMBER(s, m), .min = min_, .max = max_,         \
 	  .def = def_, .unit = unit_, .what = what_ }
+/* A number of the cluster file that the cluster hash leaves out. */
+#define CHP_ROW_FREE(s, m, k, min_, max_, def_, unit_, what_)                                   \
+	{ .key = k, .type = CHP_FIELD_UINT, CHP_MEMBER(s, m), .min = min_, .max = max_,         \
+	  .def = def_, .unit = unit_, .what = what_, .is_free = true }
 #define CHP_ROW_POW2(s, m, k, min_, max_, def_, what_)                                          \
 	{ .key = k, .type = CHP_FIELD_POW2, CHP_MEMBER(s, m), .min = min_, .max = max_,         \
 	  .def = def_, .unit = 1, .what = what_ }
@@ -172,6 +177,8 @@ struct chp_field {
 #define CHP_ROW_PORT(s, m, k, what_)                                                            \
 	{ .key = k, .type = CHP_FIELD_PORT, CHP_MEMBER(s, m), .def = CHP_FIELD_REQUIRED,        \
 	  .what = what_ }
+#define CHP_ROW_PORT_DEFAULT(s, m, k, text_, what_)                                             \
+	{ .key = k, .type = CHP_FIELD_PORT, CHP_MEMBER(s, m), .text = text_, .what = what_ }
 #define CHP_ROW_ADDRESS(s, m, k, def_, what_)                                                   \
 	{ .key = k, .type = CHP_FIELD_ADDRESS, CHP_MEMBER(s, m), .def = def_, .what = what_ }
 #define CHP_ROW_CUSTOM(k, def_, what_)                                                          \
@@ -203,6 +210,14 @@ extern const struct chp_field chp_node_fields[];
 extern const struct chp_field chp_lcore_fields[];
 extern const struct chp_field chp_pool_fields[];
 extern const struct chp_field chp_timer_fields[];
+extern const struct chp_field chp_channel_fields[];
+
+/**
+ * Read the object that describes one end of a channel.
+ *
+ * @param is_host  it is that of chaapar-host
+ */
+void chp_channel_keys_read(const struct chp_json_place *object, bool is_host, struct chp_channel_keys *to);
 
 /** The name of a stage in a node file, as "rx0" or "control". */
 void chp_stage_text(const struct chp_stage_config *s, char to[16]);

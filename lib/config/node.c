@@ -24,6 +24,9 @@
 /* mbufs that a shard may hold for packets it is filling, beyond its ring to TX. */
 #define TX_MBUFS_PER_SHARD 256u
 #define CONTROL_MBUFS 1024u
+/* Queues between a shard and the host stage of the same lcore: from the host and to it. */
+#define HOST_LOCAL_RX (2 * CHP_BURST_MAX)
+#define HOST_LOCAL_TX 256u
 
 /*
  * net_af_xdp fills its ring with 2048 mbufs of the rx pool, however short rx_ring is: with 2047 its
@@ -38,7 +41,9 @@
  */
 #define ELECTION_SLEEPS 8u
 
-#define STAGE_KINDS 4u
+#define STAGE_KINDS 5u
+/* Above the data ports of a replica, and free of what IANA knows. */
+#define RDMA_SERVICE_DEFAULT 7471u
 
 static const char *const peers_names[] = { "udp", "ethernet", NULL };
 static const char *const checksum_names[] = { "off", "verify", "offload", NULL };
@@ -48,7 +53,9 @@ static const char *const stage_names[STAGE_KINDS] = {
 	[CHP_STAGE_SHARD] = "shard",
 	[CHP_STAGE_TX] = "tx",
 	[CHP_STAGE_CONTROL] = "control",
+	[CHP_STAGE_HOST] = "host",
 };
+static const char *const channel_names[] = { "port", "rdma", NULL };
 
 #define N chp_node_config
 const struct chp_field chp_node_fields[] = {
@@ -86,6 +93,7 @@ const struct chp_field chp_node_fields[] = {
 	CHP_ROW_UINT(N, copy_bytes, "copy_chunk_bytes", 1024, CHP_COPY_BYTES_MAX, 65536, 1,
 		     "bytes of a shard's state that are copied at a time"),
 	CHP_ROW_CUSTOM("timers", 0, "times of the links, of failure detection and of leases"),
+	CHP_ROW_CUSTOM("host", 0, "the channel to this node's host, { \"channel\": ... }"),
 	/* --print-config writes it; what it says follows from the rest. */
 	CHP_ROW_IGNORED("derived"),
 	{ .type = CHP_FIELD_END },
@@ -120,6 +128,18 @@ const struct chp_field chp_timer_fields[] = {
 };
 #undef N
 
+#define K chp_channel_keys
+const struct chp_field chp_channel_fields[] = {
+	CHP_ROW_CHOICE(K, channel, "channel", channel_names, NULL, CHP_CHANNEL_KIND_PORT,
+		       "what moves packets between replica and host"),
+	CHP_ROW_PORT_DEFAULT(K, port, "port", "none", "the name of the DPDK port, as \"net_vhost0\""),
+	CHP_ROW_ADDRESS(K, address, "address", 0, "the address that the replica listens at"),
+	CHP_ROW_UINT(K, service, "service", 1024, UINT16_MAX, RDMA_SERVICE_DEFAULT, 1, "the RDMA port number there"),
+	CHP_ROW_POW2(K, ring, "ring", RING_MIN, DESCRIPTORS_MAX, 1024, "packets under way in each direction"),
+	{ .type = CHP_FIELD_END },
+};
+#undef K
+
 const struct chp_field chp_lcore_fields[] = {
 	CHP_ROW_UINT(chp_lcore_config, lcore, "lcore", 0, CHP_LCORES_MAX - 1, CHP_FIELD_REQUIRED, 1,
 		     "the number of an EAL lcore"),
@@ -129,6 +149,7 @@ const struct chp_field chp_lcore_fields[] = {
 };
 
 _Static_assert(sizeof(enum chp_idle) == sizeof(uint32_t), "fields of 4 bytes");
+_Static_assert(sizeof(enum chp_channel_kind) == sizeof(uint32_t), "fields of 4 bytes");
 _Static_assert(sizeof(enum chp_peers) == sizeof(uint32_t), "fields of 4 bytes");
 _Static_assert(sizeof(enum chp_rx_checksum) == sizeof(uint32_t), "fields of 4 bytes");
 _Static_assert(CHP_QUEUES_MAX <= CHP_SHARDS_MAX, "struct seen has room for queues");
@@ -144,11 +165,18 @@ struct reader {
 
 /* ---- stages ---- */
 
+/* Whether there is one of a kind, and its name has no number. */
+static bool
+is_single(uint32_t kind)
+{
+	return kind == CHP_STAGE_CONTROL || kind == CHP_STAGE_HOST;
+}
+
 void
 chp_stage_text(const struct chp_stage_config *s, char to[16])
 {
 	CHP_ASSERT_OP((uint32_t)s->kind, <, STAGE_KINDS);
-	if (s->kind == CHP_STAGE_CONTROL)
+	if (is_single(s->kind))
 		(void)snprintf(to, 16, "%s", stage_names[s->kind]);
 	else
 		(void)snprintf(to, 16, "%s%u", stage_names[s->kind], s->index);
@@ -160,10 +188,10 @@ stages_max(const struct reader *r, uint32_t kind)
 {
 	if (kind == CHP_STAGE_SHARD)
 		return r->cluster->shards;
-	return kind == CHP_STAGE_CONTROL ? 1 : CHP_QUEUES_MAX;
+	return is_single(kind) ? 1 : CHP_QUEUES_MAX;
 }
 
-/* "rx0", "shard12", "tx3", "control": a kind and, but for control, its number. */
+/* "rx0", "shard12", "tx3", "control", "host": a kind and, but for the last two, its number. */
 static bool
 parse_stage(const struct reader *r, const char *s, struct chp_stage_config *out)
 {
@@ -175,7 +203,7 @@ parse_stage(const struct reader *r, const char *s, struct chp_stage_config *out)
 		if (strncmp(s, stage_names[kind], n) != 0)
 			continue;
 		*out = (struct chp_stage_config){ .kind = (enum chp_stage_kind)kind };
-		if (kind == CHP_STAGE_CONTROL)
+		if (is_single(kind))
 			return *digits == '\0';
 		n = strlen(digits);
 		if (n < 1 || n > 3 || strspn(digits, "0123456789") != n ||
@@ -202,7 +230,7 @@ read_stage(struct reader *r, uint32_t lcore, const struct chp_json_place *place)
 		r->stages_ok = false;
 		chp_json_error(place,
 			       "expected \"rx0\" to \"rx%u\", \"shard0\" to \"shard%u\", "
-			       "\"tx0\" to \"tx%u\" or \"control\"",
+			       "\"tx0\" to \"tx%u\", \"control\" or \"host\"",
 			       CHP_QUEUES_MAX - 1, r->cluster->shards - 1, CHP_QUEUES_MAX - 1);
 		return;
 	}
@@ -273,6 +301,17 @@ count_stages(const struct reader *r, uint32_t kind, uint32_t upto, uint32_t *mis
 	return n;
 }
 
+static void
+check_host_stage(const struct reader *r, const struct chp_json_place *list)
+{
+	bool seen = r->seen[CHP_STAGE_HOST][0] != 0;
+
+	if (r->cluster->hosts && !seen)
+		chp_json_error(list, "expected one host stage: \"host\" is on no lcore and the cluster has hosts");
+	else if (!r->cluster->hosts && seen)
+		chp_json_error(list, "expected no host stage, or \"hosts\": true in the cluster file");
+}
+
 /* Every shard, control, queues from 0 without a gap. That no stage is there twice is known. */
 static void
 check_stages(struct reader *r, const struct chp_json_place *list)
@@ -297,6 +336,7 @@ check_stages(struct reader *r, const struct chp_json_place *list)
 	(void)count_stages(r, CHP_STAGE_CONTROL, 1, &missing);
 	if (missing != UINT32_MAX)
 		chp_json_error(list, "expected one control stage: \"control\" is on no lcore");
+	check_host_stage(r, list);
 }
 
 /* @return  whether the mapping is complete and right, so that pools can be computed from it */
@@ -352,7 +392,71 @@ chp_node_tx_of_shard(const struct chp_node_config *n, uint32_t shard)
 	return shard % n->n_tx;
 }
 
+/* ---- the channel to the host ---- */
+
+const char *
+chp_channel_kind_name(enum chp_channel_kind kind)
+{
+	CHP_ASSERT_OP((uint32_t)kind, <, CHP_ARRAY_LEN(channel_names) - 1);
+	return channel_names[kind];
+}
+
+void
+chp_channel_keys_read(const struct chp_json_place *object, bool is_host, struct chp_channel_keys *to)
+{
+	static const char *const port_keys[] = { "channel", "port", NULL };
+	static const char *const rdma_keys[] = { "channel", "address", NULL };
+	uint64_t bad = chp_json_read(object, chp_channel_fields, to);
+	struct chp_json_place port = chp_json_key(object, "port");
+	struct chp_json_place address = chp_json_key(object, "address");
+
+	if (to->channel == CHP_CHANNEL_KIND_PORT && chp_fields_ok(chp_channel_fields, bad, port_keys) &&
+	    strcmp(to->port, "none") == 0)
+		chp_json_error(&port, "expected the name of the DPDK port that leads to the %s, as \"%s\"",
+			       is_host ? "replica" : "host", is_host ? "net_virtio_user0" : "net_vhost0");
+	if (to->channel == CHP_CHANNEL_KIND_RDMA && chp_fields_ok(chp_channel_fields, bad, rdma_keys) && is_host &&
+	    to->address == 0)
+		chp_json_error(&address, "expected the address at which the replica listens");
+}
+
+static void
+read_host(struct reader *r)
+{
+	struct chp_json_place place = chp_json_key(&r->root, "host");
+	const char *s = json_string_value(place.value);
+	bool none = !place.value || (s && strcmp(s, "none") == 0);
+	uint32_t before = r->root.doc->errors->n;
+
+	if (!r->cluster->hosts) {
+		if (!none)
+			chp_json_error(&place, "expected \"none\", or \"hosts\": true in the cluster file");
+		return;
+	}
+	if (none) {
+		chp_json_error(&place, "expected the channel to this node's host, { \"channel\": ... }: %s",
+			       "the cluster has hosts");
+		return;
+	}
+	chp_channel_keys_read(&place, false, &r->node->host);
+	if (r->root.doc->errors->n == before && r->node->host.channel == CHP_CHANNEL_KIND_PORT &&
+	    strcmp(r->node->host.port, r->node->port) == 0) {
+		place = chp_json_key(&place, "port");
+		chp_json_error(&place, "expected another port than that of the data network");
+	}
+}
+
 /* ---- pools (SAFETY 15) ---- */
+
+/* What may be under way between the shards and the host stage in one direction: queues, and a burst that is held. */
+static uint32_t
+host_mbufs(const struct chp_cluster_config *c, const struct chp_node_config *n, uint32_t local)
+{
+	uint32_t host = chp_node_lcore_of(n, CHP_STAGE_HOST, 0), mbufs = 0;
+
+	for (uint32_t s = 0; s < c->shards && host != UINT32_MAX; s++)
+		mbufs += (chp_node_lcore_of(n, CHP_STAGE_SHARD, s) != host ? n->stage_ring : local) + CHP_BURST_MAX;
+	return mbufs;
+}
 
 uint32_t
 chp_node_pool_min(const struct chp_cluster_config *c, const struct chp_node_config *n,
@@ -371,9 +475,10 @@ chp_node_pool_min(const struct chp_cluster_config *c, const struct chp_node_conf
 		}
 		if (strncmp(n->port, "net_af_xdp", strlen("net_af_xdp")) == 0)
 			per_queue += AF_XDP_FILL;
-		return n->n_rx * per_queue + rings * n->stage_ring;
+		return n->n_rx * per_queue + rings * n->stage_ring + host_mbufs(c, n, HOST_LOCAL_RX);
 	case CHP_POOL_TX:
-		return n->n_tx * n->tx_ring + c->shards * (n->stage_ring + TX_MBUFS_PER_SHARD);
+		return n->n_tx * n->tx_ring + c->shards * (n->stage_ring + TX_MBUFS_PER_SHARD) +
+		       host_mbufs(c, n, HOST_LOCAL_TX);
 	case CHP_POOL_CONTROL:
 		break;
 	}
@@ -688,6 +793,7 @@ chp_node_config_parse(const char *text, size_t len, const char *file,
 	read_pools(&r, mapped);
 	check_log(&r);
 	read_timers(&r, bad);
+	read_host(&r);
 	chp_json_close(&doc);
 	return errors->n == before;
 }

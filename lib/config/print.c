@@ -174,6 +174,10 @@ node_custom(struct builder *b, const char *key, const void *from)
 		return fields_to_json(b, chp_pool_fields, n, NULL);
 	if (strcmp(key, "timers") == 0)
 		return fields_to_json(b, chp_timer_fields, n, NULL);
+	if (strcmp(key, "host") == 0)
+		return chp_node_lcore_of(n, CHP_STAGE_HOST, 0) == UINT32_MAX
+			       ? json_string("none")
+			       : fields_to_json(b, chp_channel_fields, &n->host, NULL);
 	CHP_ASSERT(strcmp(key, "lcores") == 0);
 	lcores = json_array();
 	for (uint32_t i = 0; i < n->n_lcores; i++)
@@ -250,9 +254,11 @@ add_lcores(struct builder *b, json_t *map, const struct chp_node_config *n,
 				chp_line_add(&t, " (queue %u)", s->index);
 			else if (s->kind == CHP_STAGE_SHARD)
 				chp_line_add(&t, " (UDP port %u)", c->port_base + s->index);
-			else
+			else if (s->kind == CHP_STAGE_CONTROL)
 				chp_line_add(&t, " (UDP port %u)",
 					     c->port_base + chp_pow2_up(c->shards));
+			else
+				chp_line_add(&t, " (%s)", chp_channel_kind_name(n->host.channel));
 		}
 		append_line(b, map, "lcore %u: %s", l->lcore, buffer);
 	}
@@ -279,6 +285,12 @@ add_rings(struct builder *b, json_t *map, const struct chp_node_config *n,
 			append_line(b, map, "shard%u -> tx%u: no ring, same lcore", s, tx);
 		else
 			append_line(b, map, "shard%u -> tx%u: ring of %u", s, tx, n->stage_ring);
+		if (!c->hosts)
+			continue;
+		if (chp_node_lcore_of(n, CHP_STAGE_HOST, 0) == lcore)
+			append_line(b, map, "shard%u <-> host: no rings, same lcore", s);
+		else
+			append_line(b, map, "shard%u <-> host: rings of %u", s, n->stage_ring);
 	}
 }
 

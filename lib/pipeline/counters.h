@@ -22,6 +22,7 @@
 	X(rx_mixed, "packets of peers that came the other way, UDP or Ethernet, than this node's") \
 	X(rx_client, "request datagrams, passed to a shard")                                       \
 	X(rx_control, "packets passed to the control lcore")                                       \
+	X(rx_host, "packets of the host, passed to a shard")                                       \
 	X(drop_segments, "frames in more than one mbuf")                                           \
 	X(drop_runt, "frames shorter than their headers")                                          \
 	X(drop_vlan, "frames with a VLAN tag")                                                     \
@@ -53,6 +54,8 @@
 	X(drop_peer_ring, "packets of peers dropped because a shard's ring was full")              \
 	X(drop_client_ring, "request datagrams dropped because ring and TX were full")             \
 	X(drop_control_ring, "packets dropped because the control lcore's ring was full")          \
+	X(drop_host_ring, "packets of the host, or to it, dropped because a ring was full")        \
+	X(drop_host_no_mbuf, "packets of the host dropped for want of an mbuf")                    \
 	X(overload, "request datagrams answered \"overload\" because a shard's ring was full")     \
 	X(stopping, "request datagrams answered \"not serving\" during an orderly stop")           \
 	X(arp_requests, "ARP requests sent")                                                       \
@@ -63,6 +66,7 @@
 	X(control_requests, "info and status requests answered")                                   \
 	X(tx_packets, "frames given to the port")                                                  \
 	X(tx_bytes, "bytes of them")                                                               \
+	X(tx_host, "packets given to the channel to the host")                                     \
 	X(drop_tx_port, "frames dropped because the port took none for 10 ms")                     \
 	X(drop_tx_ring, "frames dropped because a ring to a TX stage was full")                    \
 	X(drop_tx_neighbour, "packets to a peer whose MAC address is not known yet")               \
@@ -86,7 +90,7 @@ enum chp_pipeline_counter {
 /* What an lcore's time goes to. Idle is polling without any work found. */
 enum chp_cycles {
 	CHP_CYCLES_PROTOCOL, /* inside chp_shard_run */
-	CHP_CYCLES_NETWORK,  /* RX and TX stages: ports, headers, checksums */
+	CHP_CYCLES_NETWORK,  /* RX, TX and host stages: ports, headers, checksums */
 	CHP_CYCLES_REST,     /* frontends, rings, buffers, control */
 	CHP_CYCLES_IDLE,
 	CHP_CYCLES_COUNT,

@@ -106,6 +106,20 @@ build_tx(struct chp_pipeline *p, uint32_t index)
 	return 0;
 }
 
+/* Of a shard on the channel to its host: another one in each life, and in each process. */
+static uint64_t
+shard_incarnation(const struct chp_pipeline *p, uint32_t index)
+{
+	struct chp_random r = { .state = p->config.incarnation };
+	uint64_t drawn;
+
+	r.state = chp_random_u64(&r) + ((uint64_t)p->shard[index].life << 32 | index);
+	do {
+		drawn = chp_random_u64(&r);
+	} while (drawn == 0);
+	return drawn;
+}
+
 static void
 fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name,
 		  struct chp_shard_config *out)
@@ -145,6 +159,14 @@ fill_shard_config(const struct chp_pipeline *p, uint32_t index, const char *name
 		.election_ns = n->election_ns,
 		.leader_lease_ns = n->leader_lease_ns,
 		.clock_drift_ppm = n->clock_drift_ppm,
+		.has_host = c->hosts,
+		.is_durable = c->durability == CHP_DURABILITY_DATASTORE,
+		.incarnation = shard_incarnation(p, index),
+		.batch_items = c->batch_items,
+		.batch_bytes = c->batch_bytes,
+		.batch_age_ns = c->batch_age_ns,
+		.loads_max = c->loads_max,
+		.busy_fill_percent = c->hosts ? c->busy_fill_percent : 100,
 	};
 }
 
@@ -229,6 +251,21 @@ build_shard(struct chp_pipeline *p, uint32_t index, struct chp_error *error)
 		return chp_error_set(error, CHP_EXIT_RESOURCE,
 				     "no memory for the rings of shard %u: give EAL more memory (-m)", index);
 	return 0;
+}
+
+static int
+build_host(struct chp_pipeline *p)
+{
+	uint32_t lcore;
+	uint64_t here = 0;
+
+	if (!p->cluster.hosts)
+		return 0;
+	lcore = lcore_of(p, CHP_STAGE_HOST, 0);
+	for (uint32_t i = 0; i < p->cluster.shards; i++)
+		here |= lcore_of(p, CHP_STAGE_SHARD, i) == lcore ? chp_bit(i) : 0;
+	p->host = rte_zmalloc(NULL, sizeof(*p->host), CHP_CACHE_LINE);
+	return p->host != NULL ? chp_host_stage_init(p->host, p, lcore, here) : -ENOMEM;
 }
 
 /* Peers are asked for at their own address, or at the gateway's when they are in another network. */
@@ -359,6 +396,8 @@ build_stages(struct chp_pipeline *p, struct chp_error *error)
 			return -1;
 	}
 	if (rc == 0)
+		rc = build_host(p);
+	if (rc == 0)
 		rc = build_control(p);
 	for (uint32_t i = 0; i < p->node.n_rx && rc == 0; i++)
 		rc = build_rx(p, i);
@@ -393,7 +432,8 @@ chp_pipeline_create(const struct chp_pipeline_config *config, struct chp_error *
 	p->start_ns = chp_clock_ns(&p->clock);
 	build_neighbours(p);
 	if (build_pools(p, error) != 0 || build_stages(p, error) != 0 ||
-	    chp_port_start(&p->port, config->port_id, &p->cluster, &p->node, p->rx_pool, error) != 0) {
+	    chp_port_start(&p->port, config->port_id, &p->cluster, &p->node, p->rx_pool, error) != 0 ||
+	    (p->host != NULL && chp_host_stage_open(p->host, config->channel, error) != 0)) {
 		chp_pipeline_destroy(p);
 		return NULL;
 	}
@@ -438,10 +478,13 @@ chp_pipeline_destroy(struct chp_pipeline *p)
 		destroy_rx(p, &p->rx[i]);
 	for (uint32_t i = 0; p->shard != NULL && i < p->cluster.shards; i++)
 		chp_shard_stage_fini(&p->shard[i]);
+	if (p->host != NULL)
+		chp_host_stage_fini(p->host);
 	if (p->control != NULL)
 		destroy_control(p->control);
 	for (uint32_t i = 0; p->tx != NULL && i < p->node.n_tx; i++)
 		chp_tx_fini(&p->tx[i]);
+	rte_free(p->host);
 	rte_free(p->rx);
 	rte_free(p->shard);
 	rte_free(p->tx);
@@ -466,6 +509,8 @@ poll_stage(struct chp_pipeline *p, const struct chp_stage_config *s)
 		return chp_tx_poll(&p->tx[s->index]);
 	case CHP_STAGE_CONTROL:
 		return chp_control_poll(p->control);
+	case CHP_STAGE_HOST:
+		return chp_host_poll(p->host);
 	}
 	return false;
 }

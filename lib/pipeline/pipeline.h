@@ -6,6 +6,7 @@
  *   port --> RX ------------------------------------->  | shard | --> TX --> port
  *            clients, one ring per (rx, shard) ------>  +-------+
  *            membership, ARP, ICMP, info, status ---->  control -->
+ *            in a cluster with hosts: each shard <----> host <----> channel (channel/channel.h)
  *
  * Stages are run by lcores as the node file says. Between stages on different lcores there is an SP/SC
  * ring; between stages on the same lcore a plain array: that is run to completion. The stage functions are
@@ -28,6 +29,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct chp_channel;
 struct chp_pipeline;
 
 struct chp_pipeline_config {
@@ -38,6 +40,11 @@ struct chp_pipeline_config {
 	uint64_t incarnation;   /* random, not 0 */
 	bool bootstrap;         /* SAFETY 21 */
 	const char *version;    /* of the program, for `status`; static */
+	/*
+	 * For tests, in a cluster with hosts: the end of a channel that is used instead of the node file's. It stays
+	 * the caller's and outlives the pipeline. Otherwise NULL.
+	 */
+	struct chp_channel *channel;
 	/* Takes lines for people: who refused whom, an address used twice. Control lcore. May be NULL. */
 	void (*report)(void *context, const char *line);
 	void *report_context;

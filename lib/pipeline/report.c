@@ -424,13 +424,14 @@ lcore_stages(struct json *j, const struct chp_lcore_config *l)
 		[CHP_STAGE_SHARD] = "shard",
 		[CHP_STAGE_TX] = "tx",
 		[CHP_STAGE_CONTROL] = "control",
+		[CHP_STAGE_HOST] = "host",
 	};
 
 	name(j, "stages");
 	put(j, "\"");
 	for (uint32_t i = 0; i < l->n_stages; i++) {
 		put(j, "%s%s", i > 0 ? " " : "", kind[l->stage[i].kind]);
-		if (l->stage[i].kind != CHP_STAGE_CONTROL)
+		if (l->stage[i].kind != CHP_STAGE_CONTROL && l->stage[i].kind != CHP_STAGE_HOST)
 			put(j, "%u", l->stage[i].index);
 	}
 	put(j, "\"");

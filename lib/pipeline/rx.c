@@ -21,14 +21,20 @@ drop(struct chp_rx *s, struct rte_mbuf *m, enum chp_pipeline_counter why)
 }
 
 /* The counters of packet errors stand in the order of enum chp_packet_error. */
-static void
-drop_packet(struct chp_rx *s, struct rte_mbuf *m, enum chp_packet_error e)
+enum chp_pipeline_counter
+chp_packet_error_counter(enum chp_packet_error e)
 {
 	_Static_assert(CHP_COUNT_drop_message - CHP_COUNT_drop_short ==
 			       (int)CHP_PACKET_MESSAGE - (int)CHP_PACKET_SHORT,
 		       "one counter for each error");
 	CHP_ASSERT_OP(e, !=, CHP_PACKET_OK);
-	drop(s, m, (enum chp_pipeline_counter)((int)CHP_COUNT_drop_short + (int)e - (int)CHP_PACKET_SHORT));
+	return (enum chp_pipeline_counter)((int)CHP_COUNT_drop_short + (int)e - (int)CHP_PACKET_SHORT);
+}
+
+static void
+drop_packet(struct chp_rx *s, struct rte_mbuf *m, enum chp_packet_error e)
+{
+	drop(s, m, chp_packet_error_counter(e));
 }
 
 /* ------------------------------------------------------------------ refusing clients */

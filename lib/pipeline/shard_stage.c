@@ -119,6 +119,21 @@ take_peers(struct chp_shard_stage *s)
 	}
 }
 
+/* Packets of the host have room of their own: peers never keep them waiting, nor they peers. */
+static void
+take_host(struct chp_shard_stage *s)
+{
+	uint32_t first = s->n_packets;
+
+	if (s->from_host == NULL)
+		return;
+	s->n_packets += chp_queue_take(s->from_host, &s->packet_mbuf[first], CHP_BURST_MAX);
+	for (uint32_t i = first; i < s->n_packets; i++) {
+		s->packet[i].data = rte_pktmbuf_mtod_offset(s->packet_mbuf[i], const uint8_t *, CHP_FRAME_BYTES);
+		s->packet[i].len = s->packet_mbuf[i]->data_len - CHP_FRAME_BYTES;
+	}
+}
+
 static struct rte_mbuf *
 next_datagram(struct chp_shard_stage *s)
 {
@@ -183,6 +198,18 @@ limit_room(struct chp_shard_stage *s, uint32_t *n_buffers)
 	s->native.n_datagrams = chp_min_u32(s->n_datagrams, room - *n_buffers);
 }
 
+/* What finds no room is lost, and sent again by its link. */
+static void
+to_host(struct chp_shard_stage *s, struct rte_mbuf *m)
+{
+	CHP_ASSERT(s->to_host != NULL);
+	m->hash.usr = chp_tag(CHP_TAG_HOST, 0, s->shard);
+	if (chp_queue_put(s->to_host, &m, 1) == 1)
+		return;
+	chp_count(&s->lcore->counters, CHP_COUNT_drop_host_ring, 1);
+	rte_pktmbuf_free(m);
+}
+
 static void
 transmit(struct chp_shard_stage *s, uint32_t n_peer)
 {
@@ -194,6 +221,10 @@ transmit(struct chp_shard_stage *s, uint32_t n_peer)
 
 		CHP_ASSERT_OP(s->buffer[i].len, <=, s->p->payload_bytes_max);
 		chp_mbuf_set_payload(m, s->buffer[i].len);
+		if (s->buffer[i].peer == CHP_TO_HOST) {
+			to_host(s, m);
+			continue;
+		}
 		m->hash.usr = chp_tag(CHP_TAG_PEER, s->buffer[i].peer, s->shard);
 		out[n++] = m;
 	}
@@ -227,12 +258,12 @@ begin_life(struct chp_shard_stage *s, uint32_t life)
 
 	chp_shard_destroy(s->core);
 	atomic_store_explicit(&s->serves, false, memory_order_release);
+	s->life = life;
 	rc = chp_shard_stage_begin(s);
 	rte_pktmbuf_free(s->partial);
 	s->partial = NULL;
 	s->partial_offset = 0;
 	s->wake_ns = 0;
-	s->life = life;
 	atomic_store_explicit(&s->failed, rc, memory_order_release);
 	if (rc == 0)
 		atomic_store_explicit(&s->told, (uint64_t)life << 1, memory_order_release);
@@ -334,6 +365,7 @@ chp_shard_poll(struct chp_shard_stage *s)
 	s->native.n_used = 0;
 	s->native.epoch = chp_shard_epoch(s->core);
 	take_peers(s);
+	take_host(s);
 	take_clients(s);
 	s->next_rx = s->next_rx + 1 < s->n_rx ? s->next_rx + 1 : 0;
 	now.ns = chp_clock_ns(&p->clock); /* after the last event was taken (SAFETY 16) */

@@ -9,6 +9,7 @@
 #ifndef CHP_PIPELINE_STAGES_H
 #define CHP_PIPELINE_STAGES_H
 
+#include "channel/channel.h"
 #include "pipeline/clock.h"
 #include "pipeline/neighbour.h"
 #include "pipeline/pipeline.h"
@@ -24,6 +25,8 @@
 #define CHP_PORT_BURST 32u
 /* Request datagrams that wait for a shard on the same lcore: two bursts (chp_node_pool_min counts them). */
 #define CHP_LOCAL_QUEUE (2u * CHP_BURST_MAX)
+/* Packets of a shard for the host stage on the same lcore: all that a batch may write, twice (config/node.c). */
+#define CHP_HOST_LOCAL_QUEUE (2u * CHP_SPARE_PEER)
 /* Packets to the control lcore. Few: membership sends tens a second. */
 #define CHP_CONTROL_RING 256u
 /* Ordinary packets (requests, echo) that control takes in one iteration, beyond the urgent ones. */
@@ -61,6 +64,8 @@ enum chp_tag_kind {
 	CHP_TAG_CONTROL,  /* a packet of membership: sealed */
 	CHP_TAG_REPLY,    /* struct chp_address stands where the headers go */
 	CHP_TAG_FRAME,    /* complete */
+	/* to the host stage, and from it */
+	CHP_TAG_HOST,
 	/* to control */
 	CHP_TAG_ARP,
 	CHP_TAG_ECHO,
@@ -160,6 +165,7 @@ struct chp_shard_stage {
 	struct chp_queue *peers[CHP_QUEUES_MAX];
 	struct chp_queue *clients[CHP_QUEUES_MAX];
 	struct chp_queue to_tx;
+	struct chp_queue *from_host, *to_host; /* NULL in a cluster without hosts */
 	struct rte_ring *views; /* of struct chp_life_view */
 	uint32_t life;          /* of `core` */
 	uint64_t wake_ns;
@@ -173,8 +179,8 @@ struct chp_shard_stage {
 
 	/* The batch. */
 	uint32_t n_packets, n_ops, n_held;
-	struct chp_packet packet[CHP_BURST_MAX];
-	struct rte_mbuf *packet_mbuf[CHP_BURST_MAX];
+	struct chp_packet packet[2 * CHP_BURST_MAX]; /* of peers, and of the host */
+	struct rte_mbuf *packet_mbuf[2 * CHP_BURST_MAX];
 	struct chp_op op[CHP_BATCH_MAX];
 	struct rte_mbuf *held[CHP_BURST_MAX]; /* datagrams that operations point into */
 	struct rte_mbuf *partial;             /* a datagram that did not fit the last batch */
@@ -203,6 +209,26 @@ struct chp_tx {
 	struct rte_mbuf *pending[2 * CHP_PORT_BURST]; /* a burst may double by impairment */
 	uint64_t stalled_ns; /* since when it takes nothing; 0 = it does */
 	struct chp_delayed *delayed;
+};
+
+struct chp_host_stage {
+	struct chp_pipeline *p;
+	struct chp_lcore *lcore;
+	struct chp_channel *channel;
+	bool is_given; /* by the creator of the pipeline: not ours to close */
+	uint32_t next_shard;
+	struct {
+		struct chp_queue to, from;
+	} shard[CHP_SHARDS_MAX];
+	uint32_t n_pending; /* sealed, and not taken by the channel yet */
+	struct rte_mbuf *pending[CHP_CHANNEL_BURST];
+	struct chp_delayed *impaired; /* only its random numbers: nothing is held back here */
+	_Atomic(uint32_t) report_wanted; /* written by control */
+	_Atomic(uint32_t) report_done;   /* written by this lcore; equal: report is control's to read */
+	struct chp_host_stage_report {
+		enum chp_channel_state state;
+		char text[CHP_CHANNEL_TEXT_BYTES];
+	} report;
 };
 
 /* A JSON text that a client fetches part by part. */
@@ -291,6 +317,7 @@ struct chp_pipeline {
 	struct chp_rx *rx;             /* [node.n_rx] */
 	struct chp_shard_stage *shard; /* [cluster.shards] */
 	struct chp_tx *tx;             /* [node.n_tx] */
+	struct chp_host_stage *host;   /* NULL in a cluster without hosts */
 	struct chp_control *control;
 };
 
@@ -314,6 +341,21 @@ bool chp_rx_poll(struct chp_rx *s);
 bool chp_shard_poll(struct chp_shard_stage *s);
 bool chp_tx_poll(struct chp_tx *s);
 bool chp_control_poll(struct chp_control *s);
+bool chp_host_poll(struct chp_host_stage *s);
+
+/**
+ * Connect the host stage with the shards, which exist.
+ *
+ * @param shards_here  mask of the shards on the same lcore
+ * @return             0 or -ENOMEM
+ */
+int chp_host_stage_init(struct chp_host_stage *s, struct chp_pipeline *p, uint32_t lcore, uint64_t shards_here);
+
+/** Open the channel of the node file, or take the given one over. 0, or -1 with *error. */
+int chp_host_stage_open(struct chp_host_stage *s, struct chp_channel *given, struct chp_error *error);
+
+/** The counter of what is wrong with a packet. */
+enum chp_pipeline_counter chp_packet_error_counter(enum chp_packet_error e);
 
 /** Make the stage's shard, empty and without a view. 0 or -errno, and `core` is NULL. */
 int chp_shard_stage_begin(struct chp_shard_stage *s);
@@ -321,6 +363,7 @@ int chp_shard_stage_begin(struct chp_shard_stage *s);
 /* The parts of stages that hold something. */
 void chp_shard_stage_fini(struct chp_shard_stage *s);
 void chp_tx_fini(struct chp_tx *s);
+void chp_host_stage_fini(struct chp_host_stage *s);
 
 /* Give the mailbox its answer and the shards their questions (report.c). Control lcore. */
 void chp_control_reports(struct chp_control *s, uint64_t now_ns);

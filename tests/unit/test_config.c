@@ -181,7 +181,15 @@ Test(config, test_cluster_defaults)
 	cr_expect_eq(cluster.session_idle_ns, UINT64_C(3600000000000));
 	cr_expect_eq(cluster.credits, 256);
 	cr_expect_eq(cluster.link_window, 32);
+	cr_expect_not(cluster.hosts);
 	cr_expect_eq(cluster.durability, CHP_DURABILITY_MEMORY);
+	cr_expect_eq(cluster.batch_items, 1024);
+	cr_expect_eq(cluster.batch_bytes, 65536);
+	cr_expect_eq(cluster.batch_age_ns, 500000);
+	cr_expect_eq(cluster.loads_max, 1024);
+	cr_expect_eq(cluster.host_grace_ns, UINT64_C(10000000000));
+	cr_expect_eq(cluster.busy_fill_percent, 80);
+	cr_expect_eq(cluster.leave_fill_percent, 95);
 	cr_expect_eq(cluster.n_members, 1);
 	cr_expect_str_eq(cluster.member[0].name, "a");
 	cr_expect_eq(cluster.member[0].address, 0x0a000001);
@@ -306,11 +314,35 @@ static const struct bad bad_cluster[] = {
 	{ "\"link_window\": 32", "\"link_window\": 65",
 	  "|c.json:16: link_window: 65: expected a whole number from 1 to 64" },
 	{ "\"memory\"", "\"log\"",
-	  "|c.json:17: durability: \"log\": not available yet; expected \"memory\"" },
+	  "|c.json:17: durability: \"log\": not available yet; expected \"memory\" or \"datastore\"" },
 	{ "\"memory\"", "\"datastore\"",
-	  "|c.json:17: durability: \"datastore\": not available yet; expected \"memory\"" },
-	{ "\"memory\"", "\"disk\"", "|c.json:17: durability: \"disk\": expected \"memory\"" },
-	{ "\"memory\"", "1", "|c.json:17: durability: 1: expected \"memory\"" },
+	  "|c.json:17: durability: \"datastore\": expected \"memory\", or \"hosts\": true" },
+	{ "\"memory\"", "\"datastore\", \"hosts\": true", NULL },
+	{ "\"memory\"", "\"disk\"", "|c.json:17: durability: \"disk\": expected \"memory\" or \"datastore\"" },
+	{ "\"memory\"", "1", "|c.json:17: durability: 1: expected \"memory\" or \"datastore\"" },
+	{ "\"memory\"", "\"memory\", \"hosts\": 1", "|c.json:17: hosts: 1: expected true or false" },
+	{ "\"hermes\"", "\"zab\", \"hosts\": true",
+	  "|c.json:3: hosts: true: expected false with the protocol zab, which does not know datastores yet" },
+	{ "\"hermes\"", "\"zab\", \"hosts\": true, \"durability\": \"datastore\"",
+	  "|c.json:17: durability: key given twice; expected it once: it also stands on line 3" },
+	{ "\"memory\"", "\"memory\", \"batch_items\": 0",
+	  "|c.json:17: batch_items: 0: expected a whole number from 1 to 65536" },
+	{ "\"memory\"", "\"memory\", \"batch_bytes\": 4095",
+	  "|c.json:17: batch_bytes: 4095: expected a whole number from 4096 to 1048576" },
+	{ "\"memory\"", "\"memory\", \"batch_age_us\": 1000001",
+	  "|c.json:17: batch_age_us: 1000001: expected a whole number from 0 to 1000000" },
+	{ "\"memory\"", "\"memory\", \"loads_max\": 0",
+	  "|c.json:17: loads_max: 0: expected a whole number from 1 to 65536" },
+	{ "\"memory\"", "\"memory\", \"host_grace_s\": 86401",
+	  "|c.json:17: host_grace_s: 86401: expected a whole number from 1 to 86400" },
+	{ "\"memory\"", "\"memory\", \"busy_fill_percent\": 95",
+	  "|c.json:17: busy_fill_percent: 95: expected leave_fill_percent (95) to be more than busy_fill_percent "
+	  "(95)" },
+	{ "\"memory\"", "\"memory\", \"busy_fill_percent\": 50, \"leave_fill_percent\": 40",
+	  "|c.json:17: leave_fill_percent: 40: expected leave_fill_percent (40) to be more than busy_fill_percent "
+	  "(50)" },
+	{ "\"memory\"", "\"memory\", \"leave_fill_percent\": 100",
+	  "|c.json:17: leave_fill_percent: 100: expected a whole number from 11 to 99" },
 	{ "{ \"name\": \"n1\", \"address\": \"10.99.0.11\" }", "7",
 	  "|c.json:20: members[1]: 7: expected an object, { \"name\": ... }" },
 	{ "\"n1\"", "\"n0\"",
@@ -350,16 +382,18 @@ static const struct bad bad_cluster[] = {
 	{ "\"mtu\": 1500", "\"mtu\": 1500, \"color\": 1",
 	  "|c.json:6: color: unknown key; expected one of name, protocol, application, shards, hash_seed, mtu, "
 	  "port_base, key_bytes_max, value_bytes_max, keys_max, value_blocks_max, sessions_max, "
-	  "session_window, session_idle_s, credits, link_window, durability, members" },
+	  "session_window, session_idle_s, credits, link_window, hosts, durability, batch_items, batch_bytes, "
+	  "batch_age_us, loads_max, host_grace_s, busy_fill_percent, leave_fill_percent, members" },
 	{ "\"mtu\": 1500", "\"mtu\": 1500, \"a\\nb\\u0007\": 1",
 	  "|c.json:6: a\?b?: unknown key; expected one of name, protocol, application, shards, hash_seed, mtu, "
 	  "port_base, key_bytes_max, value_bytes_max, keys_max, value_blocks_max, sessions_max, "
-	  "session_window, session_idle_s, credits, link_window, durability, members" },
+	  "session_window, session_idle_s, credits, link_window, hosts, durability, batch_items, batch_bytes, "
+	  "batch_age_us, loads_max, host_grace_s, busy_fill_percent, leave_fill_percent, members" },
 	{ "\"mtu\": 1500", "\"mtu\": 1500, \"derived\": {}",
 	  "|c.json:6: derived: unknown key; expected one of name, protocol, application, shards, hash_seed, "
 	  "mtu, port_base, key_bytes_max, value_bytes_max, keys_max, value_blocks_max, "
-	  "sessions_max, session_window, session_idle_s, credits, link_window, durability, "
-	  "members" },
+	  "sessions_max, session_window, session_idle_s, credits, link_window, hosts, durability, batch_items, "
+	  "batch_bytes, batch_age_us, loads_max, host_grace_s, busy_fill_percent, leave_fill_percent, members" },
 	/* Text that is not JSON, or not an object. */
 	{ "\"shards\": 2,", "\"shards\": 2",
 	  "|c.json:5: not JSON: '}' expected near '\"hash_seed\"'" },
@@ -487,7 +521,8 @@ Test(config, test_cluster_collects_all_errors_by_line)
 		"|c.json:1: foo_bar: unknown key; expected one of name, protocol, application, shards, "
 		"hash_seed, mtu, port_base, key_bytes_max, value_bytes_max, keys_max, "
 		"value_blocks_max, sessions_max, session_window, session_idle_s, credits, "
-		"link_window, durability, members"
+		"link_window, hosts, durability, batch_items, batch_bytes, batch_age_us, loads_max, host_grace_s, "
+		"busy_fill_percent, leave_fill_percent, members"
 		"|c.json:2: mtu: 1: expected a whole number from 1500 to 9216"
 		"|c.json:5: members[1].name: \"a\": expected a name of its own: member 0 has this "
 		"one"
@@ -514,26 +549,32 @@ Test(config, test_errors_are_added_behind_those_of_another_file)
 
 /* ---- the cluster hash ---- */
 
-Test(config, test_hash_covers_every_field_but_members)
+Test(config, test_hash_covers_what_members_must_agree_on)
 {
-	uint32_t seen[64], n = 0;
+	uint32_t seen[64], n = 0, n_free = 0;
 
 	need_cluster(cluster_text);
 	seen[n++] = cluster.hash;
 	for (const struct chp_field *f = chp_cluster_fields; f->type != CHP_FIELD_END; f++) {
 		char *at;
 
-		if (f->type == CHP_FIELD_CUSTOM || f->type == CHP_FIELD_CHOICE)
-			continue; /* there is one durability yet */
+		if (f->type == CHP_FIELD_CUSTOM)
+			continue;
 		need_cluster(cluster_text);
 		at = (char *)&cluster + f->offset;
 		at[0] = (char)(at[0] + 1);
 		seen[n] = chp_cluster_config_hash(&cluster);
+		if (f->is_free) {
+			cr_expect_eq(seen[n], seen[0], "%s is covered", f->key);
+			n_free++;
+			continue;
+		}
 		for (uint32_t i = 0; i < n; i++)
 			cr_expect_neq(seen[n], seen[i], "%s is not covered", f->key);
 		n++;
 	}
-	cr_expect_eq(n, 1 + 16);
+	cr_expect_eq(n, 1 + 18);
+	cr_expect_eq(n_free, 7);
 }
 
 Test(config, test_hash_ignores_members_and_spelling)
@@ -562,12 +603,12 @@ Test(config, test_hash_golden)
 		"chaapar-cluster-1 digest=xxh3-128;name=local;protocol=hermes;application=store;shards=2;hash_seed=0;"
 		"mtu=1500;port_base=7168;key_bytes_max=250;value_bytes_max=1024;keys_max=1000000;"
 		"value_blocks_max=262144;sessions_max=1024;session_window=64;"
-		"session_idle_s=3600000000000;credits=256;link_window=32;durability=memory;";
+		"session_idle_s=3600000000000;credits=256;link_window=32;hosts=0;durability=memory;";
 	uint64_t h = chp_hash64(text, strlen(text), 0);
 
 	need_cluster("{\"name\":\"local\",\"shards\":2,\"members\":[{\"name\":\"n0\","
 		     "\"address\":\"10.99.0.10\"}]}");
-	cr_expect_eq(cluster.hash, 0x05051bca, "0x%08x", cluster.hash);
+	cr_expect_eq(cluster.hash, 0x940f4d92, "0x%08x", cluster.hash);
 	cr_expect_eq(cluster.hash, (uint32_t)(h ^ h >> 32));
 }
 
@@ -666,8 +707,8 @@ Test(config, test_node_defaults_follow_the_cluster)
 
 #define PORT_EXPECTED "expected 1 to 63 characters of A-Z a-z 0-9 _ . : -"
 #define STAGE_EXPECTED                                                                             \
-	"expected \"rx0\" to \"rx15\", \"shard0\" to \"shard1\", \"tx0\" to \"tx15\" or "          \
-	"\"control\""
+	"expected \"rx0\" to \"rx15\", \"shard0\" to \"shard1\", \"tx0\" to \"tx15\", "            \
+	"\"control\" or \"host\""
 
 static const struct bad bad_node[] = {
 	{ "\"node\": 1,", "",
@@ -775,9 +816,9 @@ static const struct bad bad_node[] = {
 	  "|n.json:14: lcores[2].stages: missing: expected a list of stages as [\"rx0\", "
 	  "\"shard0\", \"tx0\"]" },
 	{ "[\"shard1\"]", "[]",
-	  "|n.json:14: lcores[2].stages: a list of 0: expected a list of 1 to 97 stages" },
+	  "|n.json:14: lcores[2].stages: a list of 0: expected a list of 1 to 98 stages" },
 	{ "[\"shard1\"]", "\"shard1\"",
-	  "|n.json:14: lcores[2].stages: \"shard1\": expected a list of 1 to 97 stages" },
+	  "|n.json:14: lcores[2].stages: \"shard1\": expected a list of 1 to 98 stages" },
 	{ "{ \"lcore\": 5, \"stages\": [\"shard1\"] }", "null",
 	  "|n.json:14: lcores[2]: null: expected an object, { \"lcore\": ... }" },
 	{ "\"lcore\": 5", "\"lcore\": 5, \"stage\": 0",
@@ -876,7 +917,7 @@ static const struct bad bad_node[] = {
 	{ "\"steer\"", "\"shards\"",
 	  "|n.json:7: shards: unknown key; expected one of node, port, prefix_len, gateway, "
 	  "peers, rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, stage_ring, "
-	  "log_entries, log_blocks, ops, copy_chunk_bytes, timers, derived" },
+	  "log_entries, log_blocks, ops, copy_chunk_bytes, timers, host, derived" },
 };
 
 Test(config, test_node_every_error)
@@ -900,7 +941,7 @@ Test(config, test_node_every_error)
 	expect_errors(parse_node(edit(NODE_SMALL, "[{", "[],\"x\":[{")),
 		      "|n.json:1: x: unknown key; expected one of node, port, prefix_len, gateway, "
 		      "peers, rx_checksum, steer, idle, idle_sleep_us, lcores, pools, rx_ring, tx_ring, "
-		      "stage_ring, log_entries, log_blocks, ops, copy_chunk_bytes, timers, derived"
+		      "stage_ring, log_entries, log_blocks, ops, copy_chunk_bytes, timers, host, derived"
 		      "|n.json:1: lcores: a list of 0: expected a list of 1 to 128 lcores");
 }
 
@@ -931,6 +972,106 @@ Test(config, test_node_shards_without_tx_are_spread)
 		  "{\"lcore\":1,\"stages\":[\"shard0\",\"shard1\"]}]}");
 	cr_expect_eq(chp_node_tx_of_shard(&node, 0), 0);
 	cr_expect_eq(chp_node_tx_of_shard(&node, 1), 1);
+}
+
+/* ---- hosts ---- */
+
+#define HOST_CLUSTER edit(cluster_text, "\"memory\"", "\"datastore\", \"hosts\": true")
+#define NODE_HOST                                                                                  \
+	"{\"node\":0,\"port\":\"net_null0\",\"host\":{\"port\":\"net_vhost0\"},\"lcores\":["        \
+	"{\"lcore\":0,\"stages\":[\"control\",\"rx0\",\"shard0\",\"tx0\"]},"                        \
+	"{\"lcore\":1,\"stages\":[\"shard1\",\"host\"]}]}"
+
+Test(config, test_node_host)
+{
+	need_cluster(HOST_CLUSTER);
+	cr_expect(cluster.hosts);
+	cr_expect_eq(cluster.durability, CHP_DURABILITY_DATASTORE);
+	need_node(NODE_HOST);
+	cr_expect_eq(node.host.channel, CHP_CHANNEL_KIND_PORT);
+	cr_expect_str_eq(node.host.port, "net_vhost0");
+	cr_expect_eq(node.host.ring, 1024);
+	cr_expect_eq(chp_node_lcore_of(&node, CHP_STAGE_HOST, 0), 1);
+	/* A ring each way for shard 0, on another lcore, and the queues of shard 1. */
+	cr_expect_eq(chp_node_pool_min(&cluster, &node, CHP_POOL_RX), 1024 + 64 + 2 * 1024 + 1056 + 96);
+	cr_expect_eq(chp_node_pool_min(&cluster, &node, CHP_POOL_TX), 1024 + 2 * (1024 + 256) + 1056 + 288);
+	need_node(edit(NODE_HOST, "{\"port\":\"net_vhost0\"}",
+		       "{\"channel\":\"rdma\",\"address\":\"10.0.0.7\",\"service\":7170,\"ring\":256}"));
+	cr_expect_eq(node.host.channel, CHP_CHANNEL_KIND_RDMA);
+	cr_expect_eq(node.host.address, 0x0a000007);
+	cr_expect_eq(node.host.service, 7170);
+	cr_expect_eq(node.host.ring, 256);
+	cr_expect_str_eq(chp_channel_kind_name(node.host.channel), "rdma");
+	need_node(edit(NODE_HOST, "{\"port\":\"net_vhost0\"}", "{\"channel\":\"rdma\"}"));
+	cr_expect_eq(node.host.address, 0);
+	cr_expect_eq(node.host.service, 7471);
+}
+
+static const struct bad bad_host[] = {
+	{ "\"host\":{\"port\":\"net_vhost0\"},", "",
+	  "|n.json:1: host: missing: expected the channel to this node's host, { \"channel\": ... }: the cluster has "
+	  "hosts" },
+	{ "{\"port\":\"net_vhost0\"}", "\"none\"",
+	  "|n.json:1: host: \"none\": expected the channel to this node's host, { \"channel\": ... }: the cluster "
+	  "has hosts" },
+	{ "{\"port\":\"net_vhost0\"}", "7", "|n.json:1: host: 7: expected an object, { \"channel\": ... }" },
+	{ "{\"port\":\"net_vhost0\"}", "{}",
+	  "|n.json:1: host.port: missing: expected the name of the DPDK port that leads to the host, as "
+	  "\"net_vhost0\"" },
+	{ "\"net_vhost0\"", "\"net null\"",
+	  "|n.json:1: host.port: \"net null\": expected 1 to 63 characters of A-Z a-z 0-9 _ . : -" },
+	{ "\"net_vhost0\"", "\"net_null0\"",
+	  "|n.json:1: host.port: \"net_null0\": expected another port than that of the data network" },
+	{ "{\"port\"", "{\"channel\":\"tcp\",\"port\"",
+	  "|n.json:1: host.channel: \"tcp\": expected \"port\" or \"rdma\"" },
+	{ "{\"port\"", "{\"ring\":100,\"port\"",
+	  "|n.json:1: host.ring: 100: expected a power of two from 64 to 32768" },
+	{ "{\"port\":\"net_vhost0\"", "{\"channel\":\"rdma\",\"service\":80",
+	  "|n.json:1: host.service: 80: expected a whole number from 1024 to 65535" },
+	{ "{\"port\"", "{\"prot\"",
+	  "|n.json:1: host.prot: unknown key; did you mean \"port\"?"
+	  "|n.json:1: host.port: missing: expected the name of the DPDK port that leads to the host, as "
+	  "\"net_vhost0\"" },
+	{ ",\"host\"]", "]",
+	  "|n.json:1: lcores: a list of 2: expected one host stage: \"host\" is on no lcore and the cluster has "
+	  "hosts" },
+	{ ",\"host\"]", ",\"host\",\"host\"]",
+	  "|n.json:1: lcores[1].stages[2]: \"host\": expected each stage once: it is also in lcores[1]" },
+	{ ",\"host\"]", ",\"host0\"]", "|n.json:1: lcores[1].stages[1]: \"host0\": " STAGE_EXPECTED },
+};
+
+Test(config, test_node_host_every_error)
+{
+	need_cluster(HOST_CLUSTER);
+	for (size_t i = 0; i < CHP_ARRAY_LEN(bad_host); i++)
+		expect_errors(parse_node(edit(NODE_HOST, bad_host[i].from, bad_host[i].to)), bad_host[i].error);
+	need_cluster(cluster_text);
+	expect_errors(parse_node(NODE_HOST),
+		      "|n.json:1: lcores: a list of 2: expected no host stage, or \"hosts\": true in the cluster file"
+		      "|n.json:1: host: an object: expected \"none\", or \"hosts\": true in the cluster file");
+}
+
+/* The object of chaapar-host's own file: there the address is where to go. */
+Test(config, test_channel_of_a_host)
+{
+	static const char good[] = "{\"channel\":\"rdma\",\"address\":\"10.0.0.7\"}", bad[] = "{\"channel\":\"rdma\"}";
+	struct chp_channel_keys keys;
+	struct chp_json_place root;
+	struct chp_json_doc doc;
+
+	errors.n = 0;
+	cr_assert(chp_json_open(&doc, good, strlen(good), "h.json", &errors));
+	root = chp_json_root(&doc);
+	chp_channel_keys_read(&root, true, &keys);
+	cr_expect_eq(errors.n, 0);
+	cr_expect_eq(keys.address, 0x0a000007);
+	cr_expect_str_eq(keys.port, "none");
+	chp_json_close(&doc);
+	cr_assert(chp_json_open(&doc, bad, strlen(bad), "h.json", &errors));
+	root = chp_json_root(&doc);
+	chp_channel_keys_read(&root, true, &keys);
+	chp_json_close(&doc);
+	expect_errors(false, "|h.json:1: address: missing: expected the address at which the replica listens");
 }
 
 /* net_af_xdp takes 2048 mbufs a queue: the computed pool must be larger than that. */
@@ -1014,6 +1155,10 @@ Test(config, test_print_parses_to_the_same)
 	need_node(NODE_SMALL);
 	round_trip_node();
 	need_node(node_text);
+	round_trip_node();
+	need_cluster(HOST_CLUSTER);
+	round_trip_cluster();
+	need_node(NODE_HOST);
 	round_trip_node();
 }
 
@@ -1491,6 +1636,7 @@ Test(config, test_docs_have_every_key)
 	check_docs(docs, chp_lcore_fields);
 	check_docs(docs, chp_pool_fields);
 	check_docs(docs, chp_timer_fields);
+	check_docs(docs, chp_channel_fields);
 	free(docs);
 }
 
