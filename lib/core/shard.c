@@ -2,6 +2,7 @@
 #include "core/shard.h"
 
 #include "base/mutation.h"
+#include "protocols/hermes.h"
 
 #include <errno.h>
 #include <string.h>
@@ -828,6 +829,13 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 	transmit_all(s);
 	out->wake_ns = next_deadline(s, more);
 	out->reads_until_ns = s->out.reads_until_ns;
+}
+
+void
+chp_shard_raise_evicted(struct chp_shard *s, uint64_t counter)
+{
+	if (s->protocol == &chp_hermes)
+		chp_hermes_raise_evicted(s->instance, counter);
 }
 
 void

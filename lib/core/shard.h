@@ -180,6 +180,9 @@ bool chp_shard_copy_done(const struct chp_shard *s);
 /** How far a learner's copy is. */
 void chp_shard_copy_progress(const struct chp_shard *s, struct chp_copy_progress *out);
 
+/** For tests: chp_hermes_raise_evicted, where the protocol is Hermes; between runs. */
+void chp_shard_raise_evicted(struct chp_shard *s, uint64_t counter);
+
 /** Reset the link to a peer in the next run, as if it had been silent for link_down_ns. */
 void chp_shard_reset_link(struct chp_shard *s, uint32_t peer);
 

@@ -18,7 +18,7 @@ chp_copy_init(struct chp_copy *c, const struct chp_copy_config *config)
 	CHP_ASSERT_OP(config->n_nodes, <=, CHP_NODES_MAX);
 	CHP_ASSERT_OP(config->self, <, config->n_nodes);
 	CHP_ASSERT(config->chunk_bytes >= 1 && config->chunk_bytes <= CHP_COPY_BYTES_MAX);
-	*c = (struct chp_copy){ .config = *config, .source = CHP_NODES_MAX };
+	*c = (struct chp_copy){ .config = *config, .source = CHP_NODES_MAX, .ask_bytes = config->chunk_bytes };
 }
 
 void
@@ -131,12 +131,34 @@ enum step {
 	WAITING, /* not in this run: the key is not readable */
 };
 
+/* Where the places of cache and session table end, and those of the store begin. */
 static uint64_t
-total_of(const struct chp_copy *c)
+places_of(const struct chp_copy *c)
 {
 	const struct chp_sessions *t = c->config.sessions;
 
 	return chp_cache_slots(c->config.cache) + (uint64_t)t->capacity * t->window;
+}
+
+/* Whether keys may be in the store and not in the cache; not known before the store has said what it is. */
+static bool
+has_store(const struct chp_copy *c)
+{
+	return c->config.backing != NULL && (c->config.backing->may_evict || !c->config.backing->has_begun);
+}
+
+/* How far the copy goes. The store's end is known when it is reached. */
+static uint64_t
+total_of(const struct chp_copy *c, uint32_t peer)
+{
+	const struct chp_copy_part *part = &c->part[peer];
+	const uint64_t places = places_of(c);
+
+	if (!has_store(c))
+		return places;
+	if (part->is_last && c->serving[peer].cursor == part->first + part->n)
+		return c->serving[peer].cursor;
+	return chp_max_u64(c->serving[peer].cursor, places) + 1;
 }
 
 static enum step
@@ -205,9 +227,8 @@ send_item(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot 
 }
 
 static enum step
-serve_slot(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct chp_out *out)
+serve_slot(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot *s, uint32_t peer, struct chp_out *out)
 {
-	const struct chp_slot *s = chp_cache_slot(c->config.cache, (uint32_t)v->cursor);
 	enum step room;
 
 	if (s == NULL || (CHP_MUTATED(P47_COPY_NO_TOMBSTONES) && (s->flags & CHP_SLOT_TOMBSTONE) != 0))
@@ -296,10 +317,116 @@ serve_record(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, stru
 	return pass(v);
 }
 
+/* ------------------------------------------------------------------ source: the store */
+
+/*
+ * The next part of the store, from cursor v->cursor on. Cursors only count: when the place in the store is lost, or the
+ * learner asks for what was sent and is not held any more, all of it is looked through again.
+ */
+static enum step
+ask_for_part(struct chp_copy *c, const struct chp_copy_serving *v, uint32_t peer)
+{
+	struct chp_copy_part *part = &c->part[peer];
+	const bool goes_on = part->is_begun && v->cursor == part->first + part->n;
+
+	if (part->is_asked || !c->config.backing->may_evict || !c->config.may_scan(c->config.protocol) ||
+	    !chp_backing_scan(c->config.backing, peer, !goes_on, false, CHP_COPY_PART_BYTES))
+		return WAITING;
+	c->config.counters->rescans += part->is_begun && !goes_on;
+	*part = (struct chp_copy_part){ .first = v->cursor, .is_asked = true, .is_begun = true };
+	return WAITING;
+}
+
+void
+chp_copy_scanned(struct chp_copy *c, uint32_t learner, const struct chp_stored *item)
+{
+	struct chp_copy_part *part = &c->part[learner];
+	const uint32_t bytes = chp_copy_item_bytes(item->key_len, item->value_len);
+	const uint32_t used = (uint32_t)sizeof(struct chp_copy_item) + item->key_len + item->value_len;
+	const struct chp_copy_item m = {
+		.message = { .type = CHP_COPY_ITEM, .len = (uint16_t)bytes },
+		.version = item->version,
+		.key_len = item->key_len,
+		/* What it was issued on is not stored. */
+		.item_flags = (item->version_flags & (CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE)) | CHP_COPY_BASE_UNKNOWN,
+		.value_total = item->value_len,
+	};
+	uint8_t *to = c->config.parts + (size_t)learner * CHP_COPY_PART_BYTES + part->bytes;
+
+	CHP_ASSERT(part->is_asked);
+	if (part->is_stale)
+		return;
+	CHP_ASSERT_OP(part->bytes + bytes, <=, CHP_COPY_PART_BYTES);
+	memcpy(to, &m, sizeof(m));
+	memcpy(to + sizeof(m), item->key, item->key_len);
+	if (item->value_len > 0)
+		memcpy(to + sizeof(m) + item->key_len, item->value, item->value_len);
+	memset(to + used, 0, bytes - used);
+	part->n++;
+	part->bytes += bytes;
+}
+
+void
+chp_copy_scan_end(struct chp_copy *c, uint32_t learner, bool end, bool failed)
+{
+	struct chp_copy_part *part = &c->part[learner];
+
+	part->is_asked = false;
+	part->is_last = end;
+	if (failed || part->is_stale)
+		*part = (struct chp_copy_part){ .is_begun = false };
+}
+
+/* Whether the ITEM that v->cursor names is held; moves there from the first of the part if the learner asks again. */
+static bool
+find_in_part(const struct chp_copy *c, const struct chp_copy_serving *v, uint32_t peer)
+{
+	struct chp_copy_part *part = (struct chp_copy_part *)&c->part[peer];
+	const uint8_t *items = c->config.parts + (size_t)peer * CHP_COPY_PART_BYTES;
+
+	if (part->is_asked || v->cursor < part->first || v->cursor >= part->first + part->n)
+		return false;
+	if (part->first + part->at > v->cursor)
+		part->at = part->at_byte = 0;
+	for (; part->first + part->at < v->cursor; part->at++)
+		part->at_byte += ((const struct chp_message *)(const void *)(items + part->at_byte))->len;
+	return true;
+}
+
+/* An item of the store; as the cache has it if it is there. */
+static enum step
+serve_stored(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct chp_out *out)
+{
+	const struct chp_copy_item *item;
+	const struct chp_slot *s;
+	struct chp_key key = { .pos = -1 };
+	struct chp_copy_item *m;
+	enum step room;
+
+	if (!find_in_part(c, v, peer))
+		return ask_for_part(c, v, peer);
+	item = (const void *)(c->config.parts + (size_t)peer * CHP_COPY_PART_BYTES + c->part[peer].at_byte);
+	key.bytes = chp_copy_item_key(item);
+	key.len = item->key_len;
+	key.digest = chp_cache_digest(c->config.cache, key.bytes, key.len, false);
+	s = chp_cache_find(c->config.cache, &key);
+	if (s != NULL && s->version > item->version)
+		return serve_slot(c, v, s, peer, out);
+	room = room_for(v, &out->lane[peer], item->message.len);
+	if (room != PASSED)
+		return room;
+	m = send(c, peer, item->message.len, out);
+	memcpy(m, item, item->message.len);
+	m->message.op = v->transfer;
+	count(v, &m->message);
+	c->config.counters->stored_sent++;
+	return pass(v);
+}
+
 static enum step
 end_chunk(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, struct chp_out *out)
 {
-	const uint64_t total = total_of(c);
+	const uint64_t total = total_of(c, peer);
 	struct chp_copy_end *m;
 
 	if (out->lane[peer].bulk_bytes < sizeof(*m))
@@ -323,17 +450,19 @@ static uint32_t
 serve_peer(struct chp_copy *c, uint32_t peer, uint32_t looks, struct chp_out *out)
 {
 	struct chp_copy_serving *v = &c->serving[peer];
-	const uint64_t total = total_of(c);
+	const uint64_t places = places_of(c);
 	const uint32_t slots = chp_cache_slots(c->config.cache);
 	enum step step = PASSED;
 
 	for (; looks > 0 && step == PASSED; looks--) {
-		if (v->cursor == total)
+		if (v->cursor == total_of(c, peer))
 			step = FULL;
 		else if (v->cursor < slots)
-			step = serve_slot(c, v, peer, out);
-		else
+			step = serve_slot(c, v, chp_cache_slot(c->config.cache, (uint32_t)v->cursor), peer, out);
+		else if (v->cursor < places)
 			step = serve_record(c, v, peer, out);
+		else
+			step = serve_stored(c, v, peer, out);
 		if (step == FULL)
 			step = end_chunk(c, v, peer, out);
 	}
@@ -363,10 +492,13 @@ on_request(struct chp_copy *c, const struct chp_peer_message *m)
 {
 	const struct chp_copy_request *r = (const void *)m->message;
 
-	if ((c->learners & chp_bit(m->from)) == 0 || r->cursor > total_of(c)) {
+	if ((c->learners & chp_bit(m->from)) == 0 || (!has_store(c) && r->cursor > places_of(c))) {
 		c->config.counters->refused++;
 		return;
 	}
+	if (r->cursor < places_of(c))
+		c->part[m->from] = (struct chp_copy_part){ .is_asked = c->part[m->from].is_asked,
+							   .is_stale = c->part[m->from].is_asked };
 	c->serving[m->from] = (struct chp_copy_serving){ .cursor = r->cursor,
 							 .transfer = r->message.op,
 							 .bytes_left = r->bytes };
@@ -391,6 +523,7 @@ on_item(struct chp_copy *c, const struct chp_now *now, const struct chp_peer_mes
 	if (c->config.apply(c->config.protocol, m, out))
 		return;
 	c->config.counters->no_room++;
+	c->ask_bytes -= c->ask_bytes / 2;
 	break_off(c, now);
 }
 
@@ -437,6 +570,7 @@ on_end(struct chp_copy *c, const struct chp_now *now, const struct chp_copy_end 
 		return;
 	}
 	c->config.counters->chunks_received++;
+	c->ask_bytes = chp_min_u32(2 * c->ask_bytes, c->config.chunk_bytes);
 	c->cursor = e->next;
 	c->total = e->total;
 	c->is_open = false;
@@ -494,7 +628,7 @@ chp_copy_ask(struct chp_copy *c, const struct chp_now *now, struct chp_out *out)
 	*m = (struct chp_copy_request){
 		.message = { .type = CHP_COPY_REQUEST, .len = sizeof(*m), .op = c->transfer },
 		.cursor = c->cursor,
-		.bytes = c->config.chunk_bytes,
+		.bytes = c->ask_bytes,
 	};
 }
 
@@ -534,11 +668,9 @@ chp_copy_progress(const struct chp_copy *c, struct chp_copy_progress *out)
 void
 chp_copy_verify(const struct chp_copy *c)
 {
-	const uint64_t total = total_of(c);
-
 	CHP_ASSERT_OP(c->asked & ~c->learners, ==, 0u);
 	for (uint64_t p = c->asked; p != 0; p &= p - 1)
-		CHP_ASSERT_OP(c->serving[chp_first_bit(p)].cursor, <=, total);
+		CHP_ASSERT_OP(c->serving[chp_first_bit(p)].cursor, <=, total_of(c, chp_first_bit(p)));
 	CHP_ASSERT(!c->is_learning || !c->is_done);
 	CHP_ASSERT(!c->is_open || c->is_learning);
 	CHP_ASSERT(!c->is_learning || (c->source < c->config.n_nodes && c->source != c->config.self));

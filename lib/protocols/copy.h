@@ -22,11 +22,16 @@
  * while the source waited (CHP_COPY_SKIP). All that is committed after the source has passed the key needed
  * the acknowledgement of the learner.
  *
+ * With a datastore behind the cache (backing.h) the source looks through that last. What it met in the cache was sent;
+ * what was not there was in the store then, and still is: only what is durable leaves the cache. A key of the
+ * store that is in the cache is sent as the cache has it. What was written since the copy began the learner has
+ * acknowledged. The learner takes items as committed versions, into its cache, log and so into its own store.
+ *
  * Calls: chp_copy_link_* in the protocol's functions of these names; chp_copy_receive for
  * every message with chp_copy_is() (accepted by chp_copy_check, key by chp_copy_key_of); chp_copy_serve and
  * chp_copy_ask once in each run of the shard, after messages and operations.
  *
- * Owner: one lcore. No memory but the struct and what the configuration names; both outlive it. Bounded work
+ * Owner: one lcore. No memory but the struct and what the configuration names; all outlive it. Bounded work
  * per call: CHP_COPY_LOOKS_MAX and the bulk_bytes of the lanes.
  */
 #ifndef CHP_PROTOCOLS_COPY_H
@@ -39,6 +44,9 @@
 #define CHP_COPY_LOOKS_MAX 512u
 /* A learner that had no room, or got a chunk that was not what its END says, waits this long. */
 #define CHP_COPY_PAUSE_NS UINT64_C(20000000)
+
+/* One part of a scan of the store, for one learner: more is not waited for at a time. At least the largest ITEM. */
+#define CHP_COPY_PART_BYTES 8192u
 
 /* What a source does with a key. */
 enum chp_copy_verdict {
@@ -63,6 +71,8 @@ enum chp_copy_verdict {
 	X(no_room, "chunks broken off as a learner for want of room, asked for again")      \
 	X(restarts, "copies begun anew from another source")                                \
 	X(refused, "requests of nodes that are no learners, or for places that there are not") \
+	X(stored_sent, "keys sent to learners that were in the datastore only")             \
+	X(rescans, "times a datastore was looked through again for a learner")              \
 	X(stale, "messages of a transfer that is over")
 
 struct chp_copy_counters {
@@ -87,10 +97,28 @@ struct chp_copy_config {
 	 * newer than what is there: nothing. False when there is no room: the chunk is asked for again later.
 	 */
 	bool (*apply)(void *protocol, const struct chp_peer_message *m, struct chp_out *out);
+	/* The datastore behind the cache, or NULL; and for each node CHP_COPY_PART_BYTES to hold a part of its scan. */
+	struct chp_backing *backing;
+	uint8_t *parts;
+	/* With a datastore: whether all that it holds of this life is the cluster's; until then the copy waits. */
+	bool (*may_scan)(void *protocol);
 	uint32_t self;
 	uint32_t n_nodes;
 	uint32_t chunk_bytes; /* to ask for at a time */
 	bool by_log;          /* records are what a log decided, whatever their status */
+};
+
+/* The part of the store that is being sent to one peer: ITEMs, in order, as they will be sent. */
+struct chp_copy_part {
+	uint64_t first;   /* cursor of the first of them */
+	uint32_t n;       /* ITEMs in it */
+	uint32_t bytes;
+	uint32_t at;      /* the next to send, counted from the first */
+	uint32_t at_byte;
+	bool is_begun;    /* the scan has a place in the store to go on from */
+	bool is_asked;    /* the next part is on its way */
+	bool is_last;     /* nothing follows it */
+	bool is_stale;    /* what is on its way is of no use any more: the learner began anew */
 };
 
 /* A chunk that we send to one peer. */
@@ -110,6 +138,7 @@ struct chp_copy {
 
 	/* As a source. */
 	struct chp_copy_serving serving[CHP_NODES_MAX];
+	struct chp_copy_part part[CHP_NODES_MAX];
 	uint64_t learners;    /* who may ask us: of the view, none if we are no voter; or chp_copy_serve_to's */
 	uint64_t asked;       /* of those, who wait for a chunk */
 	uint32_t first;       /* who is served first: changes, so that none starves */
@@ -122,6 +151,7 @@ struct chp_copy {
 	uint64_t total;       /* where the copy is complete; 0 = not known yet */
 	uint64_t digest;      /* of the chunk so far */
 	uint64_t pause_until_ns;
+	uint32_t ask_bytes;   /* for the next chunk: halves when there was no room for one, so that each ends */
 	uint64_t items_copied, bytes_copied, restarts;
 	uint32_t items;       /* of the chunk so far */
 	bool is_learning;     /* we copy and are not done */
@@ -171,6 +201,10 @@ void chp_copy_receive(struct chp_copy *c, const struct chp_now *now, const struc
  * acknowledgements that make new ones cause a run.
  */
 void chp_copy_serve(struct chp_copy *c, const struct chp_now *now, struct chp_out *out);
+
+/** As a source: an item of the scan for `learner`, and the end of a part of it: struct chp_protocol's functions. */
+void chp_copy_scanned(struct chp_copy *c, uint32_t learner, const struct chp_stored *item);
+void chp_copy_scan_end(struct chp_copy *c, uint32_t learner, bool end, bool failed);
 
 /** As a learner: ask for the next chunk if none is on its way. Needs no credit. */
 void chp_copy_ask(struct chp_copy *c, const struct chp_now *now, struct chp_out *out);

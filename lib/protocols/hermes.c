@@ -31,6 +31,7 @@
 #include "base/mutation.h"
 #include "protocols/application.h"
 #include "protocols/copy.h"
+#include "protocols/hermes.h"
 #include "protocols/home.h"
 #include "protocols/protocol.h"
 #include "wire/hermes.h"
@@ -182,6 +183,7 @@ struct hermes {
 	uint8_t *parked_bytes;      /* parked i: inv_bytes_max */
 	uint32_t inv_bytes_max;
 	struct owed_stored *stored;
+	uint8_t *copy_parts;        /* see struct chp_copy_config */
 	struct list owed_stored;
 	const struct chp_slot *keep; /* may not be evicted by the operation that is being admitted */
 	uint64_t durable_seen;      /* of backing->durable: tickets before it have been looked at */
@@ -1391,9 +1393,39 @@ base_of_item(const struct chp_copy_item *item)
 }
 
 /*
- * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. It
- * needs no log entry, being committed: the log's room is promised to the peers. False: no room, the chunk is
- * asked for again.
+ * With a datastore: the item takes the way of any write, through log and cache, so that it is stored. It is committed,
+ * and what is promised to the peers of log and cache is not touched. A key with an older write under way comes to
+ * rest first, and one that is being loaded is known first.
+ */
+static bool
+store_item(struct hermes *h, struct chp_slot *s, const struct chp_key *key, struct chp_log_entry *e,
+	   const uint8_t *value, struct chp_out *out)
+{
+	const uint32_t promised = (2 * h->env.n_nodes + 1) * h->env.credits;
+	struct key_record *k;
+
+	if (h->is_complete || (s != NULL && s->state != VALID) || chp_log_room_records(h->env.log) <= promised ||
+	    h->free_key == NONE)
+		return false;
+	h->keep = s;
+	if (!make_room(h, key->len, e->value_len, s == NULL)) {
+		h->keep = NULL;
+		return false;
+	}
+	h->keep = NULL;
+	if (s == NULL)
+		s = chp_cache_insert(h->env.cache, key);
+	k = take_key(h, s);
+	install(h, s, k, e, key->bytes, value, false);
+	s->state = INVALID;
+	become_valid(h, k, out);
+	return true;
+}
+
+/*
+ * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. Without a
+ * datastore it needs no log entry, being committed: the log's room is promised to the peers. False: no room, the
+ * chunk is asked for again.
  */
 static bool
 apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
@@ -1401,15 +1433,16 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 	struct hermes *h = p;
 	const struct chp_copy_item *item = (const void *)m->message;
 	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
-	const struct chp_log_entry e = { .version = item->version,
-					 .base = base_of_item(item),
-					 .value_len = item->value_total,
-					 .key_len = item->key_len,
-					 .version_flags = item->item_flags & CHP_COPY_VERSION_FLAGS };
+	struct chp_log_entry e = { .version = item->version,
+				   .base = base_of_item(item),
+				   .value_len = item->value_total,
+				   .key_len = item->key_len,
+				   .version_flags = item->item_flags & CHP_COPY_VERSION_FLAGS };
 
-	(void)out;
 	if (s != NULL && s->version >= item->version)
 		return true;
+	if (is_behind(h, m->key.session))
+		return store_item(h, s, &m->key, &e, chp_copy_item_value(item), out);
 	/* A key with an older write under way comes to rest first: seldom, as what is committed was seen here. */
 	if (h->is_complete || (s != NULL && s->state != VALID) || chp_cache_room(h->env.cache) == 0 ||
 	    no_room_for_session(h, e.version_flags, chp_copy_item_key(item)))
@@ -1418,6 +1451,13 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 		s = chp_cache_insert(h->env.cache, &m->key);
 	set_slot(h, s, &e, chp_copy_item_key(item), chp_copy_item_value(item));
 	return true;
+}
+
+/* What a store has from an earlier life counts for nothing to a learner before it is reconciled (SAFETY 34). */
+static bool
+may_scan(void *p)
+{
+	return ((const struct hermes *)p)->view.sources == 0;
 }
 
 /* A learner that has copied everything, and has heard all that was under way when its view began, is complete. */
@@ -2107,6 +2147,26 @@ load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 		chp_out_wake_at(out, h->load_again_ns);
 }
 
+static void
+hermes_scanned(void *p, const struct chp_now *now, uint32_t scan, const struct chp_stored *item, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	(void)now;
+	(void)out;
+	chp_copy_scanned(&h->copy, scan, item);
+}
+
+static void
+hermes_scan_end(void *p, const struct chp_now *now, uint32_t scan, bool end, bool failed, struct chp_out *out)
+{
+	struct hermes *h = p;
+
+	(void)now;
+	(void)out;
+	chp_copy_scan_end(&h->copy, scan, end, failed);
+}
+
 static bool
 hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 {
@@ -2346,6 +2406,7 @@ hermes_destroy(void *p)
 	memory->free(h->parked);
 	memory->free(h->parked_bytes);
 	memory->free(h->stored);
+	memory->free(h->copy_parts);
 	memory->free(h->value);
 	memory->free(h->record);
 	memory->free(h);
@@ -2363,7 +2424,9 @@ allocate_backed(struct hermes *h)
 	h->parked = m->zalloc(n * sizeof(*h->parked));
 	h->parked_bytes = m->zalloc(n * h->inv_bytes_max);
 	h->stored = m->zalloc(n * sizeof(*h->stored));
-	if (h->load_key == NULL || h->parked == NULL || h->parked_bytes == NULL || h->stored == NULL)
+	h->copy_parts = m->zalloc((size_t)h->env.n_nodes * CHP_COPY_PART_BYTES);
+	if (h->load_key == NULL || h->parked == NULL || h->parked_bytes == NULL || h->stored == NULL ||
+	    h->copy_parts == NULL)
 		return false;
 	for (uint32_t i = 0; i < h->env.loads_max; i++)
 		h->load_key[i] = NONE;
@@ -2429,6 +2492,9 @@ hermes_create(const struct chp_protocol_env *env)
 					.protocol = h,
 					.look = look_for_copy,
 					.apply = apply_item,
+					.backing = h->is_backed ? env->backing : NULL,
+					.parts = h->copy_parts,
+					.may_scan = may_scan,
 					.self = env->self,
 					.n_nodes = env->n_nodes,
 					.chunk_bytes = env->copy_bytes,
@@ -2635,6 +2701,21 @@ hermes_dump(const void *p, const struct chp_key *key, struct chp_text *t)
 			     chp_version_counter(h->ticket[h->key[s->busy].own].version));
 }
 
+uint64_t
+chp_hermes_evicted(const void *p)
+{
+	return ((const struct hermes *)p)->evicted;
+}
+
+void
+chp_hermes_raise_evicted(void *p, uint64_t counter)
+{
+	struct hermes *h = p;
+
+	h->evicted = chp_max_u64(h->evicted, counter);
+	h->evicted_due = h->peers;
+}
+
 const struct chp_protocol chp_hermes = {
 	.name = "hermes",
 	.is_fenced = true,
@@ -2648,6 +2729,8 @@ const struct chp_protocol chp_hermes = {
 	.submit = hermes_submit,
 	.wake = hermes_wake,
 	.loaded = hermes_loaded,
+	.scanned = hermes_scanned,
+	.scan_end = hermes_scan_end,
 	.tick = hermes_tick,
 	.view = hermes_view,
 	.link_down = hermes_link_down,

@@ -23,7 +23,9 @@ chp_homes_enter(struct chp_homes *h, const struct chp_view *old, const struct ch
 uint64_t
 chp_homes_number(struct chp_homes *h, const struct chp_view *v, uint32_t self)
 {
-	h->opened++;
+	/* After a cold start writer numbers begin again, sessions' numbers do not (SAFETY 34). */
+	h->opened = chp_max_u64(h->opened,
+				(v->epoch >> CHP_GENERATION_SHIFT) << CHP_SESSION_GENERATION_SHIFT) + 1;
 	CHP_ASSERT_OP(h->opened, <, UINT64_C(1) << CHP_SESSION_NODE_SHIFT);
 	return (uint64_t)v->writer[self] << CHP_SESSION_WRITER_SHIFT | (uint64_t)self << CHP_SESSION_NODE_SHIFT |
 	       h->opened;

@@ -16,6 +16,8 @@
  */
 #define CHP_SESSION_WRITER_SHIFT 48u
 #define CHP_SESSION_NODE_SHIFT 40u
+/* Numbers of its own begin at generation << 24, room for as many opens of one incarnation, and 2^16 cold starts. */
+#define CHP_SESSION_GENERATION_SHIFT 24u
 
 struct chp_homes {
 	/*

@@ -10,6 +10,12 @@
 
 #include <stdint.h>
 
+/*
+ * A cold start begins with an epoch that is a multiple of 2^20, plus 1, above all that any store has recorded: no
+ * cluster lives through so many views. What is above these bits is the generation.
+ */
+#define CHP_GENERATION_SHIFT 20u
+
 struct chp_view {
 	uint64_t epoch;    /* 1 is the first view; 0 = no view yet */
 	uint64_t voters;   /* node masks: live members that vote, coordinate and answer */
