@@ -35,7 +35,9 @@ DPDKLIBS = $(shell pkg-config --libs libdpdk)
 LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c lib/channel/port.c
 # The table of transports, and what needs a library of its own: in programs that open a channel, and nowhere else.
 LIB_TRANSPORT := lib/channel/registry.c
-LIB_PURE := $(filter-out $(LIB_DPDK) $(LIB_TRANSPORT),$(wildcard lib/*/*.c))
+# Adapters need the libraries of their datastores. What all adapters share does not.
+ADAPTERS := $(filter-out %/engine.c %/request.c %/support.c %/batch.c %/memory.c,$(wildcard lib/datastore/*.c))
+LIB_PURE := $(filter-out $(LIB_DPDK) $(LIB_TRANSPORT) $(ADAPTERS),$(wildcard lib/*/*.c))
 CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/% lib/dsi/% lib/datastore/% lib/channel/memory.c,\
 	$(LIB_PURE))
 # The host's end of a shard; pure too.
@@ -148,7 +150,7 @@ $(B)/fuzz/obj/%.o: %.c Makefile
 
 PURE_LIBS := -ljansson -lm
 # What the adapters in lib/datastore need.
-STORE_LIBS := -lpthread
+STORE_LIBS := -lrocksdb -lhiredis -lcurl -ljansson -lpthread
 $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
@@ -230,6 +232,15 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(call fuzz,$(LIB_PURE) tests/support/
 
 # Frames are the pipeline's, but pure.
 $(B)/fuzz/fuzz_frame: $(call fuzz,lib/pipeline/frame.c lib/pipeline/counters.c)
+
+CONFORMANCE := $(wildcard tests/datastore/*.c) $(wildcard lib/datastore/*.c) $(wildcard lib/base/*.c)
+$(B)/conformance: $(call rel,$(CONFORMANCE))
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(STORE_LIBS)
+
+$(B)/asan/conformance: $(call asan,$(CONFORMANCE))
+	$(call say,LD,$@)
+	$(Q)$(CC) $(SANITIZE) -o $@ $^ $(STORE_LIBS)
 
 .PHONY: programs-unit programs-asan programs-datapath programs-fuzz
 programs-unit: $(UNIT:%=$(B)/test/%)

@@ -6,9 +6,11 @@
 
 #include <string.h>
 
+extern const struct chp_adapter chp_adapter_rocksdb;
 extern const struct chp_adapter chp_adapter_memory;
 
 static const struct chp_adapter *const adapters[] = {
+	&chp_adapter_rocksdb,
 	&chp_adapter_memory,
 };
 
