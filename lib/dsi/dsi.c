@@ -88,9 +88,11 @@ struct chp_dsi {
 
 	/* The shard. */
 	uint64_t incarnation;            /* 0: none yet */
+	uint64_t own_incarnation;        /* a new one for each of the shard's: no link begins twice */
 	uint64_t replaced[REPLACED];
 	uint32_t n_replaced;
 	uint64_t session;                /* counts incarnations and resets of the link */
+	bool is_welcome;                 /* it was told what the store holds: packets of its link are taken */
 	bool hello_waits;                /* for an answer */
 	struct chp_host_hello hello;
 	char refused[CHP_HOST_TEXT_BYTES];
@@ -319,10 +321,11 @@ new_incarnation(struct chp_dsi *d, uint64_t incarnation)
 	if (d->incarnation != 0)
 		d->replaced[d->n_replaced++ % REPLACED] = d->incarnation;
 	d->incarnation = incarnation;
-	d->counters.incarnations++;
-	chp_link_peer(&d->link, d->config.incarnation, incarnation, d->now_ns);
+	d->own_incarnation = d->config.incarnation + d->counters.incarnations++;
+	chp_link_peer(&d->link, d->own_incarnation, incarnation, d->now_ns);
 	drop_session(d);
 	d->flushed = d->handed = 0;
+	d->is_welcome = false;
 }
 
 /* ------------------------------------------------------------------ messages to the shard */
@@ -733,31 +736,6 @@ was_replaced(const struct chp_dsi *d, uint64_t incarnation)
 	return false;
 }
 
-/* This process was started while the shard went on, which talks to the one before: it is told so. */
-static void
-greet(struct chp_dsi *d, const struct chp_peer_header *h)
-{
-	const struct chp_dsi_config *c = &d->config;
-
-	if (d->hello_waits || h->from_incarnation == 0 || h->to_incarnation == c->incarnation ||
-	    (d->incarnation != 0 && h->from_incarnation != d->incarnation))
-		return;
-	d->hello = (struct chp_host_hello){
-		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_HOST_HELLO, c->cluster_hash },
-		.type = CHP_HOST_HELLO,
-		.channel_version = CHP_CHANNEL_VERSION,
-		.node = (uint8_t)c->node,
-		.shard = (uint16_t)c->shard,
-		.shards = (uint16_t)c->shards,
-		.incarnation = h->from_incarnation,
-		.hash_seed = c->hash_seed,
-		.key_bytes_max = c->key_bytes_max,
-		.value_bytes_max = c->value_bytes_max,
-		.payload_bytes_max = c->payload_bytes_max,
-	};
-	d->hello_waits = true;
-}
-
 static void
 receive_link(struct chp_dsi *d, const struct chp_dsi_packet *p)
 {
@@ -774,9 +752,8 @@ receive_link(struct chp_dsi *d, const struct chp_dsi_packet *p)
 			d->counters.bad_packet++;
 		return;
 	}
-	if (h->from_incarnation != d->incarnation || h->to_incarnation != c->incarnation) {
+	if (h->from_incarnation != d->incarnation || h->to_incarnation != d->own_incarnation) {
 		d->counters.stray++;
-		greet(d, h);
 		return;
 	}
 	v = chp_link_receive(&d->link, p->data, p->len, d->now_ns);
@@ -865,8 +842,8 @@ judge(const struct chp_dsi_config *c, const struct chp_host_hello *h, struct chp
 
 /* REFUSED goes to whoever asked: with its own cluster hash, node and shard, or it would drop it. */
 static uint32_t
-write_refused(const struct chp_dsi_config *c, const struct chp_host_hello *h, enum chp_host_refusal refusal,
-	      const char *text, uint8_t *to)
+write_refused(const struct chp_dsi_config *c, uint64_t incarnation, const struct chp_host_hello *h,
+	      enum chp_host_refusal refusal, const char *text, uint8_t *to)
 {
 	struct chp_host_hello *r = (void *)to;
 
@@ -874,7 +851,7 @@ write_refused(const struct chp_dsi_config *c, const struct chp_host_hello *h, en
 	r->type = CHP_HOST_REFUSED;
 	r->channel_version = CHP_CHANNEL_VERSION;
 	r->refusal = (uint8_t)refusal;
-	r->incarnation = c->incarnation;
+	r->incarnation = incarnation;
 	r->to_incarnation = h->incarnation;
 	r->shards = (uint16_t)c->shards;
 	r->hash_seed = c->hash_seed;
@@ -895,7 +872,7 @@ write_welcome(struct chp_dsi *d, uint8_t *to)
 
 	*w = d->hello;
 	w->type = CHP_HOST_WELCOME;
-	w->incarnation = d->config.incarnation;
+	w->incarnation = d->own_incarnation;
 	w->to_incarnation = d->incarnation;
 	w->store_flags = d->info.flags;
 	w->put_bytes = d->config.put_bytes;
@@ -925,7 +902,8 @@ refuse(struct chp_dsi *d, enum chp_host_refusal refusal, const char *text)
 	d->hello_waits = false;
 	d->counters.refusals++;
 	chp_host_text(d->refused, text);
-	b->len = write_refused(&d->config, &d->hello, refusal, text, b->data);
+	b->len = write_refused(&d->config, d->incarnation != 0 ? d->own_incarnation : d->config.incarnation,
+			       &d->hello, refusal, text, b->data);
 }
 
 /* The first thing of a run that is written: there is a buffer. */
@@ -948,7 +926,7 @@ answer_hello(struct chp_dsi *d)
 	}
 	if (d->hello.incarnation != d->incarnation)
 		new_incarnation(d, d->hello.incarnation);
-	if (open_ordered(d) > 0) {
+	if (!d->is_welcome && open_ordered(d) > 0) {
 		/* What the store holds is known when these are done. A store that is down may take for ever: say so. */
 		if (d->info.state == CHP_STORE_DOWN) {
 			chp_text_add(&text, "the store has not finished earlier writes: %s", d->info.text);
@@ -956,10 +934,11 @@ answer_hello(struct chp_dsi *d)
 		}
 		return;
 	}
-	d->life = chp_max_u64(d->record.life, d->begin_wanted);
+	if (!d->is_welcome)
+		d->life = d->record.life;
+	d->is_welcome = true;
 	d->refused[0] = '\0';
 	d->hello_waits = false;
-	d->state_waits = true;
 	d->counters.welcomes++;
 	b = next_buffer(d);
 	b->len = write_welcome(d, b->data);
@@ -1279,7 +1258,7 @@ chp_dsi_refuse_stray(const struct chp_dsi_config *config, const void *data, uint
 	if (chp_host_hello_check(data, len, 0) != CHP_PACKET_OK || h->type != CHP_HOST_HELLO)
 		return 0;
 	refusal = judge(config, h, &text);
-	return refusal == CHP_HOST_OK ? 0 : write_refused(config, h, refusal, why, to);
+	return refusal == CHP_HOST_OK ? 0 : write_refused(config, config->incarnation, h, refusal, why, to);
 }
 
 void

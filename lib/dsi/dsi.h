@@ -15,7 +15,8 @@
  * Incarnations. A HELLO of a new incarnation of the shard ends everything of the one before: what was not handed to
  * the store yet is dropped, late completions are used for the record only. The WELCOME waits until every BEGIN, WRITE
  * and RECORD that was handed over is completed, so that it tells what the store holds. A HELLO of the same incarnation
- * is answered and changes nothing: the link's sessions tell both ends of resets.
+ * is answered at once and changes nothing: the link's sessions tell both ends of resets, which void what is not with
+ * the store yet. This end has a new incarnation for each of the shard's, so that no link begins twice.
  *
  * Room. This end never stops consuming its link. What a shard may send is bounded by what WELCOME said (put_bytes,
  * loads) and by CHP_SCANS; one that sends more has its link reset, counted. Everything this end says waits as a
@@ -39,7 +40,7 @@ struct chp_dsi_config {
 	uint32_t node, shard, shards;
 	uint64_t hash_seed;
 	uint32_t key_bytes_max, value_bytes_max, payload_bytes_max;
-	uint64_t incarnation;      /* random, not 0; of this process */
+	uint64_t incarnation;      /* random, not 0; of this process: the first of a row that is used */
 	uint32_t put_bytes;        /* of PUTs that may be here and not durable; also the most of one batch */
 	uint32_t loads;            /* LOADs that may be open */
 	uint32_t scan_bytes;       /* of one part of a scan at most, whatever was asked for */
