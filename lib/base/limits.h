@@ -50,6 +50,8 @@
 #define CHP_BLOCKS_MAX (1u << 30)
 /* Bytes of state that a learner asks a peer for at a time: more would hold up what is behind it. */
 #define CHP_COPY_BYTES_MAX (1u << 20)
+/* Keys of one shard that may be asked for of the host at a time: a token has room for their index and a generation. */
+#define CHP_LOADS_MAX 65536u
 /* Sessions of one shard, and the requests one session may have in flight. */
 #define CHP_SESSIONS_MAX (1u << 20)
 #define CHP_SESSION_WINDOW_MAX 1024u

@@ -553,7 +553,8 @@ send_lost(struct chp_link *l, uint64_t now_ns, uint8_t *to)
 static bool
 is_starved(const struct chp_link *l)
 {
-	return l->peer_grant == l->begun && l->state == CHP_LINK_UP && l->acked + 1 == l->next;
+	return l->config.kind == CHP_PACKET_PEER && l->peer_grant == l->begun && l->state == CHP_LINK_UP &&
+	       l->acked + 1 == l->next;
 }
 
 uint32_t

@@ -14,6 +14,8 @@
 /* Idle sessions are looked for this often, so many at a time. */
 #define EXPIRY_SCAN_NS UINT64_C(100000000)
 #define EXPIRY_SCAN_MAX 64u
+/* A host that is silent for so long is away, even where peers are given more time: it is one hop off. */
+#define HOST_SILENT_NS UINT64_C(2000000000)
 /* The frontend of operations that nobody outside asked for. */
 #define FRONTEND_NONE UINT32_MAX
 
@@ -43,7 +45,7 @@ struct chp_shard {
 	struct chp_log log;
 	struct chp_sessions sessions;
 	struct chp_link *link; /* by node id; our own is unused */
-	struct chp_backing backing;
+	struct chp_host host;
 	struct chp_view view;
 	struct chp_shard_counters counters;
 	struct chp_protocol_counters protocol_counters;
@@ -131,8 +133,12 @@ free_records(const struct chp_shard *s)
 {
 	uint64_t room = chp_min_u32(chp_log_room_records(&s->log), chp_cache_room(s->cache));
 	uint64_t kept = (uint64_t)s->config.n_nodes * s->config.credits + granted_open(s);
+	uint64_t free = room > kept ? room - kept : 0;
 
-	return room > kept ? room - kept : 0;
+	/* Back-pressure of the store: what it has not saved fills the log. */
+	if (s->host.backing.is_present)
+		free = chp_min_u64(free, chp_log_room_until(&s->log, s->config.busy_fill_percent));
+	return free;
 }
 
 static void
@@ -296,6 +302,38 @@ reset_link(struct chp_shard *s, uint32_t peer)
 	flush_batch(s);
 	chp_link_reset(&s->link[peer], s->now->ns);
 	link_was_reset(s, peer);
+}
+
+/* Where the host's answers go: to the protocol, behind all messages that came before. */
+static struct chp_host_sink
+host_sink(struct chp_shard *s)
+{
+	flush_batch(s);
+	return (struct chp_host_sink){
+		.protocol = s->protocol,
+		.instance = s->instance,
+		.now = s->now,
+		.out = &s->out,
+		.kept = s->replies_for_ops,
+	};
+}
+
+/* Packets of both kinds name the shard; what else they name is the host end's to judge. */
+static void
+receive_from_host(struct chp_shard *s, const struct chp_packet *p)
+{
+	const struct chp_prelude *prelude = (const void *)p->data;
+	const struct chp_peer_header *h = (const void *)p->data;
+	const struct chp_host_hello *hello = (const void *)p->data;
+	const uint32_t shard = prelude->kind == CHP_PACKET_HOST ? h->shard : hello->shard;
+	struct chp_host_sink sink;
+
+	if (!s->host.backing.is_present || shard != s->config.shard || p->len > s->config.payload_bytes_max) {
+		s->counters.misdirected++;
+		return;
+	}
+	sink = host_sink(s);
+	chp_host_receive(&s->host, &sink, p->data, p->len);
 }
 
 static void
@@ -729,6 +767,8 @@ enter_view(struct chp_shard *s, const struct chp_view *v)
 			begun |= chp_bit(n);
 	}
 	s->view = *v;
+	if (s->host.backing.is_present)
+		chp_host_view(&s->host, v->epoch);
 	s->protocol->view(s->instance, s->now, v, &s->out);
 	if (s->protocol->is_fenced)
 		return;
@@ -747,32 +787,55 @@ receive_all(struct chp_shard *s, const struct chp_events *in)
 		deliver_waiting(s, &s->link[n]);
 	}
 	s->resets = 0;
-	for (uint32_t i = 0; i < in->n_packets; i++)
-		receive_packet(s, &in->packet[i]);
+	if (s->host.backing.is_present) {
+		const struct chp_host_sink sink = host_sink(s);
+
+		chp_host_deliver_waiting(&s->host, &sink);
+	}
+	for (uint32_t i = 0; i < in->n_packets; i++) {
+		const struct chp_prelude *prelude = (const void *)in->packet[i].data;
+
+		if (prelude->kind == CHP_PACKET_PEER)
+			receive_packet(s, &in->packet[i]);
+		else
+			receive_from_host(s, &in->packet[i]);
+	}
 	flush_batch(s);
 }
 
+/* Everything that must go to a peer now, or to the host, as far as there are buffers. */
 static void
-transmit_all(struct chp_shard *s)
+transmit_to(struct chp_shard *s, uint32_t to)
 {
 	struct chp_effects *fx = s->fx;
 
+	while (fx->n_used < fx->n_buffers) {
+		struct chp_buffer *b = &fx->buffer[fx->n_used];
+
+		if (to == CHP_TO_HOST)
+			b->len = chp_host_transmit(&s->host, s->now->ns, b->data);
+		else
+			b->len = chp_link_transmit(&s->link[to], s->now->ns, fence_of(s), b->data);
+		if (b->len == 0)
+			return;
+		b->peer = to;
+		fx->n_used++;
+	}
+}
+
+/* The host takes its turn in the place of this replica's own id. */
+static void
+transmit_all(struct chp_shard *s)
+{
 	s->first_link = (s->first_link + 1) % s->config.n_nodes;
 	for (uint32_t i = 0; i < s->config.n_nodes; i++) {
 		uint32_t n = (s->first_link + i) % s->config.n_nodes;
 
-		if (n == s->config.self)
-			continue;
-		close_lane(s, n);
-		while (fx->n_used < fx->n_buffers) {
-			struct chp_buffer *b = &fx->buffer[fx->n_used];
-			uint32_t len = chp_link_transmit(&s->link[n], s->now->ns, fence_of(s), b->data);
-
-			if (len == 0)
-				break;
-			b->len = len;
-			b->peer = n;
-			fx->n_used++;
+		if (n != s->config.self) {
+			close_lane(s, n);
+			transmit_to(s, n);
+		} else if (s->host.backing.is_present) {
+			transmit_to(s, CHP_TO_HOST);
 		}
 	}
 }
@@ -782,6 +845,9 @@ static uint64_t
 next_deadline(const struct chp_shard *s, bool more)
 {
 	uint64_t wake = more ? 0 : chp_min_u64(s->tick_ns, s->expiry_ns);
+
+	if (s->host.backing.is_present)
+		wake = chp_min_u64(wake, chp_host_wake_ns(&s->host));
 
 	for (uint32_t n = 0; n < s->config.n_nodes; n++) {
 		const struct chp_link *l = &s->link[n];
@@ -810,6 +876,8 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 	s->out.wake_ns = CHP_NEVER;
 	s->out.reads_until_ns = CHP_NEVER;
 	s->replies_for_ops = in->n_ops;
+	if (in->founding != 0 && s->host.backing.is_present)
+		chp_host_found(&s->host, in->founding);
 	if (in->view != NULL)
 		enter_view(s, in->view);
 	receive_all(s, in);
@@ -824,6 +892,8 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 	}
 	s->tick_ns = chp_min_u64(s->tick_ns, s->out.wake_ns);
 	settle_credits(s);
+	if (s->host.backing.is_present)
+		chp_host_run(&s->host, now->ns, s->protocol->copy_done(s->instance));
 	s->counters.log_compacted += chp_log_compact(&s->log, COMPACT_MAX);
 	raise_grants(s);
 	transmit_all(s);
@@ -876,6 +946,37 @@ link_config(const struct chp_shard_config *c, uint32_t peer)
 	};
 }
 
+static bool
+has_host(const struct chp_shard_config *c)
+{
+	return c->has_host && c->protocol->is_backed;
+}
+
+static struct chp_host_config
+host_config(const struct chp_shard_config *c)
+{
+	struct chp_link_config link = link_config(c, c->self);
+
+	link.kind = CHP_PACKET_HOST;
+	/* Bulk fills half a window at most; loads wait in their table where there is no room. */
+	link.queue = 2 * CHP_LINK_WINDOW_MAX;
+	link.link_down_ns = chp_min_u64(c->link_down_ns, HOST_SILENT_NS);
+	return (struct chp_host_config){
+		.link = link,
+		.shards = c->shards,
+		.hash_seed = c->hash_seed,
+		.key_bytes_max = c->key_bytes_max,
+		.value_bytes_max = c->value_bytes_max,
+		.incarnation = c->incarnation,
+		.is_durable = c->is_durable,
+		.batch_items = c->batch_items,
+		.batch_bytes = c->batch_bytes,
+		.batch_age_ns = c->batch_age_ns,
+		.loads_max = c->loads_max,
+		.busy_fill_percent = c->busy_fill_percent,
+	};
+}
+
 static struct chp_cache_config
 cache_config(const struct chp_shard_config *c)
 {
@@ -908,6 +1009,11 @@ chp_shard_bytes(const struct chp_shard_config *c, struct chp_shard_bytes *out)
 	out->sessions = session_capacity(c) *
 			(sizeof(struct chp_session) + (uint64_t)c->session_window * sizeof(struct chp_record));
 	out->links = (c->n_nodes - 1) * chp_link_bytes(&link);
+	if (has_host(c)) {
+		const struct chp_host_config host = host_config(c);
+
+		out->links += chp_host_bytes(&host);
+	}
 	out->ops = (uint64_t)c->ops * (c->value_bytes_max + CHP_CACHE_LINE);
 	out->total = out->cache + out->log + out->sessions + out->links + out->ops;
 }
@@ -925,6 +1031,17 @@ create_links(struct chp_shard *s)
 			return -ENOMEM;
 	}
 	return 0;
+}
+
+static int
+create_host(struct chp_shard *s)
+{
+	const struct chp_host_config host = host_config(&s->config);
+
+	chp_host_init_none(&s->host);
+	if (!has_host(&s->config))
+		return 0;
+	return chp_host_init(&s->host, &host, &s->log, s->cache, s->config.memory);
 }
 
 /*
@@ -949,7 +1066,7 @@ create_parts(struct chp_shard *s)
 	struct chp_protocol_env env = {
 		.log = &s->log,
 		.sessions = &s->sessions,
-		.backing = &s->backing,
+		.backing = &s->host.backing,
 		.counters = &s->protocol_counters,
 		.copy_counters = &s->copy_counters,
 		.zab_counters = &s->zab_counters,
@@ -964,7 +1081,7 @@ create_parts(struct chp_shard *s)
 		.keys_max = c->keys_max,
 		.value_bytes_max = c->value_bytes_max,
 		.copy_bytes = c->copy_bytes,
-		.loads_max = c->has_host && c->protocol->is_backed ? c->loads_max : 0,
+		.loads_max = has_host(c) ? c->loads_max : 0,
 		.election_ns = c->election_ns,
 		.leader_lease_ns = c->leader_lease_ns,
 		.clock_drift_ppm = c->clock_drift_ppm,
@@ -975,9 +1092,9 @@ create_parts(struct chp_shard *s)
 	s->cache = chp_cache_create(&cache, &err);
 	if (s->cache == NULL)
 		return err;
-	if (chp_log_init(&s->log, c->log_entries, c->log_blocks, true, c->memory) != 0 ||
+	if (chp_log_init(&s->log, c->log_entries, c->log_blocks, !has_host(c), c->memory) != 0 ||
 	    chp_sessions_init(&s->sessions, session_capacity(c), c->session_window, c->memory) != 0 ||
-	    create_links(s) != 0)
+	    create_links(s) != 0 || create_host(s) != 0)
 		return -ENOMEM;
 	if (c->protocol->keeps_log)
 		keep_log(s);
@@ -999,6 +1116,7 @@ chp_shard_create(const struct chp_shard_config *config, int *err)
 	CHP_ASSERT_OP(config->self, <, config->n_nodes);
 	CHP_ASSERT(config->application != NULL);
 	CHP_ASSERT_OP(config->log_entries, >=, 4 * config->n_nodes * config->credits);
+	CHP_ASSERT(!has_host(config) || (config->busy_fill_percent >= 1 && config->busy_fill_percent <= 100));
 	s->config = *config;
 	s->protocol = config->protocol;
 	s->out.next_packet = next_packet;
@@ -1024,6 +1142,7 @@ chp_shard_destroy(struct chp_shard *s)
 	for (uint32_t n = 0; s->link != NULL && n < s->config.n_nodes; n++)
 		chp_link_fini(&s->link[n], memory);
 	memory->free(s->link);
+	chp_host_fini(&s->host, memory);
 	chp_sessions_fini(&s->sessions, memory);
 	chp_log_fini(&s->log, memory);
 	chp_cache_destroy(s->cache);
@@ -1033,7 +1152,7 @@ chp_shard_destroy(struct chp_shard *s)
 uint32_t
 chp_shard_buffers_min(const struct chp_shard *s)
 {
-	return s->config.n_nodes;
+	return s->config.n_nodes + s->host.backing.is_present;
 }
 
 /* ------------------------------------------------------------------ looking in */
@@ -1046,6 +1165,8 @@ chp_shard_stats(const struct chp_shard *s, struct chp_shard_stats *out)
 	out->protocol = s->protocol_counters;
 	out->copy = s->copy_counters;
 	out->zab = s->zab_counters;
+	out->host = s->host.counters;
+	out->host_link = s->host.link.counters;
 	chp_cache_stats(s->cache, &out->cache);
 	out->epoch = s->view.epoch;
 	out->open_ops = s->protocol->open_ops(s->instance);
@@ -1098,6 +1219,12 @@ chp_shard_copy_progress(const struct chp_shard *s, struct chp_copy_progress *out
 	s->protocol->copy_progress(s->instance, out);
 }
 
+void
+chp_shard_host_status(const struct chp_shard *s, uint64_t now_ns, struct chp_host_status *out)
+{
+	chp_host_status(&s->host, now_ns, out);
+}
+
 uint64_t
 chp_shard_epoch(const struct chp_shard *s)
 {
@@ -1125,7 +1252,7 @@ chp_shard_digest(const struct chp_shard *s)
 bool
 chp_shard_is_idle(const struct chp_shard *s)
 {
-	if (s->protocol->open_ops(s->instance) != 0 || chp_log_unsettled(&s->log) != 0)
+	if (s->protocol->open_ops(s->instance) != 0 || chp_log_unsettled(&s->log) != 0 || !chp_host_is_idle(&s->host))
 		return false;
 	/* Who lives with silent peers does not wait for them. */
 	if (!s->protocol->is_fenced)
@@ -1147,6 +1274,7 @@ chp_shard_check(const struct chp_shard *s)
 	for (uint32_t n = 0; n < s->config.n_nodes; n++)
 		if (n != s->config.self)
 			chp_link_check(&s->link[n]);
+	chp_host_verify(&s->host);
 	s->protocol->check(s->instance);
 }
 

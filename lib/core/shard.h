@@ -78,6 +78,11 @@ struct chp_events {
 	struct chp_op *op;               /* n_ops <= CHP_BATCH_MAX and <= effects->reply_room; keys' */
 	uint32_t n_ops;                  /* digests are filled in here */
 	const struct chp_view *view;     /* a new view to enter before anything else, or NULL */
+	/*
+	 * Epoch of a first view that this replica is about to accept, 0 = none: its life in the store becomes at least
+	 * that, which chp_shard_host_status tells (SAFETY 34). May be given in every run until there is a view.
+	 */
+	uint64_t founding;
 };
 
 /* A buffer for one packet to a peer, supplied by the caller. */
@@ -136,6 +141,7 @@ struct chp_shard_stats {
 	struct chp_zab_counters zab;
 	struct chp_cache_stats cache;
 	struct chp_host_counters host;
+	struct chp_link_counters host_link;
 	uint64_t epoch;
 	uint64_t open_ops;
 	uint64_t sessions;
@@ -229,7 +235,8 @@ uint64_t chp_shard_digest(const struct chp_shard *s);
 
 /**
  * True when no operation is open, nothing waits or is uncommitted and, in a protocol that views fence, no packet is
- * unacknowledged. Others speak to their peers all the time, and with silent ones in vain.
+ * unacknowledged. Others speak to their peers all the time, and with silent ones in vain. A host that is READY has
+ * saved everything, too.
  */
 bool chp_shard_is_idle(const struct chp_shard *s);
 

@@ -48,6 +48,26 @@ chp_log_room_records(const struct chp_log *l)
 	return chp_min_u32(chp_log_room(l), l->blocks.n_free / CHP_RECORD_BLOCKS_MAX);
 }
 
+uint32_t
+chp_log_room_until(const struct chp_log *l, uint32_t percent)
+{
+	const uint64_t entries = (l->mask + UINT64_C(1)) * percent / 100, used = l->next - l->head;
+	const uint64_t blocks = (uint64_t)l->blocks.n * percent / 100, used_blocks = l->blocks.n - l->blocks.n_free;
+
+	if (used >= entries || used_blocks >= blocks)
+		return 0;
+	return (uint32_t)chp_min_u64(entries - used, (blocks - used_blocks) / CHP_RECORD_BLOCKS_MAX);
+}
+
+uint32_t
+chp_log_fill_ppm(const struct chp_log *l)
+{
+	const uint64_t entries = (l->next - l->head) * 1000000u / (l->mask + UINT64_C(1));
+	const uint64_t used = l->blocks.n - l->blocks.n_free;
+
+	return (uint32_t)chp_max_u64(entries, l->blocks.n == 0 ? 0 : used * 1000000u / l->blocks.n);
+}
+
 uint64_t
 chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *key,
 	       const uint8_t *value, uint64_t older, bool open)

@@ -92,6 +92,12 @@ chp_log_unsettled(const struct chp_log *l)
  */
 uint32_t chp_log_room_records(const struct chp_log *l);
 
+/** Largest records that can be appended before it is fuller than this many percent; 0 when it is. */
+uint32_t chp_log_room_until(const struct chp_log *l, uint32_t percent);
+
+/** How full it is: of entries or blocks, whatever is fuller, in millionths. */
+uint32_t chp_log_fill_ppm(const struct chp_log *l);
+
 /**
  * Append an entry; the caller fills `e` but for older, block, flags and data, and has checked the room
  * (asserted).
