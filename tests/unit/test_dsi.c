@@ -63,6 +63,8 @@ struct bench {
 
 static struct bench b;
 
+extern const struct chp_adapter chp_adapter_memory;
+
 /* ------------------------------------------------------------------ the bench */
 
 static void
@@ -131,7 +133,7 @@ setup(void)
 					    .rto_ns_min = MS,
 					    .rto_ns_max = 100 * MS,
 					    .ack_delay_ns = MS / 10 };
-	b.adapter = chp_adapter_find("memory");
+	b.adapter = &chp_adapter_memory;
 	b.store = b.adapter->open(config, &id, &e);
 	json_decref(config);
 	cr_assert_not_null(b.store);
