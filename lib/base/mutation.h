@@ -42,7 +42,6 @@
 	X(S17_GRANT_AFTER_ACCEPT, "a lease is renewed after a view without its holder was accepted") \
 	X(S25_RECORD_ON_ADOPTION, "a request is recorded only where its value was adopted")       \
 	X(S25_NO_BARRIER, "a new home executes requests before it has heard all replays")         \
-	X(S30_MARK_PASSES, "a version is not sent for a newer one that goes in a later batch")     \
 	X(LINK_LOST_ACK, "a duplicate is not acknowledged again, so a lost ack stays lost")       \
 	X(LINK_FALSE_ACK, "the link acknowledges a packet that never came when a later one did")  \
 	X(LINK_NO_DEDUP, "the link delivers duplicated packets again")
@@ -67,6 +66,7 @@
 
 /* Of clusters with datastores behind their caches. */
 #define CHP_MUTATION_LIST_HOSTS(X)                                                                \
+	X(S30_MARK_PASSES, "a version is not sent for a newer one that goes in a later batch")     \
 	X(P47_EVICT_FORGETS_VERSION, "a key leaves the cache and its version is forgotten")       \
 	X(P60_EVICT_UNSAVED, "a key leaves the cache before the datastore has it")                \
 	X(P56_PARKED_UNCOMMITTED, "a read that waited for a load gets the value of a write under way") \

@@ -191,6 +191,7 @@ struct chp_host {
 	uint64_t view_epoch;
 	uint64_t record_at;        /* log position up to which everything must be durable; CHP_NEVER = not known yet */
 	bool record_sent, is_recorded;
+	bool is_source;            /* see chp_host_view */
 
 	/* Loads and scans. */
 	struct chp_host_open_load *load;
@@ -221,8 +222,13 @@ uint64_t chp_host_bytes(const struct chp_host_config *config);
  */
 void chp_host_found(struct chp_host *h, uint64_t epoch);
 
-/** A view is in force, and the protocol knows it. */
-void chp_host_view(struct chp_host *h, uint64_t epoch);
+/**
+ * A view begins; the protocol hears of it next.
+ *
+ * @param is_source  the first view of a generation, to which this replica's store belongs: what is durable counts at
+ *                   once, because whoever begins cold again reads a majority of these stores (SAFETY 34)
+ */
+void chp_host_view(struct chp_host *h, uint64_t epoch, bool is_source);
 
 /** Take a packet that chp_host_check or chp_host_hello_check accepted. */
 void chp_host_receive(struct chp_host *h, const struct chp_host_sink *to, const uint8_t *data, uint32_t len);

@@ -738,6 +738,15 @@ expire_sessions(struct chp_shard *s)
 
 /* ------------------------------------------------------------------ the run */
 
+/* Whether a generation begins with what this replica's store holds. */
+static bool
+is_source(const struct chp_shard *s, const struct chp_view *v)
+{
+	const uint64_t in_generation = v->epoch & ((UINT64_C(1) << CHP_GENERATION_SHIFT) - 1);
+
+	return in_generation == 1 && (v->sources & chp_bit(s->config.self)) != 0;
+}
+
 /*
  * Links to peers whose incarnation the view changes start over; the others go on. What was under way is lost for a
  * protocol that views fence: it hears of the view alone.
@@ -768,7 +777,7 @@ enter_view(struct chp_shard *s, const struct chp_view *v)
 	}
 	s->view = *v;
 	if (s->host.backing.is_present)
-		chp_host_view(&s->host, v->epoch);
+		chp_host_view(&s->host, v->epoch, is_source(s, v));
 	s->protocol->view(s->instance, s->now, v, &s->out);
 	if (s->protocol->is_fenced)
 		return;

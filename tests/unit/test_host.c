@@ -487,7 +487,7 @@ make_ready(struct bench *b)
 {
 	step(b);
 	welcome(b);
-	chp_host_view(&b->h, 9);
+	chp_host_view(&b->h, 9, false);
 	step(b);
 	say_number(b, CHP_HOST_BEGUN, 9);
 	step(b);
@@ -746,7 +746,7 @@ Test(host, a_life_begins_with_the_first_view)
 	pass(b, 10 * MS);
 	cr_assert_null(next(b, CHP_HOST_BEGIN));
 	/* The store's last life is 6: a life of a view with a lower epoch is 7. */
-	chp_host_view(&b->h, 2);
+	chp_host_view(&b->h, 2, false);
 	step(b);
 	cr_assert_eq(next(b, CHP_HOST_BEGIN)->number, 7);
 	cr_assert_eq(status(b).state, CHP_HOST_WAITING);
@@ -763,7 +763,7 @@ Test(host, a_life_begins_with_the_first_view)
 	cr_assert_eq(b->h.backing.newest, 1000);
 	cr_assert_eq(status(b).life, 7);
 	/* Later views belong to the same life. */
-	chp_host_view(&b->h, 30);
+	chp_host_view(&b->h, 30, false);
 	step(b);
 	cr_assert_null(next(b, CHP_HOST_BEGIN));
 	cr_assert_eq(status(b).state, CHP_HOST_READY);
@@ -792,7 +792,7 @@ Test(host, a_founding_is_durable_before_the_view)
 	step(b);
 	cr_assert_eq(next(b, CHP_HOST_BEGIN)->number, 2u << 20 | 1);
 	say_number(b, CHP_HOST_BEGUN, 2u << 20 | 1);
-	chp_host_view(&b->h, 2u << 20 | 1);
+	chp_host_view(&b->h, 2u << 20 | 1, false);
 	step(b);
 	cr_assert_null(next(b, CHP_HOST_BEGIN));
 	cr_assert_eq(status(b).state, CHP_HOST_READY);
@@ -808,7 +808,7 @@ Test(host, begin_is_said_again_after_a_reset_and_begun_may_have_been_lost)
 
 	step(b);
 	welcome(b);
-	chp_host_view(&b->h, 9);
+	chp_host_view(&b->h, 9, false);
 	step(b);
 	cr_assert_eq(next(b, CHP_HOST_BEGIN)->number, 9);
 	chp_link_reset(&b->theirs, b->now.ns);
@@ -1466,7 +1466,7 @@ Test(host, a_record_follows_what_was_there_before_the_view)
 	cr_assert_eq(b->h.backing.durable, 4, "it follows the mark");
 	/* The next view starts over. */
 	write_key(b, "d");
-	chp_host_view(&b->h, 10);
+	chp_host_view(&b->h, 10, false);
 	cr_assert_eq(b->h.backing.durable, 0);
 	pass(b, MS);
 	cr_assert_null(next(b, CHP_HOST_RECORD));
@@ -1497,6 +1497,29 @@ Test(host, a_record_is_sent_again_until_the_store_has_it)
 	restart_host(b, 9, 0);
 	cr_assert_null(next(b, CHP_HOST_RECORD));
 	cr_assert_eq(b->h.backing.durable, 1);
+	done(b);
+}
+
+Test(host, in_the_first_view_of_a_generation_what_a_source_has_counts_at_once)
+{
+	struct bench *b = bench();
+
+	b->copy_done = false;
+	step(b);
+	welcome(b);
+	chp_host_view(&b->h, 1u << 20 | 1, true);
+	step(b);
+	say_number(b, CHP_HOST_BEGUN, 1u << 20 | 1);
+	write_key(b, "a");
+	pass(b, MS);
+	cr_assert_eq(b->h.backing.durable, 1);
+	durable(b, 1);
+	cr_assert_eq(b->h.backing.durable, 2);
+	cr_assert_null(next(b, CHP_HOST_RECORD), "it has not reconciled");
+	/* Any later view has to be recorded. */
+	chp_host_view(&b->h, 1u << 20 | 2, false);
+	step(b);
+	cr_assert_eq(b->h.backing.durable, 0);
 	done(b);
 }
 
@@ -1542,7 +1565,7 @@ Test(host, a_volatile_store_permits_no_eviction_and_holds_nobody_up)
 	welcome(b);
 	step(b);
 	chp_log_commit(&b->log, 4);
-	chp_host_view(&b->h, 10);
+	chp_host_view(&b->h, 10, false);
 	pass(b, MS);
 	ASSERT_PUT(b, "d", 4);
 	ASSERT_FLUSH(b, 2, 1);
