@@ -1211,10 +1211,10 @@ on_inv(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 		h->env.counters->overrun++;
 		return;
 	}
+	/* A ticket that is used again has no use for what its last INV waited for: an aborted write's. */
+	if (h->is_backed && inv->message.op < h->n_tickets)
+		unpark(h, m->from * h->n_tickets + inv->message.op);
 	if (is_behind(h, m->key.session)) {
-		/* A ticket that is used again has no use for what its last INV waited for: an aborted write's. */
-		if (inv->message.op < h->n_tickets)
-			unpark(h, m->from * h->n_tickets + inv->message.op);
 		if (s == NULL || s->state == LOADING) {
 			on_absent_inv(h, s, m, out);
 			return;
@@ -1927,7 +1927,7 @@ serve_queue(struct hermes *h, const struct chp_now *now, struct key_record *k, s
 {
 	struct chp_slot *s = slot_at(h, k->slot);
 	uint8_t bytes[CHP_KEY_BYTES_MAX];
-	struct chp_key key = { .bytes = bytes, .len = s->key_len };
+	struct chp_key key = { .bytes = bytes, .len = s->key_len, .session = (s->flags & CHP_SLOT_SESSION) != 0 };
 
 	chp_cache_key(h->env.cache, s, bytes);
 	while (k->wait_head != NONE && out->replies_left > 0) {
@@ -2003,7 +2003,7 @@ static void
 forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct chp_out *out)
 {
 	uint8_t bytes[CHP_KEY_BYTES_MAX];
-	struct chp_key key = { .bytes = bytes, .len = s->key_len };
+	struct chp_key key = { .bytes = bytes, .len = s->key_len, .session = (s->flags & CHP_SLOT_SESSION) != 0 };
 	struct intent w = { .version_flags = (uint8_t)(CHP_INV_RMW | CHP_INV_TOMBSTONE | CHP_INV_FORGET |
 						       (s->flags & CHP_SLOT_SESSION)) };
 
@@ -2138,6 +2138,11 @@ load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 		n = index_of_key(h, k) == last;
 		if (s->state != LOADING) {
 			release_key(h, k);
+			continue;
+		}
+		/* The INVs that waited were lost with their link or view: they come again, or never. */
+		if (k->wait_head == NONE && k->parked_head == NONE && (s->flags & CHP_SLOT_COLLIDED) == 0) {
+			give_up_loading(h, k);
 			continue;
 		}
 		chp_cache_key(h->env.cache, s, bytes);

@@ -115,7 +115,7 @@ create_parts(struct replica *r, const struct replica_setup *setup)
 						.keys_max = setup->keys_max,
 						.value_blocks_max = setup->value_blocks_max,
 						.headroom = NODES * CREDITS,
-						.seed = 7,
+						.seed = SEED,
 						.memory = &chp_memory_libc };
 	int err = 0;
 

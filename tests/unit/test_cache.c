@@ -3,6 +3,7 @@
 #include "../support/cache_model.h"
 #include "../support/index_conformance.h"
 #include "../support/short_memory.h"
+#include "../support/twin.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -463,35 +464,7 @@ Test(cache, a_key_is_not_its_beginning)
 	chp_cache_destroy(c);
 }
 
-/*
- * Keys of 250 bytes with one XXH3-128 digest under each of 9 seeds in a row, SEED to SEED + 8.
- *
- * Long inputs are summed in 64-byte stripes: each word itself, and the product of its halves after
- * an xor with a word of a known secret minus the seed. Words 3 of stripes 0 and 2 meet secret words
- * 3 and 5. Where their low halves give the same factor, and a bit of the high halves of the secret
- * is the same in both, moving that bit from the one word to the other changes nothing.
- */
-#define SECRET_3 UINT64_C(0x1f67b3b7a4a44072)
-#define SECRET_5 UINT64_C(0x2172ffcc7dd05a82)
 #define TWINS 40u
-
-static void
-twin(uint32_t n, uint8_t *key)
-{
-	uint64_t a = SECRET_3 - SEED, b = SECRET_5 - SEED;
-	uint32_t same = ~(uint32_t)((a ^ b) >> 32);
-	uint64_t from = (uint32_t)a, to = (uint32_t)b;
-
-	memset(key, 'x', CHP_KEY_BYTES_MAX);
-	for (uint32_t bit = 0; bit < 32; bit++) {
-		if (!(same >> bit & 1))
-			continue;
-		*(n & 1 ? &to : &from) |= UINT64_C(1) << (32 + bit);
-		n >>= 1;
-	}
-	memcpy(key + 3 * 8, &from, 8);
-	memcpy(key + 2 * 64 + 3 * 8, &to, 8);
-}
 
 /* Anybody can send such keys: they must not end the process, whatever their number. */
 Test(cache, made_collisions_are_survived)
@@ -502,7 +475,7 @@ Test(cache, made_collisions_are_survived)
 	uint32_t collided = 0;
 
 	for (uint32_t i = 0; i < TWINS; i++) {
-		twin(i, bytes[i]);
+		chp_twin(SEED, i, bytes[i]);
 		struct chp_key key = key_of(c, bytes[i], CHP_KEY_BYTES_MAX);
 
 		for (uint32_t j = 0; j < 9; j++) {
@@ -539,7 +512,7 @@ Test(cache, state_digest_does_not_see_places)
 		for (uint32_t n = 0; n < 20; n++) {
 			uint32_t i = order == 0 ? n : 19 - n;
 
-			twin(i, bytes[i]);
+			chp_twin(SEED, i, bytes[i]);
 			struct chp_key key = key_of(c, bytes[i], CHP_KEY_BYTES_MAX);
 			struct chp_slot *s = chp_cache_insert(c, &key);
 
