@@ -990,6 +990,7 @@ hand_write(struct chp_dsi *d)
 		const struct chp_store_item *item = &g->item[k];
 
 		add_put(next, item, chp_host_item_bytes(item->key_len, item->value_len));
+		g->used -= item->key_len + item->value_len;
 	}
 	g->n = g->n_closed;
 	g->held = g->held_closed;
