@@ -1308,6 +1308,12 @@ chp_shard_cache(struct chp_shard *s)
 	return s->cache;
 }
 
+const struct chp_log *
+chp_shard_log(const struct chp_shard *s)
+{
+	return &s->log;
+}
+
 const void *
 chp_shard_instance(const struct chp_shard *s)
 {

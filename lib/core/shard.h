@@ -246,8 +246,9 @@ void chp_shard_check(const struct chp_shard *s);
 /** State of a key, or a summary for NULL, as text for people. Cold. */
 void chp_shard_dump(const struct chp_shard *s, const char *key, struct chp_text *t);
 
-/* Parts for checkers: the shard's cache and protocol state. */
+/* Parts for checkers: the shard's cache, log and protocol state. */
 struct chp_cache *chp_shard_cache(struct chp_shard *s);
+const struct chp_log *chp_shard_log(const struct chp_shard *s);
 const void *chp_shard_instance(const struct chp_shard *s);
 
 #endif /* CHP_CORE_SHARD_H */

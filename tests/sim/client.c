@@ -66,6 +66,12 @@ sim_client_key(uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX])
 	return len;
 }
 
+uint32_t
+sim_client_key_number(const uint8_t *key, uint32_t len)
+{
+	return (uint32_t)(key[len - 1] - 'a');
+}
+
 bool
 sim_client_asks(const struct sim_world *w, uint32_t c, uint64_t request, uint32_t *key)
 {
@@ -494,7 +500,8 @@ static void
 session_unknown(struct sim_world *w, uint32_t c)
 {
 	/* An answer to a close that was sent twice is no surprise. */
-	if (w->config.shard.session_idle_ns == SIM_IDLE_NEVER_NS && !w->refounded && !w->client[c].closes)
+	if (w->config.shard.session_idle_ns == SIM_IDLE_NEVER_NS && !w->refounded && !w->client[c].closes &&
+	    w->client[c].generation == w->generation)
 		sim_fail(w, "client %u was told that its session %" PRIx64 " is unknown", c, w->client[c].session);
 	lose_session(w, c);
 }
@@ -518,6 +525,7 @@ opened(struct sim_world *w, uint32_t c, struct sim_call *call, const struct chp_
 		return;
 	}
 	client->session = r->number;
+	client->generation = w->generation;
 	client->home = node;
 	w->served = true;
 	sim_trace(w, "client %u: session %" PRIx64 " of node %u", c, r->number, node);
@@ -689,6 +697,52 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 			next_ns = chp_min_u64(next_ns, client->call[i].retry_ns);
 	if (next_ns != CHP_NEVER)
 		wake_at(w, c, next_ns);
+}
+
+void
+sim_clients_dump(const struct sim_world *w, struct chp_text *t)
+{
+	for (uint32_t c = 0; c < w->config.n_clients; c++) {
+		for (uint32_t i = 0; i < CHP_ARRAY_LEN(w->client[c].call); i++) {
+			const struct sim_call *call = &w->client[c].call[i];
+
+			if (call->state == SIM_CALL_OPEN)
+				chp_text_add(t, "; client %u %s %u request %" PRIu64 " sent %u times to %u", c,
+					     chp_opcode_name(call->opcode), call->key, call->request, call->sends,
+					     w->client[c].home);
+		}
+	}
+}
+
+void
+sim_clients_give_up(struct sim_world *w)
+{
+	for (uint32_t c = 0; c < w->config.n_clients; c++) {
+		for (uint32_t i = 0; i < CHP_ARRAY_LEN(w->client[c].call); i++) {
+			struct sim_call *call = &w->client[c].call[i];
+
+			if (call->state == SIM_CALL_OPEN && !call->once)
+				complete(w, c, call, CHP_HISTORY_UNKNOWN, NULL);
+		}
+		w->client[c].closes = false;
+		w->client[c].session = 0;
+	}
+}
+
+/* A roamer's write that is on its way, without a session, may be done by the cluster that comes after this. */
+void
+sim_clients_go_on(struct sim_world *w)
+{
+	for (uint32_t c = 0; c < w->config.n_clients; c++) {
+		for (uint32_t i = 0; i < CHP_ARRAY_LEN(w->client[c].call); i++) {
+			struct sim_call *call = &w->client[c].call[i];
+
+			if (call->state != SIM_CALL_OPEN)
+				continue;
+			call->history = invoke(w, c, call, mix[index_in_mix(call->opcode)].kind);
+			complete(w, c, call, CHP_HISTORY_UNKNOWN, NULL);
+		}
+	}
 }
 
 void

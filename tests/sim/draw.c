@@ -157,8 +157,62 @@ sim_make_room(struct sim_config *c)
 	c->drop_ppm = chp_min_u32(c->drop_ppm, 20000);
 }
 
+/* Hosts that are slow, fail, and go away; each fault is in some seeds, in others it is not. */
+static void
+draw_host_faults(struct sim_config *c, struct chp_random *r)
+{
+	c->store_ns_min = SIM_ONE_OF(r, 1000, 20000);
+	c->store_ns_max = c->store_ns_min + SIM_ONE_OF(r, 5000, 100000, 1000000);
+	c->slow_ns_max = SIM_ONE_OF(r, 1, 5, 20) * SIM_MS;
+	c->store_fail_ppm = SIM_ONE_OF(r, 0, 0, 10000, 200000);
+	c->store_twice_ppm = SIM_ONE_OF(r, 0, 100000);
+	c->store_slow_ppm = SIM_ONE_OF(r, 0, 5000, 20000);
+	c->store_down_ppm = SIM_ONE_OF(r, 0, 0, 5000);
+	c->host_crash_ppm = SIM_ONE_OF(r, 0, 5000, 20000, 50000);
+	c->machine_crash_ppm = SIM_ONE_OF(r, 0, 0, 5000);
+	c->channel_cut_ppm = SIM_ONE_OF(r, 0, 5000, 20000);
+	c->floor_ppm = SIM_ONE_OF(r, 0, 20000, 200000);
+	c->host_down_ns_max = SIM_ONE_OF(r, 1, 10, 60) * SIM_MS;
+}
+
+/*
+ * A cache that is mostly much smaller than what is in use. Sessions take slots that stay, those as well that a client
+ * never heard of; with twice as many slots as clients there is always one for keys. The log is as short as the credits
+ * allow.
+ */
+static void
+draw_hosts(struct sim_config *c, struct chp_random *r)
+{
+	struct chp_shard_config *s = &c->shard;
+
+	s->has_host = true;
+	c->n_keys = SIM_ONE_OF(r, 2, 4, 8, SIM_KEYS_MAX, SIM_KEYS_MAX);
+	c->n_clients = chp_min_u32(c->n_clients, SIM_ONE_OF(r, 3, 6));
+	s->sessions_max = c->n_clients;
+	s->keys_max = 2 * c->n_clients + SIM_ONE_OF(r, 1, 2, 4, 8, c->n_keys);
+	s->value_blocks_max = SIM_ONE_OF(r, 24, 100, 200);
+	s->batch_items = SIM_ONE_OF(r, 1, 2, 8, 64);
+	s->batch_bytes = SIM_ONE_OF(r, 2048, 65536);
+	s->batch_age_ns = SIM_ONE_OF(r, 0, 50000, 500000, 5000000);
+	s->loads_max = SIM_ONE_OF(r, 1, 2, 8, 64);
+	s->busy_fill_percent = SIM_ONE_OF(r, 50, 80, 95);
+	c->put_bytes = SIM_ONE_OF(r, 2048, 65536);
+	c->loads = SIM_ONE_OF(r, 1, 4, 64);
+	sim_set_credits(c, SIM_ONE_OF(r, 1, 2, 4, 16), SIM_ONE_OF(r, 1, 1, 1, 4));
+	draw_host_faults(c, r);
+}
+
+static bool
+has_hosts(const struct sim_kind *kind, uint64_t seed, enum sim_hosts hosts)
+{
+	if (!kind->protocol->is_backed || hosts == SIM_HOSTS_NO)
+		return false;
+	return hosts == SIM_HOSTS_YES || seed / SIM_PROFILES % 2 == 1;
+}
+
 void
-sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed, uint32_t n_nodes)
+sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed, uint32_t n_nodes,
+		enum sim_hosts hosts)
 {
 	struct chp_random r = { seed * UINT64_C(0x2545f4914f6cdd1d) + n_nodes };
 
@@ -168,7 +222,7 @@ sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed
 	c->profile = (uint32_t)(seed % SIM_PROFILES);
 	c->n_nodes = n_nodes;
 	c->n_clients = (uint32_t)chp_random_range(&r, 2, SIM_CLIENTS_MAX);
-	c->n_keys = SIM_ONE_OF(&r, 1, 1, 2, 4, SIM_KEYS_MAX);
+	c->n_keys = SIM_ONE_OF(&r, 1, 1, 2, 4, 12);
 	draw_network(c, &r);
 	draw_membership(c, &r);
 	draw_clients(c, &r);
@@ -177,4 +231,6 @@ sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed
 	draw_faults(c, &r);
 	if (kind->draw[c->profile] != NULL)
 		kind->draw[c->profile](c, &r);
+	if (has_hosts(kind, seed, hosts))
+		draw_hosts(c, &r);
 }

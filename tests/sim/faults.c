@@ -41,10 +41,10 @@ remembering(const struct sim_world *w, uint64_t voters, const uint64_t *incarnat
 static bool
 can_decide(const struct sim_world *w, const struct sim_possible *p, uint64_t without)
 {
-	const struct chp_view *before = p->epoch < 2 ? NULL : &w->entered[p->epoch - 2];
+	const struct chp_view *before = sim_entered(w, p->epoch - 1);
 	uint64_t left = 0;
 
-	if (before == NULL || before->epoch == 0)
+	if (before == NULL)
 		return true;
 	for (uint64_t v = remembering(w, before->voters, before->incarnation) & ~without; v != 0; v &= v - 1) {
 		const uint32_t n = chp_first_bit(v);
@@ -148,13 +148,14 @@ long_ns(struct sim_world *w)
 	return chp_random_range(&w->random, w->config.suspect_ns, w->config.long_ns);
 }
 
-static void
-lose(struct sim_world *w, uint32_t n)
+bool
+sim_faults_lose(struct sim_world *w, uint32_t n)
 {
 	if (!w->node[n].alive || !may_lose(w, n))
-		return;
+		return false;
 	sim_node_crash(w, n);
 	sim_schedule(w, w->now_ns + SIM_MS + chp_random_below(&w->random, w->config.down_ns_max), SIM_RESTART, n, NULL);
+	return true;
 }
 
 static void
@@ -280,7 +281,7 @@ act(struct sim_world *w, uint32_t n, enum action action)
 {
 	switch (action) {
 	case ACTION_CRASH:
-		lose(w, n);
+		sim_faults_lose(w, n);
 		break;
 	case ACTION_PAUSE:
 		pause_node(w, n, long_ns(w));
@@ -386,10 +387,12 @@ roll(struct sim_world *w)
 static void
 same_view(struct sim_world *w)
 {
-	if (w->n_entered == 0)
+	const struct chp_view *newest = sim_newest_view(w);
+
+	if (newest == NULL)
 		return;
-	if (w->same_epoch != w->n_entered) {
-		w->same_epoch = w->n_entered;
+	if (w->same_epoch != newest->epoch) {
+		w->same_epoch = newest->epoch;
 		w->same_views = 0;
 	}
 	if (w->same_views + 1 == SIM_EPOCHS)
@@ -437,6 +440,20 @@ attack(struct sim_world *w)
 		act(w, n, (enum action)chp_random_below(&w->random, ACTION_COUNT));
 }
 
+/* Every node's memory at once, and the machines of some: the stores are what is left. */
+static void
+lose_all(struct sim_world *w)
+{
+	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
+		if (w->node[n].alive)
+			sim_node_crash(w, n);
+		sim_schedule(w, w->now_ns + SIM_MS + chp_random_below(&w->random, w->config.down_ns_max), SIM_RESTART,
+			     n, NULL);
+		if (chp_random_chance(&w->random, 300000))
+			sim_host_lose(w, n, chp_random_chance(&w->random, 500000));
+	}
+}
+
 static void
 draw_faults(struct sim_world *w)
 {
@@ -454,7 +471,7 @@ draw_faults(struct sim_world *w)
 		sim_node_run_soon(w, a, w->now_ns);
 	}
 	if (chp_random_chance(r, c->crash_ppm))
-		lose(w, a);
+		sim_faults_lose(w, a);
 	if (chp_random_chance(r, c->ambush_ppm))
 		ambush(w, a);
 	if (c->attack_ppm != 0 && chp_random_chance(r, c->attack_ppm))
@@ -475,6 +492,10 @@ draw_faults(struct sim_world *w)
 			w->now_ns + chp_random_below(r, 3 * SIM_MS);
 	if (c->budget == SIM_ROLLING)
 		roll(w);
+	if (chp_random_chance(r, c->cold_ppm))
+		lose_all(w);
+	if (c->shard.has_host)
+		sim_host_faults(w);
 }
 
 void
@@ -527,5 +548,6 @@ sim_faults_heal(struct sim_world *w)
 		else if (restart)
 			sim_schedule(w, w->now_ns + chp_random_below(&w->random, SIM_MS), SIM_RESTART, n, NULL);
 	}
+	sim_host_heal(w);
 	sim_clients_settle(w);
 }

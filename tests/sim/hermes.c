@@ -63,7 +63,7 @@ static void
 draw_churn(struct sim_config *c, struct chp_random *r)
 {
 	sim_make_room(c);
-	c->n_keys = SIM_ONE_OF(r, 4, 8, SIM_KEYS_MAX);
+	c->n_keys = SIM_ONE_OF(r, 4, 8, 12);
 	c->n_clients = SIM_CLIENTS_MAX;
 	c->roamer_ppm = 0;
 	c->get_ppm = c->rmw_ppm = 0;
@@ -379,6 +379,13 @@ print(FILE *out, const struct chp_message *m)
 	case CHP_HERMES_FLOOR:
 		fprintf(out, "FLOOR %" PRIu64, ((const struct chp_hermes_floor *)(const void *)m)->counter);
 		break;
+	case CHP_HERMES_EVICTED:
+		fprintf(out, "EVICTED %" PRIu64, ((const struct chp_hermes_floor *)(const void *)m)->counter);
+		break;
+	case CHP_HERMES_STORED:
+		sim_print_version(out, &sim_hermes, "STORED ",
+				  ((const struct chp_hermes_ack *)(const void *)m)->version);
+		break;
 	default:
 		fprintf(out, "message 0x%02x", m->type);
 	}
@@ -388,7 +395,8 @@ print(FILE *out, const struct chp_message *m)
 static bool
 is_dull(const struct chp_message *m)
 {
-	return m->type == CHP_HERMES_FLOOR && ((const struct chp_hermes_floor *)(const void *)m)->counter == 0;
+	return (m->type == CHP_HERMES_FLOOR || m->type == CHP_HERMES_EVICTED) &&
+	       ((const struct chp_hermes_floor *)(const void *)m)->counter == 0;
 }
 
 /* ------------------------------------------------------------------ the kind */

@@ -8,7 +8,8 @@
  *   sim --mutation NAME --seed S [--replicas R]           one seed with a known bug
  *   sim --scenarios FILE... [--rewrite]
  *
- * --protocol P, hermes where nothing else is said. A mutation belongs to a protocol, and a scenario may name one.
+ * --protocol P, hermes where nothing else is said. --hosts yes|no: clusters with hosts, or without; otherwise both,
+ * by turns. A mutation belongs to a protocol, and a scenario may name one.
  */
 #include "kind.h"
 
@@ -31,6 +32,7 @@ struct options {
 	const struct sim_kind *kind;  /* NULL: not said */
 	uint64_t seed, seeds, first;
 	uint32_t replicas, jobs;
+	enum sim_hosts hosts;
 	const char *mutation;
 	bool one, trace, mutations, scenarios, rewrite;
 };
@@ -38,15 +40,19 @@ struct options {
 /* For the handler of SIGABRT: an assertion must say what seed it was. */
 static uint64_t running_seed;
 static uint32_t running_replicas;
+static enum sim_hosts running_hosts;
 static const char *running_protocol;
+
+/* As an option, where it is not as usual. */
+static const char *const hosts_text[] = { "", " --hosts no", " --hosts yes" };
 
 static void
 on_abort(int sig)
 {
 	char text[128];
 	int n = snprintf(text, sizeof(text),
-			 "sim: assertion failed at --protocol %s --replicas %u --seed %" PRIu64 "\n", running_protocol,
-			 running_replicas, running_seed);
+			 "sim: assertion failed at --protocol %s%s --replicas %u --seed %" PRIu64 "\n",
+			 running_protocol, hosts_text[running_hosts], running_replicas, running_seed);
 
 	if (n > 0 && write(STDERR_FILENO, text, (size_t)n) < 0)
 		_exit(3);
@@ -55,20 +61,22 @@ on_abort(int sig)
 }
 
 static bool
-run_seed(const struct sim_kind *kind, uint64_t seed, uint32_t replicas, bool trace, struct sim_result *result)
+run_seed(const struct sim_kind *kind, enum sim_hosts hosts, uint64_t seed, uint32_t replicas, bool trace,
+	 struct sim_result *result)
 {
 	struct sim_config c;
-	char failure[512];
+	char failure[SIM_FAILURE_BYTES];
 
 	running_seed = seed;
 	running_replicas = replicas;
+	running_hosts = hosts;
 	running_protocol = kind->protocol->name;
-	sim_config_draw(&c, kind, seed, replicas);
+	sim_config_draw(&c, kind, seed, replicas, hosts);
 	c.trace = trace;
 	if (sim_run(&c, result, failure))
 		return true;
-	fprintf(stderr, "sim: FAILED --protocol %s --replicas %u --seed %" PRIu64 ": %s\n", running_protocol, replicas,
-		seed, failure);
+	fprintf(stderr, "sim: FAILED --protocol %s%s --replicas %u --seed %" PRIu64 ": %s\n", running_protocol,
+		hosts_text[hosts], replicas, seed, failure);
 	return false;
 }
 
@@ -87,8 +95,14 @@ add_result(struct sim_result *sum, const struct sim_result *r)
 	sum->rejoins += r->rejoins;
 	sum->leases_lost += r->leases_lost;
 	sum->drops += r->drops;
+	sum->evictions += r->evictions;
+	sum->hosts_lost += r->hosts_lost;
+	sum->cold_starts += r->cold_starts;
 #define ADD(name, help) sum->protocol.name += r->protocol.name;
 	CHP_PROTOCOL_COUNTERS(ADD)
+#undef ADD
+#define ADD(name, help) sum->host.name += r->host.name;
+	CHP_HOST_COUNTERS(ADD)
 #undef ADD
 }
 
@@ -123,6 +137,14 @@ print_sum(const struct sim_result *sum, uint64_t undecided, uint64_t beyond_repa
 	       sum->protocol.aborts,
 	       sum->protocol.resent, sum->protocol.replays, sum->protocol.forgotten, sum->protocol.unknown,
 	       sum->protocol.busy, sum->protocol.full);
+	if (sum->host.hellos != 0)
+		printf("sim: hosts: %" PRIu64 " lost, %" PRIu64 " cold starts, %" PRIu64 " batches, %" PRIu64
+		       " versions and %" PRIu64 " coalesced, %" PRIu64 " evictions, %" PRIu64 " misses, %" PRIu64
+		       " loads, %" PRIu64 " of them failed and %" PRIu64 " stale, %" PRIu64 " INVs parked, %" PRIu64
+		       " resends\n",
+		       sum->hosts_lost, sum->cold_starts, sum->host.batches, sum->host.puts, sum->host.coalesced,
+		       sum->evictions, sum->protocol.misses, sum->host.loads, sum->protocol.loads_failed,
+		       sum->protocol.loads_stale, sum->protocol.inv_parked, sum->host.resends);
 }
 
 static bool
@@ -133,7 +155,7 @@ run_range(const struct options *o, uint64_t first, uint64_t step)
 
 	sim_eal_init();
 	for (uint64_t seed = first; seed < o->first + o->seeds; seed += step) {
-		if (!run_seed(o->kind, seed, o->replicas, false, &r))
+		if (!run_seed(o->kind, o->hosts, seed, o->replicas, false, &r))
 			return false;
 		add_result(&sum, &r);
 		undecided += r.undecided;
@@ -172,8 +194,9 @@ run_many(const struct options *o)
 		wait(&status);
 		failed += status != 0;
 	}
-	printf("sim: %s, %u replicas, seeds %" PRIu64 " to %" PRIu64 ": %s\n", o->kind->protocol->name, o->replicas,
-	       o->first, o->first + o->seeds - 1, failed == 0 ? "all hold" : "FAILED");
+	printf("sim: %s%s, %u replicas, seeds %" PRIu64 " to %" PRIu64 ": %s\n", o->kind->protocol->name,
+	       hosts_text[o->hosts], o->replicas, o->first, o->first + o->seeds - 1,
+	       failed == 0 ? "all hold" : "FAILED");
 	return failed == 0 ? 0 : 1;
 }
 
@@ -183,8 +206,8 @@ run_one(const struct options *o)
 	struct sim_result a, b;
 
 	sim_eal_init();
-	if (!run_seed(o->kind, o->seed, o->replicas, o->trace, &a) ||
-	    !run_seed(o->kind, o->seed, o->replicas, false, &b))
+	if (!run_seed(o->kind, o->hosts, o->seed, o->replicas, o->trace, &a) ||
+	    !run_seed(o->kind, o->hosts, o->seed, o->replicas, false, &b))
 		return 1;
 	if (a.digest != b.digest) {
 		fprintf(stderr, "sim: FAILED --seed %" PRIu64 ": two runs differ\n", o->seed);
@@ -198,13 +221,17 @@ run_one(const struct options *o)
 #ifdef CHP_MUTATIONS
 static const struct {
 	const char *protocol, *name, *text;
+	bool hosts; /* looked for in clusters with hosts, otherwise in those without */
 } mutation_text[] = {
-	{ "hermes", "NONE", "nothing" },
-#define TEXT(name, text) { "hermes", #name, text },
+	{ "hermes", "NONE", "nothing", false },
+#define TEXT(name, text) { "hermes", #name, text, false },
 	CHP_MUTATION_LIST_HERMES(TEXT)
 #undef TEXT
-#define TEXT(name, text) { "zab", #name, text },
+#define TEXT(name, text) { "zab", #name, text, false },
 	CHP_MUTATION_LIST_ZAB(TEXT)
+#undef TEXT
+#define TEXT(name, text) { "hermes", #name, text, true },
+	CHP_MUTATION_LIST_HOSTS(TEXT)
 #undef TEXT
 };
 
@@ -238,6 +265,12 @@ hunted_seed(const struct options *o, uint32_t m, uint64_t i, uint32_t *replicas)
 	return g != NULL ? (o->first + i) * SIM_PROFILES + g->profile : o->first + i;
 }
 
+static enum sim_hosts
+hunted_hosts(uint32_t m)
+{
+	return mutation_text[m].hosts ? SIM_HOSTS_YES : SIM_HOSTS_NO;
+}
+
 /* Seeds in a child, since an assertion is one way to be caught. Returns how many held before one was caught. */
 static uint64_t
 hunt(const struct options *o, const struct sim_kind *kind, uint32_t m, uint64_t seeds)
@@ -264,7 +297,7 @@ hunt(const struct options *o, const struct sim_kind *kind, uint32_t m, uint64_t 
 
 			if (write(fd[1], &i, sizeof(i)) != sizeof(i))
 				_exit(3);
-			if (!run_seed(kind, seed, replicas, false, &r))
+			if (!run_seed(kind, hunted_hosts(m), seed, replicas, false, &r))
 				_exit(1);
 		}
 		_exit(0);
@@ -320,9 +353,10 @@ hunt_one(const struct options *o, uint32_t m)
 	tried = hunt(o, kind_of(m), m, o->seeds);
 	seed = hunted_seed(o, m, tried, &replicas);
 	if (tried < o->seeds)
-		printf("mutation %-24s caught by --protocol %s --replicas %u --seed %" PRIu64 ", the %" PRIu64
+		printf("mutation %-24s caught by --protocol %s%s --replicas %u --seed %" PRIu64 ", the %" PRIu64
 		       ". tried: %s\n",
-		       mutation_text[m].name, mutation_text[m].protocol, replicas, seed, tried + 1,
+		       mutation_text[m].name, mutation_text[m].protocol, hosts_text[hunted_hosts(m)], replicas, seed,
+		       tried + 1,
 		       mutation_text[m].text);
 	else
 		printf("mutation %-24s MISSED in %" PRIu64 " seeds: %s\n", mutation_text[m].name, o->seeds,
@@ -387,6 +421,7 @@ set_mutation(struct options *o, const char *name)
 			chp_mutation = (enum chp_mutation)m;
 			if (o->kind == NULL)
 				o->kind = kind_of(m);
+			o->hosts = hunted_hosts(m);
 			return true;
 		}
 	}
@@ -418,6 +453,7 @@ parse_options(int argc, char **argv, struct options *o)
 		{ "protocol", required_argument, NULL, 'p' }, { "seed", required_argument, NULL, 's' },
 		{ "seeds", required_argument, NULL, 'n' },    { "first", required_argument, NULL, 'f' },
 		{ "replicas", required_argument, NULL, 'r' }, { "jobs", required_argument, NULL, 'j' },
+		{ "hosts", required_argument, NULL, 'h' },
 		{ "mutation", required_argument, NULL, 'm' }, { "trace", no_argument, NULL, 't' },
 		{ "mutations", no_argument, NULL, 'M' },      { "scenarios", no_argument, NULL, 'S' },
 		{ "rewrite", no_argument, NULL, 'R' },        { NULL, 0, NULL, 0 },
@@ -425,7 +461,7 @@ parse_options(int argc, char **argv, struct options *o)
 	bool known = true;
 	int c;
 
-	*o = (struct options){ .seeds = 200, .replicas = 3, .jobs = 1 };
+	*o = (struct options){ .seeds = 200, .replicas = 3, .jobs = 1, .hosts = SIM_HOSTS_NO };
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'p':
@@ -448,6 +484,10 @@ parse_options(int argc, char **argv, struct options *o)
 		case 'j':
 			o->jobs = (uint32_t)number(optarg);
 			break;
+		case 'h':
+			o->hosts = strcmp(optarg, "yes") == 0 ? SIM_HOSTS_YES : SIM_HOSTS_NO;
+			known = known && (o->hosts == SIM_HOSTS_YES || strcmp(optarg, "no") == 0);
+			break;
 		case 'm':
 			o->mutation = optarg;
 			break;
@@ -468,7 +508,7 @@ parse_options(int argc, char **argv, struct options *o)
 		}
 	}
 	if (!known || o->replicas < 1 || o->replicas > SIM_NODES_MAX || o->jobs < 1) {
-		fprintf(stderr, "sim: unknown protocol, or replicas not 1 to %u\n", SIM_NODES_MAX);
+		fprintf(stderr, "sim: unknown protocol, replicas not 1 to %u, or hosts not yes or no\n", SIM_NODES_MAX);
 		return false;
 	}
 	if (o->mutation != NULL && !set_mutation(o, o->mutation))

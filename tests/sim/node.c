@@ -109,10 +109,11 @@ void
 sim_node_arrives(struct sim_world *w, uint32_t n, enum sim_event_kind kind, struct sim_packet *p)
 {
 	struct sim_node *node = &w->node[n];
-	struct sim_packet **inbox = kind == SIM_PACKET       ? node->peer_inbox
+	const bool to_shard = kind == SIM_PACKET || kind == SIM_FROM_HOST;
+	struct sim_packet **inbox = to_shard		       ? node->peer_inbox
 				    : kind == SIM_MEMBERSHIP ? node->control_inbox
 							     : node->client_inbox;
-	uint32_t *count = kind == SIM_PACKET       ? &node->n_peer
+	uint32_t *count = to_shard		   ? &node->n_peer
 			  : kind == SIM_MEMBERSHIP ? &node->n_control
 						   : &node->n_client;
 	const uint64_t at_ns = w->now_ns + chp_random_below(&w->random, TAKE_NS_MAX);
@@ -289,6 +290,8 @@ create_shard(struct sim_world *w, uint32_t n)
 	snprintf(name, sizeof(name), "n%u", n);
 	c.self = n;
 	c.name = name;
+	if (c.has_host)
+		c.incarnation = chp_random_u64(&w->random) | 1;
 	node->shard = chp_shard_create(&c, &err);
 	CHP_ASSERT(node->shard != NULL);
 	node->shard_lives = node->lives;
@@ -296,6 +299,8 @@ create_shard(struct sim_world *w, uint32_t n)
 	node->copied_life = 0;
 	node->resume_ns = CHP_NEVER;
 	w->config.kind->born(w, n);
+	if (c.has_host)
+		sim_backed_born(w, n);
 }
 
 void
@@ -309,6 +314,10 @@ sim_node_collect(struct sim_world *w, uint32_t n)
 #define SUM(name, help) w->protocol.name += stats.protocol.name;
 	CHP_PROTOCOL_COUNTERS(SUM)
 #undef SUM
+#define SUM(name, help) w->host_counters.name += stats.host.name;
+	CHP_HOST_COUNTERS(SUM)
+#undef SUM
+	w->evictions += stats.cache.evictions;
 	for (uint32_t p = 0; p < w->config.n_nodes; p++) {
 		w->retransmits += stats.link[p].retransmits;
 		w->resets += stats.link[p].resets;
@@ -454,6 +463,11 @@ send_effects(struct sim_world *w, uint32_t n)
 		p->from = n;
 		p->to = b->buffer[i].peer;
 		p->len = b->buffer[i].len;
+		if (p->to == CHP_TO_HOST) {
+			chp_peer_seal(p->data, p->len);
+			sim_network_send(w, p, SIM_TO_HOST, n);
+			continue;
+		}
 		if (!sim_faults_on_packet(w, n, p)) {
 			sim_packet_give(w, p);
 			continue;
@@ -543,6 +557,7 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 	w->runs++;
 	check_shard(w, n);
 	w->config.kind->ran(w, n, &now);
+	sim_backed_ran(w, n);
 	drop_first(w, node->peer_inbox, &node->n_peer, packets);
 	drop_first(w, node->client_inbox, &node->n_client, datagrams);
 	if (node->copied_life != node->shard_lives && node->shard_view.epoch != 0 &&
@@ -620,6 +635,10 @@ sim_node_init(struct sim_world *w, uint32_t n)
 	node->clock_offset_ns = 1 + chp_random_below(&w->random, 1000 * 1000 * SIM_MS);
 	/* The bounds themselves are the worst. */
 	node->clock_ppm = drift * (int32_t)chp_random_range(&w->random, 0, 2) - drift;
+	if (w->config.shard.has_host) {
+		sim_backed_init(w, n);
+		sim_host_init(w, n);
+	}
 	sim_node_start(w, n);
 }
 
@@ -652,6 +671,8 @@ sim_node_fini(struct sim_world *w, uint32_t n)
 		drop_first(w, node->control_inbox, &node->n_control, node->n_control);
 		chp_shard_destroy(node->shard);
 	}
+	sim_host_fini(w, n);
+	sim_backed_fini(w, n);
 	free(node->batch);
 }
 

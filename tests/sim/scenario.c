@@ -7,7 +7,7 @@
  * that begin with # are comments. --rewrite puts what the commands gave in the place of what was expected.
  *
  *   nodes N [protocol= founding=silent election= lease= credits= window= keys= blocks= value= sessions= session_window=
- *            idle= shards= ops= down= chunk=]
+ *            idle= shards= ops= down= chunk= log=] [hosts=yes batch= age= loads= busy= durability=datastore]
  *   put|add|replace|append|prepend NODE KEY VALUE   get|delete NODE KEY   cas NODE KEY VERSION VALUE
  *   incr|decr NODE KEY DELTA   open NODE   close NODE session=W.I
  *       a client's operation; those on keys take session=W.I req=N [lowest=N] [epoch=N]; "x*500" is 500 times
@@ -27,15 +27,20 @@
  *   lease NODE on|off     whether the node has a lease; all have one at first
  *   copied                which nodes have a complete copy
  *   trace links|chatter on|off   packets, or messages that usually say nothing
+ *   host NODE crash|start   store NODE hold|go   reads NODE fail|work   channel NODE off|on
+ *       the node's host and its store, which waits with what it is asked for, or does it
+ *   store [KEY]           what the stores hold
  *   state [KEY]   status   digest   counters NAME
  *
- * A version is printed as counter.writer, and node n has writer n + 1 until it restarts: v2.1 is a write of node 0.
+ * "h" in a pair is the host of the other: 0>h. A version is printed as counter.writer, and node n has writer n + 1
+ * until it restarts: v2.1 is a write of node 0.
  * Messages are printed when they are sent, with the epoch if it is not 1; client lines are answers. After every
  * command the nodes' invariants and their agreement are checked.
  */
 #include "kind.h"
 
 #include "protocols/home.h"
+#include "scene_host.h"
 #include "wire/copy.h"
 
 #include <ctype.h>
@@ -51,6 +56,8 @@
 #define WORDS_MAX 16u
 #define SIM_WRITERS_MAX 32u
 #define BUFFERS_MAX 64u
+/* Nodes, and behind them their hosts. */
+#define ENDS_MAX (2 * SIM_NODES_MAX)
 #define RUNS_MAX 1000u  /* runs after which "until quiet" has failed */
 #define US UINT64_C(1000)
 #define MS UINT64_C(1000000)
@@ -81,8 +88,8 @@ struct scene_node {
 	bool has_view;                   /* enters the scene's view in its next run */
 	bool no_lease;
 	uint64_t wake_ns;
-	uint64_t printed_seq[SIM_NODES_MAX];
-	uint32_t printed_session[SIM_NODES_MAX];
+	uint64_t printed_seq[ENDS_MAX];
+	uint32_t printed_session[ENDS_MAX];
 };
 
 struct answer {
@@ -93,14 +100,16 @@ struct answer {
 
 struct scene {
 	struct sim_world world; /* shards and who is alive: what the simulator's checks look at */
-	struct scene_node node[SIM_NODES_MAX];
-	struct way way[SIM_NODES_MAX][SIM_NODES_MAX];
+	struct scene_node node[ENDS_MAX];
+	struct scene_host host[SIM_NODES_MAX];
+	struct way way[ENDS_MAX][ENDS_MAX];
 	struct call call[CALLS_MAX];
 	uint32_t n_calls;
 	struct answer answer[CHP_BATCH_MAX];
 	uint32_t n_answers;
 	uint64_t now_ns;
 	uint64_t cut; /* nodes whose packets are lost */
+	uint64_t channels_off; /* nodes whose packets to and from their hosts are */
 	uint16_t last_writer;
 	uint8_t node_of_writer[SIM_WRITERS_MAX]; /* who got a writer number */
 	bool trace_links;
@@ -218,16 +227,28 @@ parse_node(struct scene *s, const char *text, uint32_t *node)
 	return true;
 }
 
-/* "0>1" */
+/* Whether there is such a node or host, alive or not. */
+static bool
+is_there(const struct scene *s, uint32_t end)
+{
+	if (end >= ENDS_MAX)
+		return false;
+	return end < SIM_NODES_MAX ? end < s->world.config.n_nodes : s->host[end - SIM_NODES_MAX].exists;
+}
+
+/* "0>1", "0>h" */
 static bool
 parse_pair(struct scene *s, const char *text, uint32_t *from, uint32_t *to)
 {
+	uint32_t n;
+
 	*from = *to = 0;
-	if (!isdigit(text[0]) || text[1] != '>' || !isdigit(text[2]) || text[3] != '\0')
+	if (strlen(text) != 3 || text[1] != '>' || strspn(text, "0123456789>h") != 3)
 		return fail(s, "\"%s\" is not a pair of nodes, as 0>1", text);
-	*from = (uint32_t)(text[0] - '0');
-	*to = (uint32_t)(text[2] - '0');
-	if (*from == *to || *from >= s->world.config.n_nodes || *to >= s->world.config.n_nodes)
+	n = (uint32_t)((text[0] == 'h' ? text[2] : text[0]) - '0');
+	*from = text[0] == 'h' ? SIM_NODES_MAX + n : n;
+	*to = text[2] == 'h' ? SIM_NODES_MAX + n : (uint32_t)(text[2] - '0');
+	if (*from == *to || !is_there(s, *from) || !is_there(s, *to))
 		return fail(s, "there is no way %s", text);
 	return true;
 }
@@ -357,34 +378,74 @@ print_link(FILE *out, const struct chp_peer_header *h)
 		(h->flags & CHP_PEER_ACK_NOW) != 0 ? ", answer wanted" : "");
 }
 
+/* Whether what is sent on a way is lost for now. */
+static bool
+is_cut(const struct scene *s, uint32_t from, uint32_t to)
+{
+	if (from >= SIM_NODES_MAX || to >= SIM_NODES_MAX)
+		return (s->channels_off & chp_bit(chp_min_u32(from, to))) != 0;
+	return (s->cut & (chp_bit(from) | chp_bit(to))) != 0;
+}
+
+static void
+print_way(FILE *out, uint32_t from, uint32_t to, const char *before)
+{
+	fputs(before, out);
+	if (from < SIM_NODES_MAX)
+		fprintf(out, "%u>", from);
+	else
+		fputs("h>", out);
+	if (to < SIM_NODES_MAX)
+		fprintf(out, "%u ", to);
+	else
+		fputs("h ", out);
+}
+
+static bool
+is_dull(const struct sim_kind *kind, const struct chp_peer_header *h, const struct chp_message *m)
+{
+	return h->prelude.kind == CHP_PACKET_HOST ? scene_host_is_dull(m) : kind->is_dull(m);
+}
+
 /* A packet as it is sent: its messages, marked when they were sent before. */
 static void
-print_packet(struct scene *s, const struct scene_packet *p, const char *before)
+print_packet(struct scene *s, uint32_t source, uint32_t to, const struct scene_packet *p, const char *before)
 {
 	const struct chp_peer_header *h = (const void *)p->data;
 	const struct sim_kind *kind = s->world.config.kind;
-	struct scene_node *from = &s->node[h->from];
-	const bool lost = (s->cut & (chp_bit(h->from) | chp_bit(h->to))) != 0;
+	struct scene_node *from = &s->node[source];
+	const bool lost = is_cut(s, source, to);
 	bool again;
 
-	if (from->printed_session[h->to] != h->session) {
-		from->printed_session[h->to] = h->session;
-		from->printed_seq[h->to] = 0;
+	if (h->prelude.kind == CHP_PACKET_HOST_HELLO) {
+		if (s->silent || !s->chatter)
+			return;
+		print_way(s->out, source, to, before);
+		scene_host_print_hello(s->out, (const void *)p->data);
+		fputc('\n', s->out);
+		return;
 	}
-	again = *before == '\0' && h->seq != 0 && h->seq <= from->printed_seq[h->to];
-	from->printed_seq[h->to] = chp_max_u64(from->printed_seq[h->to], h->seq);
+	if (from->printed_session[to] != h->session) {
+		from->printed_session[to] = h->session;
+		from->printed_seq[to] = 0;
+	}
+	again = *before == '\0' && h->seq != 0 && h->seq <= from->printed_seq[to];
+	from->printed_seq[to] = chp_max_u64(from->printed_seq[to], h->seq);
 	if (s->trace_links)
 		print_link(s->out, h);
 	for (uint32_t at = sizeof(*h); at < p->len;) {
 		const struct chp_message *m = (const void *)(p->data + at);
 
 		at += m->len;
-		if (s->silent || (!s->chatter && (kind->is_dull(m) || (again && lost))))
+		if (s->silent || (!s->chatter && (is_dull(kind, h, m) || (again && lost))))
 			continue;
-		fprintf(s->out, "%s%u>%u ", before, h->from, h->to);
+		print_way(s->out, source, to, before);
 		if (h->epoch > 1)
 			fprintf(s->out, "e%" PRIu64 " ", h->epoch);
-		print_message(s->out, kind, m);
+		if (h->prelude.kind == CHP_PACKET_HOST)
+			scene_host_print(s->out, kind, m);
+		else
+			print_message(s->out, kind, m);
 		fputs(again ? " (sent again)\n" : "\n", s->out);
 	}
 }
@@ -472,6 +533,12 @@ way_drop(struct way *w, uint32_t n)
 	way_forget(w, n);
 }
 
+static bool
+is_alive(const struct scene *s, uint32_t end)
+{
+	return end < SIM_NODES_MAX ? s->world.node[end].alive : s->host[end - SIM_NODES_MAX].alive;
+}
+
 /* The first n packets from one node reach another. */
 static bool
 arrive(struct scene *s, uint32_t from, uint32_t to, uint32_t n)
@@ -479,7 +546,7 @@ arrive(struct scene *s, uint32_t from, uint32_t to, uint32_t n)
 	struct way *way = &s->way[from][to], *inbox = &s->node[to].inbox;
 
 	n = chp_min_u32(n, way->n);
-	if (!s->world.node[to].alive || (s->cut & (chp_bit(from) | chp_bit(to))) != 0) {
+	if (!is_alive(s, to) || is_cut(s, from, to)) {
 		way_drop(way, n);
 		return true;
 	}
@@ -514,10 +581,11 @@ send_all(struct scene *s, uint32_t n, const struct chp_effects *fx)
 	for (uint32_t i = 0; i < fx->n_used; i++) {
 		const struct chp_buffer *b = &fx->buffer[i];
 		const struct chp_peer_header *h = (const void *)b->data;
-		struct way *way = &s->way[n][b->peer];
+		const uint32_t to = b->peer == CHP_TO_HOST ? SIM_NODES_MAX + n : b->peer;
+		struct way *way = &s->way[n][to];
 		const struct chp_message *m;
 
-		for (uint32_t at = sizeof(*h); at < b->len; at += m->len) {
+		for (uint32_t at = sizeof(*h); to < SIM_NODES_MAX && at < b->len; at += m->len) {
 			m = (const void *)(b->data + at);
 			s->world.config.kind->sends(&s->world, n, h, m);
 		}
@@ -525,9 +593,24 @@ send_all(struct scene *s, uint32_t n, const struct chp_effects *fx)
 		chp_peer_seal(b->data, b->len);
 		if (!way_add(s, way, b->data, b->len))
 			return false;
-		print_packet(s, way->packet[way->n - 1], "");
+		print_packet(s, n, to, way->packet[way->n - 1], "");
 	}
 	return true;
+}
+
+/* As the stage does that receives packets. */
+static void
+check_packet(const struct scene *s, uint32_t n, const struct chp_packet *p)
+{
+	const struct chp_shard_config *c = &s->world.config.shard;
+	uint8_t kind = 0;
+
+	CHP_ASSERT_OP(chp_packet_kind_of(p->data, p->len, &kind), ==, CHP_PACKET_OK);
+	if (kind == CHP_PACKET_PEER)
+		CHP_ASSERT_OP(chp_peer_check(p->data, p->len, c->cluster_hash, c->n_nodes, c->shards), ==,
+			      CHP_PACKET_OK);
+	else
+		CHP_ASSERT(sim_channel_check(c, n, p->data, p->len));
 }
 
 /* Run a node once with all that waits there. */
@@ -554,9 +637,7 @@ run_once(struct scene *s, uint32_t n)
 
 	for (uint32_t i = 0; i < in.n_packets; i++) {
 		packet[i] = (struct chp_packet){ node->inbox.packet[i]->data, node->inbox.packet[i]->len };
-		CHP_ASSERT_OP(chp_peer_check(packet[i].data, packet[i].len, c->shard.cluster_hash, c->n_nodes,
-					     c->shard.shards),
-			      ==, CHP_PACKET_OK);
+		check_packet(s, n, &packet[i]);
 	}
 	for (uint32_t i = 0; i < in.n_ops; i++)
 		op[i] = s->call[node->waiting[i]].op;
@@ -576,16 +657,42 @@ run_once(struct scene *s, uint32_t n)
 	return send_all(s, n, &fx);
 }
 
-/* Run a node, and again while it says that it has more to do. */
+/* The host's process takes its packets, its store what it is asked for. */
+static bool
+run_host(struct scene *s, uint32_t end)
+{
+	static uint8_t bytes[BUFFERS_MAX][SIM_PACKET_BYTES];
+	const uint32_t n = end - SIM_NODES_MAX;
+	struct way *inbox = &s->node[end].inbox, *way = &s->way[end][n];
+	struct chp_dsi_packet packet[WAY_MAX];
+	struct chp_dsi_buffer buffer[BUFFERS_MAX];
+	struct chp_dsi_effects fx = { .buffer = buffer, .n_buffers = BUFFERS_MAX };
+
+	for (uint32_t i = 0; i < inbox->n; i++)
+		packet[i] = (struct chp_dsi_packet){ inbox->packet[i]->data, inbox->packet[i]->len };
+	for (uint32_t i = 0; i < BUFFERS_MAX; i++)
+		buffer[i] = (struct chp_dsi_buffer){ .data = bytes[i] };
+	scene_host_run(&s->host[n], s->now_ns, packet, inbox->n, &fx);
+	way_drop(inbox, inbox->n);
+	s->node[end].wake_ns = s->host[n].wake_ns;
+	for (uint32_t i = 0; i < fx.n_used; i++) {
+		if (!way_add(s, way, buffer[i].data, buffer[i].len))
+			return false;
+		print_packet(s, end, n, way->packet[way->n - 1], "");
+	}
+	return true;
+}
+
+/* Run a node or host, and again while it says that it has more to do. */
 static bool
 run(struct scene *s, uint32_t n)
 {
 	uint32_t runs = 0;
 
-	if (!s->world.node[n].alive)
+	if (!is_alive(s, n))
 		return true;
 	do {
-		if (!run_once(s, n))
+		if (!(n < SIM_NODES_MAX ? run_once(s, n) : run_host(s, n)))
 			return false;
 		if (++runs == RUNS_MAX)
 			return fail(s, "node %u never comes to rest", n);
@@ -604,12 +711,16 @@ run_unless_held(struct scene *s, uint32_t n)
 static void
 scene_empty(struct scene *s)
 {
-	for (uint32_t a = 0; a < s->world.config.n_nodes; a++) {
+	for (uint32_t a = 0; a < ENDS_MAX; a++) {
 		way_drop(&s->node[a].inbox, s->node[a].inbox.n);
-		chp_shard_destroy(s->world.node[a].shard);
-		for (uint32_t b = 0; b < s->world.config.n_nodes; b++)
+		for (uint32_t b = 0; b < ENDS_MAX; b++)
 			way_drop(&s->way[a][b], s->way[a][b].n);
 	}
+	for (uint32_t n = 0; n < SIM_NODES_MAX; n++) {
+		chp_shard_destroy(s->world.node[n].shard);
+		scene_host_crash(&s->host[n]);
+	}
+	memset(s->host, 0, sizeof(s->host));
 	if (s->world.watch != NULL)
 		s->world.config.kind->forget(&s->world);
 	free(s->world.watch);
@@ -617,7 +728,7 @@ scene_empty(struct scene *s)
 	memset(&s->world, 0, sizeof(s->world));
 	memset(s->node, 0, sizeof(s->node));
 	s->n_calls = 0;
-	s->cut = 0;
+	s->cut = s->channels_off = 0;
 	s->last_writer = 0;
 }
 
@@ -631,6 +742,8 @@ parse_config(struct scene *s, struct words *w, struct chp_shard_config *c)
 	       option_u32(s, w, "session_window", &c->session_window) &&
 	       option_u32(s, w, "shards", &c->shards) && option_u32(s, w, "ops", &c->ops) &&
 	       option_u32(s, w, "log", &c->log_entries) && option_u32(s, w, "chunk", &c->copy_bytes) &&
+	       option_u32(s, w, "batch", &c->batch_items) && option_time(s, w, "age", &c->batch_age_ns) &&
+	       option_u32(s, w, "loads", &c->loads_max) && option_u32(s, w, "busy", &c->busy_fill_percent) &&
 	       option_time(s, w, "election", &c->election_ns) &&
 	       option_time(s, w, "lease", &c->leader_lease_ns) &&
 	       option_time(s, w, "idle", &c->session_idle_ns) && option_time(s, w, "down", &c->link_down_ns);
@@ -642,11 +755,12 @@ deliver_all(struct scene *s)
 	for (uint32_t round = 0; round < RUNS_MAX; round++) {
 		bool quiet = true;
 
-		for (uint32_t to = 0; to < s->world.config.n_nodes; to++) {
-			for (uint32_t from = 0; from < s->world.config.n_nodes; from++)
+		for (uint32_t to = 0; to < ENDS_MAX; to++) {
+			for (uint32_t from = 0; from < ENDS_MAX; from++)
 				if (!arrive(s, from, to, WAY_MAX))
 					return false;
-			if (s->node[to].inbox.n == 0 || s->node[to].hold)
+			if (s->node[to].hold || !is_alive(s, to) ||
+			    (s->node[to].inbox.n == 0 && (to < SIM_NODES_MAX || s->node[to].wake_ns > s->now_ns)))
 				continue;
 			quiet = false;
 			if (!run(s, to))
@@ -671,6 +785,7 @@ create_node(struct scene *s, uint32_t n)
 	snprintf(name, sizeof(name), "n%u.%u", n, s->last_writer);
 	c.self = n;
 	c.name = name;
+	c.incarnation = 0x1000 * s->last_writer + n;
 	s->world.node[n].shard = chp_shard_create(&c, &err);
 	if (s->world.node[n].shard == NULL)
 		return fail(s, "a shard of this configuration cannot be created: %d", err);
@@ -695,6 +810,8 @@ create_nodes(struct scene *s, const struct chp_shard_config *config)
 	for (uint32_t n = 0; n < config->n_nodes; n++) {
 		if (!create_node(s, n))
 			return false;
+		if (config->has_host)
+			scene_host_start(&s->host[n], &s->world.config.shard, n);
 		s->node[n].has_view = true;
 		s->world.view.voters |= chp_bit(n);
 	}
@@ -729,20 +846,28 @@ on_nodes(struct scene *s, struct words *w)
 		.ops = 16,
 		.copy_bytes = 65536,
 		.election_ns = 10 * MS,
+		.batch_items = 16,
+		.batch_bytes = 65536,
+		.loads_max = 8,
+		.busy_fill_percent = 80,
 	};
 	const char *protocol = option(w, "protocol"), *founding = option(w, "founding");
+	const char *hosts = option(w, "hosts"), *durability = option(w, "durability");
 	const struct sim_kind *kind = protocol == NULL ? s->world.config.kind : sim_kind_find(protocol);
 	uint64_t n;
 
 	if (kind == NULL)
 		return fail(s, "there is no protocol %s", protocol);
 	c.protocol = kind->protocol;
+	c.has_host = hosts != NULL && strcmp(hosts, "yes") == 0;
+	c.is_durable = durability != NULL && strcmp(durability, "datastore") == 0;
 	if (!parse_config(s, w, &c))
 		return false;
 	if (w->n != 2 || !parse_u64(s, w->word[1], &n) || n < 1 || n > SIM_NODES_MAX)
 		return fail(s, "nodes N [options], N from 1 to %u", SIM_NODES_MAX);
 	c.n_nodes = (uint32_t)n;
-	c.log_entries = chp_pow2_up(4 * c.n_nodes * c.credits);
+	if (c.log_entries == 0)
+		c.log_entries = chp_pow2_up(4 * c.n_nodes * c.credits);
 	c.log_blocks = CHP_RECORD_BLOCKS_MAX * 3 * c.n_nodes * c.credits;
 	scene_empty(s);
 	s->world.config.kind = kind;
@@ -854,8 +979,8 @@ next_wake(const struct scene *s)
 {
 	uint64_t next = CHP_NEVER;
 
-	for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
-		if (s->world.node[n].alive && !s->node[n].hold)
+	for (uint32_t n = 0; n < ENDS_MAX; n++)
+		if (is_alive(s, n) && !s->node[n].hold)
 			next = chp_min_u64(next, s->node[n].wake_ns);
 	return next;
 }
@@ -873,8 +998,8 @@ on_tick(struct scene *s, struct words *w)
 		if (next > ns)
 			break;
 		s->now_ns = chp_max_u64(s->now_ns, next);
-		for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
-			if (s->node[n].wake_ns <= s->now_ns && !s->node[n].hold && !run(s, n))
+		for (uint32_t n = 0; n < ENDS_MAX; n++)
+			if (is_alive(s, n) && s->node[n].wake_ns <= s->now_ns && !s->node[n].hold && !run(s, n))
 				return false;
 	}
 	s->now_ns = ns;
@@ -890,8 +1015,8 @@ on_pass(struct scene *s, struct words *w)
 		return false;
 	for (ns += s->now_ns; (next = next_wake(s)) <= ns;) {
 		s->now_ns = chp_max_u64(s->now_ns, next);
-		for (uint32_t n = 0; n < s->world.config.n_nodes; n++)
-			if (s->node[n].wake_ns <= s->now_ns && !s->node[n].hold && !run(s, n))
+		for (uint32_t n = 0; n < ENDS_MAX; n++)
+			if (is_alive(s, n) && s->node[n].wake_ns <= s->now_ns && !s->node[n].hold && !run(s, n))
 				return false;
 		if (!deliver_all(s))
 			return false;
@@ -941,6 +1066,87 @@ on_run(struct scene *s, struct words *w)
 	return run(s, n);
 }
 
+/* ------------------------------------------------------------------ commands: hosts */
+
+/* The node whose host a command is about, and which of two words it says: 0 or 1. */
+static bool
+parse_host(struct scene *s, struct words *w, const char *zero, const char *one, uint32_t *n, bool *is_one)
+{
+	if (!parse_node(s, w->word[1], n))
+		return false;
+	if (!s->host[*n].exists)
+		return fail(s, "node %u has no host", *n);
+	*is_one = strcmp(w->word[2], one) == 0;
+	return *is_one || strcmp(w->word[2], zero) == 0 || fail(s, "%s NODE %s|%s", w->word[0], zero, one);
+}
+
+static bool
+on_host(struct scene *s, struct words *w)
+{
+	struct way *inbox;
+	uint32_t n;
+	bool starts;
+
+	if (!parse_host(s, w, "crash", "start", &n, &starts))
+		return false;
+	if (starts == s->host[n].alive)
+		return fail(s, "the host of node %u %s", n, starts ? "runs" : "does not run");
+	if (starts) {
+		s->node[SIM_NODES_MAX + n].wake_ns = 0;
+		scene_host_start(&s->host[n], &s->world.config.shard, n);
+		return run_unless_held(s, SIM_NODES_MAX + n);
+	}
+	inbox = &s->node[SIM_NODES_MAX + n].inbox;
+	scene_host_crash(&s->host[n]);
+	way_drop(inbox, inbox->n);
+	return true;
+}
+
+static bool
+on_store(struct scene *s, struct words *w)
+{
+	bool goes;
+	uint32_t n;
+
+	if (w->n == 3) {
+		if (!parse_host(s, w, "hold", "go", &n, &goes))
+			return false;
+		s->host[n].holds = !goes;
+		return run_unless_held(s, SIM_NODES_MAX + n);
+	}
+	for (n = 0; n < s->world.config.n_nodes; n++) {
+		if (!s->host[n].exists)
+			continue;
+		fprintf(s->out, "%u: ", n);
+		scene_host_print_store(s->out, &s->host[n], s->world.config.kind, w->n == 2 ? w->word[1] : NULL);
+	}
+	return true;
+}
+
+static bool
+on_reads(struct scene *s, struct words *w)
+{
+	bool work;
+	uint32_t n;
+
+	if (!parse_host(s, w, "fail", "work", &n, &work))
+		return false;
+	s->host[n].fails = !work;
+	return true;
+}
+
+static bool
+on_channel(struct scene *s, struct words *w)
+{
+	uint32_t n;
+	bool on;
+
+	if (!parse_host(s, w, "off", "on", &n, &on))
+		return false;
+	s->channels_off = on ? s->channels_off & ~chp_bit(n) : s->channels_off | chp_bit(n);
+	return true;
+}
+
 /* ------------------------------------------------------------------ commands: the network */
 
 static bool
@@ -983,7 +1189,7 @@ on_drop(struct scene *s, struct words *w)
 	if (!parse_some(s, w, &from, &to, &n))
 		return false;
 	for (uint32_t i = 0; i < n; i++)
-		print_packet(s, s->way[from][to].packet[i], "lost: ");
+		print_packet(s, from, to, s->way[from][to].packet[i], "lost: ");
 	way_drop(&s->way[from][to], n);
 	return true;
 }
@@ -1203,6 +1409,9 @@ counter_of(const struct scene *s, uint32_t n, const char *name, uint64_t *sum)
 #define FIND_IN protocol
 	CHP_PROTOCOL_COUNTERS(FIND)
 #undef FIND_IN
+#define FIND_IN host
+	CHP_HOST_COUNTERS(FIND)
+#undef FIND_IN
 #define FIND_IN zab
 	if (s->world.config.kind == &sim_zab) {
 		CHP_ZAB_COUNTERS(FIND)
@@ -1273,6 +1482,10 @@ static const struct command {
 	{ "view", 2, 4, on_view },
 	{ "crash", 2, 2, on_crash },
 	{ "restart", 2, 2, on_restart },
+	{ "host", 3, 3, on_host },
+	{ "store", 1, 3, on_store },
+	{ "reads", 3, 3, on_reads },
+	{ "channel", 3, 3, on_channel },
 	{ "lease", 3, 3, on_lease },
 	{ "copied", 1, 1, on_copied },
 	{ "reset", 3, 3, on_reset },

@@ -74,7 +74,7 @@ sim_watch_proposal(struct sim_world *w, const struct sim_packet *packet)
 
 	if (v->header.type != CHP_CONTROL_ACCEPT)
 		return;
-	if (v->epoch <= w->n_entered && w->entered[v->epoch - 1].epoch != 0)
+	if (sim_entered(w, v->epoch) != NULL)
 		return; /* decided already: the value can be no other */
 	p.epoch = v->epoch;
 	p.voters = v->voters;
@@ -131,9 +131,9 @@ check_step(struct sim_world *w, const struct chp_view *v)
 	const struct chp_view *before;
 	uint32_t kept = 0;
 
-	if (v->epoch < 2 || w->entered[v->epoch - 2].epoch == 0)
+	before = sim_entered(w, v->epoch - 1);
+	if (before == NULL)
 		return;
-	before = &w->entered[v->epoch - 2];
 	for (uint64_t live = chp_view_live(before); live != 0; live &= live - 1) {
 		const uint32_t n = chp_first_bit(live);
 		const bool voted = (before->voters & chp_bit(n)) != 0;
@@ -152,17 +152,18 @@ static void
 record_view(struct sim_world *w, const struct chp_view *v)
 {
 	struct sim_possible p = { .epoch = v->epoch, .voters = v->voters, .entered = true };
+	const uint32_t number = SIM_NUMBER(v->epoch);
 
-	if (v->epoch > w->cap_entered) {
-		uint32_t cap = chp_pow2_up((uint32_t)v->epoch + 16);
+	if (number > w->cap_entered) {
+		uint32_t cap = chp_pow2_up(number + 16);
 
 		w->entered = realloc(w->entered, cap * sizeof(*w->entered));
 		CHP_ASSERT(w->entered != NULL);
 		w->cap_entered = cap;
 	}
-	for (; w->n_entered < v->epoch; w->n_entered++)
+	for (; w->n_entered < number; w->n_entered++)
 		w->entered[w->n_entered].epoch = 0;
-	w->entered[v->epoch - 1] = *v;
+	w->entered[number - 1] = *v;
 	memcpy(p.incarnation, v->incarnation, sizeof(p.incarnation));
 	add_possible(w, &p);
 	w->seen.views++;
@@ -194,12 +195,14 @@ sim_watch_view(struct sim_world *w, uint32_t n)
 
 	sim_trace(w, "node %u enters view %" PRIu64 ": voters %" PRIx64 " learners %" PRIx64, n, v->epoch, v->voters,
 		  v->learners);
-	if (v->epoch > (UINT64_C(1) << 20)) {
+	if (SIM_NUMBER(v->epoch) == 0 || SIM_NUMBER(v->epoch) >= SIM_EPOCHS) {
 		sim_fail(w, "view %" PRIu64 ": too many", v->epoch);
 		return;
 	}
-	known = v->epoch <= w->n_entered ? &w->entered[v->epoch - 1] : NULL;
-	if (known != NULL && known->epoch != 0 && !same_view(w, known, v)) {
+	if (v->epoch >> SIM_GENERATION_SHIFT > w->generation)
+		sim_cold_start(w, v);
+	known = sim_entered(w, v->epoch);
+	if (known != NULL && !same_view(w, known, v)) {
 		if (v->epoch == 1)
 			founded_again(w, v);
 		else
@@ -207,7 +210,7 @@ sim_watch_view(struct sim_world *w, uint32_t n)
 				 known->voters, v->voters);
 		known = NULL;
 	}
-	if (known == NULL || known->epoch == 0)
+	if (known == NULL)
 		record_view(w, v);
 	check_leases(w, n, v);
 }
@@ -217,7 +220,7 @@ void
 sim_watch_lease(struct sim_world *w, uint32_t n)
 {
 	const struct sim_node *node = &w->node[n];
-	const struct chp_view *newest = w->n_entered == 0 ? NULL : &w->entered[w->n_entered - 1];
+	const struct chp_view *newest = sim_newest_view(w);
 
 	if (newest == NULL || sim_node_clock(w, n) >= node->lease_until_ns)
 		return;

@@ -144,14 +144,14 @@ void
 sim_network_send(struct sim_world *w, struct sim_packet *p, enum sim_event_kind kind, uint32_t who)
 {
 	struct sim_packet *copy;
-	const bool between_nodes = kind == SIM_PACKET || kind == SIM_MEMBERSHIP;
+	const bool to_client = kind == SIM_DATAGRAM || kind == SIM_REPLY;
 	const uint64_t uneven_ns = kind == SIM_PACKET ? w->uneven_ns[p->from][p->to] : 0;
 
 	if (w->healed) {
 		sim_schedule(w, w->now_ns + sim_latency(w), kind, who, p);
 		return;
 	}
-	if (between_nodes && chp_random_chance(&w->random, w->config.late_ppm))
+	if (!to_client && chp_random_chance(&w->random, w->config.late_ppm))
 		send_late(w, p, kind, who);
 	if (chp_random_chance(&w->random, w->config.drop_ppm)) {
 		sim_packet_give(w, p);
@@ -162,8 +162,8 @@ sim_network_send(struct sim_world *w, struct sim_packet *p, enum sim_event_kind 
 		memcpy(copy, p, offsetof(struct sim_packet, data) + p->len);
 		sim_schedule(w, w->now_ns + sim_latency(w), kind, who, copy);
 	}
-	/* Only packets between replicas have a checksum of their own; clients have UDP's. */
-	if (between_nodes && chp_random_chance(&w->random, w->config.corrupt_ppm))
+	/* Clients' packets have no checksum but UDP's. */
+	if (!to_client && chp_random_chance(&w->random, w->config.corrupt_ppm))
 		p->data[chp_random_below(&w->random, p->len)] ^=
 			(uint8_t)(1u << chp_random_below(&w->random, 8));
 	sim_schedule(w, w->now_ns + sim_latency(w) + uneven_ns, kind, who, p);
@@ -180,6 +180,10 @@ passes(const struct sim_world *w, const struct sim_event *e)
 	if (e->kind == SIM_REPLY)
 		return w->client_cut_until_ns[e->who][p->from] <= w->now_ns &&
 		       w->mute_until_ns[p->from] <= w->now_ns;
+	if (e->kind == SIM_TO_HOST || e->kind == SIM_FROM_HOST)
+		return w->channel_cut_until_ns[e->who][e->kind == SIM_FROM_HOST] <= w->now_ns &&
+		       (e->kind == SIM_TO_HOST || /* it checks itself */
+			sim_channel_check(&w->config.shard, e->who, p->data, p->len));
 	if (w->cut_until_ns[p->from][e->who] > w->now_ns)
 		return false;
 	/* A control packet is checked by the membership itself. */
@@ -251,6 +255,7 @@ handle_event(struct sim_world *w, const struct sim_event *e)
 		sim_node_control(w, e->who, e->at_ns);
 		break;
 	case SIM_PACKET:
+	case SIM_FROM_HOST:
 	case SIM_MEMBERSHIP:
 	case SIM_DATAGRAM:
 		if (passes(w, e))
@@ -278,6 +283,21 @@ handle_event(struct sim_world *w, const struct sim_event *e)
 		break;
 	case SIM_EPOCH:
 		sim_node_same_view(w, e->who);
+		break;
+	case SIM_TO_HOST:
+		if (passes(w, e))
+			sim_host_arrives(w, e->who, e->packet);
+		else
+			sim_packet_give(w, e->packet);
+		break;
+	case SIM_HOST:
+		sim_host_run(w, e->who, e->at_ns);
+		break;
+	case SIM_STORE:
+		sim_host_store(w, e->who);
+		break;
+	case SIM_HOST_RESTART:
+		sim_host_start(w, e->who);
 		break;
 	}
 }
@@ -311,7 +331,8 @@ at_rest(const struct sim_world *w)
 			epoch = node->shard_view.epoch;
 		if (node->shard_lives != node->lives ||
 		    node->shard_view.epoch < sim_shard_epoch(w, node->view.epoch, 0) ||
-		    node->shard_view.epoch != epoch || node->sending_until_ns != 0 || !w->config.kind->is_idle(w, n))
+		    node->shard_view.epoch != epoch || node->sending_until_ns != 0 ||
+		    !w->config.kind->is_idle(w, n) || !sim_host_is_idle(w, n))
 			return false;
 	}
 	return true;
@@ -320,7 +341,7 @@ at_rest(const struct sim_world *w)
 static void
 not_at_rest(struct sim_world *w)
 {
-	char text[400];
+	char text[1000];
 	struct chp_text t = chp_text_of(text, sizeof(text));
 
 	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
@@ -335,7 +356,10 @@ not_at_rest(struct sim_world *w)
 			     node->membership.state, node->view.epoch, node->view.voters, node->shard_view.epoch,
 			     w->config.kind->is_idle(w, n) ? " idle" : "");
 		chp_shard_dump(node->shard, NULL, &t);
+		if (w->host[n] != NULL)
+			sim_host_dump(w, n, &t);
 	}
+	sim_clients_dump(w, &t);
 	sim_fail(w, "liveness: not at rest %" PRIu64 " s after healing%s:%s", LIVENESS_NS / (1000 * SIM_MS),
 		 sim_clients_done(w) ? "" : ", clients wait", text);
 }
@@ -375,6 +399,10 @@ take_results(struct sim_world *w, struct sim_result *result)
 	for (uint32_t i = 0; i < w->history.n_ops; i++)
 		result->ok += w->history.op[i].outcome == CHP_HISTORY_OK;
 	result->protocol = w->protocol;
+	result->host = w->host_counters;
+	result->evictions = w->evictions;
+	result->hosts_lost = w->seen.hosts_lost;
+	result->cold_starts = w->seen.cold_starts;
 	result->retransmits = w->retransmits;
 	result->resets = w->resets;
 	result->views = w->seen.views;
@@ -388,7 +416,7 @@ take_results(struct sim_world *w, struct sim_result *result)
 }
 
 bool
-sim_run(const struct sim_config *c, struct sim_result *result, char failure[512])
+sim_run(const struct sim_config *c, struct sim_result *result, char failure[SIM_FAILURE_BYTES])
 {
 	static struct sim_world w;
 	uint64_t healed_ns = 0;

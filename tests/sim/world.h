@@ -16,6 +16,10 @@
  *   once.c    what must hold of requests over all nodes: each is executed once
  *   check.c   what must hold of data over all nodes, and at the end
  *   client.c  clients that follow the views
+ *   host.c    a node's host, if the cluster has them: the shipped datastore interface (lib/dsi) over a channel that
+ *             loses packets, in front of a store (store.c) that is slow, fails, or loses what it had not saved
+ *   backed.c  what must hold of cache, log and store of a node
+ *   cold.c    what becomes of the history when every node's memory is lost
  *   kind.h    what is one protocol's alone: hermes.c, each with its seeds' profiles and what must hold of it
  */
 #ifndef CHP_TESTS_SIM_WORLD_H
@@ -26,6 +30,7 @@
 #include "core/shard.h"
 #include "frontends/native.h"
 #include "history/history.h"
+#include "store.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,7 +40,8 @@
 #define SIM_INBOX_MAX 256u
 #define SIM_BUFFERS_MAX 64u
 #define SIM_DEPTH_MAX 8u
-#define SIM_KEYS_MAX 12u
+#define SIM_KEYS_MAX 24u
+#define SIM_FAILURE_BYTES 1536u
 #define SIM_PACKET_BYTES CHP_PAYLOAD_BYTES_MIN
 /* Versions with which a request may be begun before one of them is executed, in what is remembered. */
 #define SIM_TRIES_MAX 6u
@@ -43,10 +49,13 @@
 #define SIM_VIEWS_MAX 16u
 /*
  * In some seeds the driver gives the shard further views with the same members, as it sees when a member came and went
- * between two looks. Its epochs are then the membership's times this, and a count. Dense views are how it is tested
+ * between two looks. Its epochs then count so many times as fast as the membership's. Dense views are how it is tested
  * that everything in flight survives them.
  */
 #define SIM_EPOCHS 1024u
+/* An epoch is the generation of a cluster, which rises with each cold start, and the number of a view in it, from 1. */
+#define SIM_GENERATION_SHIFT 20u
+#define SIM_NUMBER(epoch) ((uint32_t)((epoch) & ((UINT64_C(1) << SIM_GENERATION_SHIFT) - 1)))
 /* Views that may be decided or may come to be, at one time. */
 #define SIM_POSSIBLE_MAX 64u
 /* A number of this many milliseconds, as all the drawn times are. */
@@ -110,6 +119,20 @@ struct sim_config {
 	uint32_t quorum_ppm;           /* of a client's looks: it switches the quorum rule */
 	struct chp_shard_config shard;
 	bool trace;
+
+	/* Hosts, with shard.has_host. Rates are drawn once a millisecond, those of requests for each. */
+	uint64_t store_ns_min, store_ns_max; /* that a request takes */
+	uint64_t slow_ns_max;          /* that it takes in a phase in which the store is slow */
+	uint32_t store_fail_ppm;       /* of requests */
+	uint32_t store_twice_ppm;      /* of requests: done, and said so, twice */
+	uint32_t store_slow_ppm, store_down_ppm;
+	uint32_t host_crash_ppm;       /* the host's process, with what its store has not saved */
+	uint32_t machine_crash_ppm;    /* both: the host's and the node's */
+	uint32_t cold_ppm;             /* all nodes at once */
+	uint32_t channel_cut_ppm;
+	uint32_t floor_ppm;            /* floors rise, at one node more than at another */
+	uint64_t host_down_ns_max;
+	uint32_t put_bytes, loads;     /* that the host allows */
 };
 
 enum sim_event_kind {
@@ -125,6 +148,11 @@ enum sim_event_kind {
 	SIM_FAULTS,
 	SIM_ACT,      /* a fault that was to come later; who: node, and action << 8 */
 	SIM_EPOCH,    /* a node hears of the newest view with the members of its own */
+	SIM_TO_HOST,  /* a packet on the channel of node `who` */
+	SIM_FROM_HOST,
+	SIM_HOST,     /* a host's process */
+	SIM_STORE,    /* a request to its store is done */
+	SIM_HOST_RESTART,
 };
 
 struct sim_packet {
@@ -186,6 +214,9 @@ struct sim_node {
 	uint64_t before_pause_ns, before_pause_lease_ns; /* what wrong code would have read; 0: no pause */
 };
 
+struct sim_host;
+struct sim_backed;
+
 enum sim_call_state { SIM_CALL_FREE = 0, SIM_CALL_OPEN };
 
 /* One request of a client. */
@@ -209,6 +240,7 @@ struct sim_client {
 	bool roams;            /* no session */
 	bool closes;           /* its only call is the session's close */
 	uint64_t session;      /* 0: none open */
+	uint64_t generation;   /* of the cluster that opened it */
 	uint64_t next_request; /* in the session */
 	uint64_t open_ns;      /* no session is opened before: one was refused */
 	uint64_t epoch;        /* newest seen in a reply */
@@ -254,6 +286,8 @@ struct sim_world {
 	uint32_t n_events, cap_events;
 	struct sim_packet *free_packets;
 	struct sim_node node[SIM_NODES_MAX];
+	struct sim_host *host[SIM_NODES_MAX];     /* with shard.has_host */
+	struct sim_backed *backed[SIM_NODES_MAX]; /* the same */
 	struct sim_client client[SIM_CLIENTS_MAX];
 	struct chp_view view;          /* scenarios give views by hand: the newest */
 
@@ -262,6 +296,7 @@ struct sim_world {
 	uint64_t client_cut_until_ns[SIM_CLIENTS_MAX][SIM_NODES_MAX];
 	uint64_t mute_until_ns[SIM_NODES_MAX];      /* its replies are lost */
 	uint64_t uneven_ns[SIM_NODES_MAX][SIM_NODES_MAX];
+	uint64_t channel_cut_until_ns[SIM_NODES_MAX][2]; /* to the host, from it */
 	uint64_t disturbed_until_ns[SIM_NODES_MAX]; /* others may suspect it, for nothing that is lost */
 	uint64_t flap_until_ns;
 	uint32_t flap_a, flap_b;
@@ -274,7 +309,8 @@ struct sim_world {
 	uint64_t same_epoch;           /* the newest epoch of the membership, and its further views so far */
 	uint32_t same_views;
 
-	/* Views that were entered, by epoch - 1, since the cluster was founded. */
+	/* Views that were entered, by number - 1, since the cluster was founded, or began again after a cold start. */
+	uint64_t generation;
 	struct chp_view *entered;
 	uint32_t n_entered, cap_entered;
 	uint64_t writer[UINT16_MAX + 1]; /* incarnation that was given this number; 0: none */
@@ -294,24 +330,37 @@ struct sim_world {
 	bool undecided;
 	struct {
 		uint64_t views, same_views, crashes, restarts, rejoins, leases_lost, drops, cuts, pauses;
+		uint64_t hosts_lost, cold_starts;
 	} seen;
 	struct chp_protocol_counters protocol; /* of shards that are gone */
+	struct chp_host_counters host_counters; /* the same */
+	uint64_t evictions;            /* the same */
 	uint64_t retransmits, resets;          /* the same */
-	char failure[512];             /* what went wrong first; empty */
+	char failure[SIM_FAILURE_BYTES]; /* what went wrong first; empty */
 };
 
 struct sim_result {
 	uint64_t runs, digest;
 	uint64_t ops, ok;
 	struct chp_protocol_counters protocol; /* summed over nodes */
+	struct chp_host_counters host;
+	uint64_t evictions, hosts_lost, cold_starts;
 	uint64_t retransmits, resets;
 	uint64_t views, same_views, crashes, restarts, rejoins, leases_lost, drops;
 	bool undecided;                /* a search of the history reached its limit and found nothing wrong */
 	bool beyond_repair;            /* more was lost than the budget meant to allow, and the cluster stopped */
 };
 
+/* Whether clusters have hosts, where the protocol can have them. */
+enum sim_hosts {
+	SIM_HOSTS_MIXED = 0, /* every other eight seeds: all profiles by turns, both ways */
+	SIM_HOSTS_NO,
+	SIM_HOSTS_YES,
+};
+
 /** Draw a configuration from a seed. */
-void sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed, uint32_t n_nodes);
+void sim_config_draw(struct sim_config *c, const struct sim_kind *kind, uint64_t seed, uint32_t n_nodes,
+		     enum sim_hosts hosts);
 
 /* Parts of drawing, for profiles. One of some numbers: */
 uint32_t sim_one_of(struct chp_random *r, const uint32_t *choices, uint32_t n);
@@ -333,7 +382,7 @@ void sim_make_room(struct sim_config *c);
  * @param failure  set to what went wrong, or to an empty string
  * @return         true when everything held
  */
-bool sim_run(const struct sim_config *c, struct sim_result *result, char failure[512]);
+bool sim_run(const struct sim_config *c, struct sim_result *result, char failure[SIM_FAILURE_BYTES]);
 
 /* Parts of the world, for its files. */
 void sim_fail(struct sim_world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -358,11 +407,40 @@ void sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns);
 void sim_node_send(struct sim_world *w, uint32_t n, uint64_t at_ns);
 void sim_node_run_soon(struct sim_world *w, uint32_t n, uint64_t at_ns);
 void sim_node_control_soon(struct sim_world *w, uint32_t n, uint64_t at_ns);
-/** The shard's epoch for a view of the membership. */
+/** The shard's epoch for a view of the membership, and back. */
 static inline uint64_t
 sim_shard_epoch(const struct sim_world *w, uint64_t epoch, uint32_t same)
 {
-	return w->config.view_ppm == 0 ? epoch : epoch * SIM_EPOCHS + same;
+	return w->config.view_ppm == 0 || epoch == 0
+		       ? epoch
+		       : epoch - SIM_NUMBER(epoch) + (SIM_NUMBER(epoch) - 1) * SIM_EPOCHS + same + 1;
+}
+
+static inline uint64_t
+sim_membership_epoch(const struct sim_world *w, uint64_t epoch)
+{
+	return w->config.view_ppm == 0 || SIM_NUMBER(epoch) == 0
+		       ? epoch
+		       : epoch - SIM_NUMBER(epoch) + (SIM_NUMBER(epoch) - 1) / SIM_EPOCHS + 1;
+}
+
+/** The view of this epoch, if somebody has entered it; NULL otherwise. */
+static inline const struct chp_view *
+sim_entered(const struct sim_world *w, uint64_t epoch)
+{
+	const uint32_t number = SIM_NUMBER(epoch);
+
+	return epoch >> SIM_GENERATION_SHIFT == w->generation && number > 0 && number <= w->n_entered &&
+			       w->entered[number - 1].epoch != 0
+		       ? &w->entered[number - 1]
+		       : NULL;
+}
+
+/** The newest view that somebody has entered; NULL: none. */
+static inline const struct chp_view *
+sim_newest_view(const struct sim_world *w)
+{
+	return w->n_entered == 0 ? NULL : &w->entered[w->n_entered - 1];
 }
 
 /** The driver gives the shard another view with the members of its node's present one. */
@@ -377,6 +455,8 @@ void sim_node_collect(struct sim_world *w, uint32_t n);
 void sim_faults_tick(struct sim_world *w);
 void sim_faults_act(struct sim_world *w, uint32_t who);
 void sim_faults_heal(struct sim_world *w);
+/** A node crashes, and comes back, if that can be borne. Whether it was there, and it could. */
+bool sim_faults_lose(struct sim_world *w, uint32_t n);
 /** A node is about to send a control packet. False: it does not come to that any more. */
 bool sim_faults_on_send(struct sim_world *w, uint32_t n, const struct sim_packet *p);
 /** The same for a shard's packet. */
@@ -404,15 +484,52 @@ void sim_once_forget(struct sim_world *w);
 void sim_client_init(struct sim_world *w, uint32_t c);
 void sim_client_wake(struct sim_world *w, uint32_t c);
 void sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p);
-/** Bytes of a key that clients use; whether a client has an open request on a key with this number. */
+/** Bytes of a key that clients use, and its number again; whether a client has an open request, and on what key. */
 uint32_t sim_client_key(uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX]);
+uint32_t sim_client_key_number(const uint8_t *key, uint32_t len);
 bool sim_client_asks(const struct sim_world *w, uint32_t c, uint64_t request, uint32_t *key);
 bool sim_clients_done(const struct sim_world *w);
+/** What they wait for, for people. */
+void sim_clients_dump(const struct sim_world *w, struct chp_text *t);
+/** All that they have asked is given up: what became of it is not known. What packets may still bring about goes on. */
+void sim_clients_give_up(struct sim_world *w);
+void sim_clients_go_on(struct sim_world *w);
 /** The world is healed, and somebody may be dead for good: writes must not wait for all. */
 void sim_clients_settle(struct sim_world *w);
 
+/* Hosts, if there are any: nothing happens otherwise. */
+/** Whether a packet of a node's channel is whole. */
+bool sim_channel_check(const struct chp_shard_config *s, uint32_t n, const uint8_t *data, uint32_t len);
+void sim_host_init(struct sim_world *w, uint32_t n);
+void sim_host_fini(struct sim_world *w, uint32_t n);
+void sim_host_arrives(struct sim_world *w, uint32_t n, struct sim_packet *p);
+void sim_host_run(struct sim_world *w, uint32_t n, uint64_t at_ns);
+void sim_host_store(struct sim_world *w, uint32_t n);
+void sim_host_start(struct sim_world *w, uint32_t n);
+void sim_host_restart(struct sim_world *w, uint32_t n);
+/** The process ends; with its machine, so does the store. */
+void sim_host_crash(struct sim_world *w, uint32_t n, bool machine);
+/** The same, and it comes back. */
+void sim_host_lose(struct sim_world *w, uint32_t n, bool machine);
+void sim_host_faults(struct sim_world *w);
+void sim_host_heal(struct sim_world *w);
+/** Whether everything that a node has to save is saved, and everything that it asked for was answered. */
+bool sim_host_is_idle(const struct sim_world *w, uint32_t n);
+void sim_host_dump(const struct sim_world *w, uint32_t n, struct chp_text *t);
+
+/** Somebody enters the first view of another generation. */
+void sim_cold_start(struct sim_world *w, const struct chp_view *v);
+
+/* What must hold of a node's cache, log and store: after a run, and over all nodes at rest. */
+void sim_backed_init(struct sim_world *w, uint32_t n);
+void sim_backed_fini(struct sim_world *w, uint32_t n);
+void sim_backed_born(struct sim_world *w, uint32_t n);
+void sim_backed_ran(struct sim_world *w, uint32_t n);
+void sim_backed_end(struct sim_world *w);
+
 /* Invariants over all nodes; every node's own are asserted now and then after its runs. */
 void sim_check_agreement(struct sim_world *w);
+void sim_check_history(struct sim_world *w);
 void sim_check_end(struct sim_world *w, bool at_rest);
 
 /* EAL, where the index needs one: once a process. */

@@ -113,7 +113,7 @@ draw_sync(struct sim_config *c, struct chp_random *r)
 	c->roamer_ppm = SIM_ONE_OF(r, 0, 300000);
 	c->put_ppm = 800000;
 	c->get_ppm = c->rmw_ppm = 0;
-	c->n_keys = SIM_ONE_OF(r, 2, SIM_KEYS_MAX);
+	c->n_keys = SIM_ONE_OF(r, 2, 12);
 	c->crash_ppm = SIM_ONE_OF(r, 0, 2000);
 	c->partition_ppm = SIM_ONE_OF(r, 30000, 60000);
 	c->pause_ppm = SIM_ONE_OF(r, 0, 10000);
@@ -217,7 +217,7 @@ static void
 draw_churn(struct sim_config *c, struct chp_random *r)
 {
 	draw_sync(c, r);
-	c->n_keys = SIM_ONE_OF(r, 4, 8, SIM_KEYS_MAX);
+	c->n_keys = SIM_ONE_OF(r, 4, 8, 12);
 	c->delete_ppm = 800000;
 	c->put_ppm = 0;
 	c->close_ppm = SIM_ONE_OF(r, 0, 50000, 300000);
