@@ -42,6 +42,8 @@ CORE_PURE := $(filter-out lib/client/% lib/config/% lib/history/% lib/dsi/% lib/
 	$(LIB_PURE))
 # The host's end of a shard; pure too.
 DSI_PURE := $(wildcard lib/dsi/*.c) lib/datastore/request.c
+# Hosts in the process of their replicas.
+LOCAL_HOST := $(DSI_PURE) lib/channel/memory.c lib/datastore/memory.c lib/datastore/support.c lib/datastore/batch.c
 LIB_REPLICA := $(LIB_DPDK) $(LIB_TRANSPORT) $(CORE_PURE) $(wildcard lib/config/*.c)
 
 rel = $(patsubst %.c,$(B)/obj/%.o,$(1))
@@ -157,7 +159,8 @@ $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 
 # Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
 NET_RING := -lrte_net_ring
-$(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c $(LIB_REPLICA))
+$(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c \
+		tests/datapath/local_host.c $(LOCAL_HOST) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(PURE_LIBS)
 
@@ -221,7 +224,7 @@ $(B)/asan/test/%: $(B)/asan/obj/tests/unit/%.o $(call asan,$(UNIT_LIB))
 	$(Q)$(CC) $(SANITIZE) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
 
 DATAPATH_SUPPORT := $(filter-out $(wildcard tests/datapath/test_*.c),$(wildcard tests/datapath/*.c))
-$(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LIB_REPLICA) lib/channel/memory.c)
+$(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LOCAL_HOST) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -o $@ $^ -lcriterion $(NET_RING) $(DPDKLIBS) $(PURE_LIBS) -lpthread

@@ -186,6 +186,45 @@ print_shards(const struct gather *g, bool redraw)
 		print_shard(g, shard, redraw);
 }
 
+/* What each member knows of its host: the store, what is not saved yet, how full the log is, how good the cache. */
+static void
+print_host(const struct gather_node *n, const json_t *host, bool redraw)
+{
+	char state[16], store[16], oldest[32], text[GATHER_TEXT_BYTES];
+	const json_t *fill = json_object_get(host, "log_fill_pct"), *hit = json_object_get(host, "hit_pct");
+
+	gather_text(host, "state", state, sizeof(state));
+	gather_text(host, "store", store, sizeof(store));
+	gather_text(host, "text", text, sizeof(text));
+	ago_text(gather_number(host, "oldest_ms"), oldest, sizeof(oldest));
+	printf("%-4u %-12s %-10s %-6s %10" PRIu64 " %10s %6.1f %% %6.1f %% %10" PRIu64 " %12" PRIu64, n->member.id,
+	       n->member.name, state, store, gather_number(host, "backlog"), oldest, json_number_value(fill),
+	       json_number_value(hit), gather_number(host, "evictions"), gather_number(host, "items"));
+	if (text[0] != '\0')
+		printf("  %s", text);
+	end_line(redraw);
+}
+
+static void
+print_hosts(const struct gather *g, bool redraw)
+{
+	bool begun = false;
+
+	for (uint32_t i = 0; i < g->n; i++) {
+		const json_t *host = json_object_get(g->node[i].json, "host");
+
+		if (!json_is_object(host))
+			continue;
+		if (!begun) {
+			printf("%-4s %-12s %-10s %-6s %10s %10s %8s %8s %10s %12s  %s", "NODE", "NAME", "HOST", "STORE",
+			       "BACKLOG", "OLDEST", "LOG", "HITS", "EVICTED", "STORED", "TEXT");
+			end_line(redraw);
+		}
+		begun = true;
+		print_host(&g->node[i], host, redraw);
+	}
+}
+
 static void
 print_block(const struct gather *g, bool redraw)
 {
@@ -211,6 +250,7 @@ print_block(const struct gather *g, bool redraw)
 	for (uint32_t i = 0; i < g->n; i++)
 		print_node(g, &g->node[i], redraw);
 	print_shards(g, redraw);
+	print_hosts(g, redraw);
 	print_history(g, redraw);
 }
 
@@ -228,6 +268,8 @@ print_json(const struct gather *g)
 			json_object_set_new(v, "membership", json_deep_copy(n->membership));
 		if (n->instances != NULL)
 			json_object_set_new(v, "instances", json_deep_copy(n->instances));
+		if (json_is_object(json_object_get(n->json, "host")))
+			json_object_set_new(v, "host", json_deep_copy(json_object_get(n->json, "host")));
 		json_array_append_new(nodes, v);
 	}
 	ctl_json_print(json_pack("{sI so}", "epoch",

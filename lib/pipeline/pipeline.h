@@ -57,6 +57,7 @@ struct chp_shard_report {
 	struct chp_copy_progress copy;
 	struct chp_protocol_status status;
 	struct chp_commit_times commit;
+	struct chp_host_status host;
 	uint32_t life; /* of this process, see struct chp_membership; counters begin again with each */
 };
 

@@ -526,6 +526,135 @@ node_instances(struct json *j, const struct chp_control *s)
 	close(j, ']');
 }
 
+/* ------------------------------------------------------------------ the host */
+
+static const char *
+host_state(const struct chp_host_status *h)
+{
+	static const char *const state[] = {
+		[CHP_HOST_NONE] = "none",       [CHP_HOST_AWAY] = "away",   [CHP_HOST_REFUSES] = "refuses",
+		[CHP_HOST_WAITING] = "waiting", [CHP_HOST_READY] = "ready", [CHP_HOST_LOST_DATA] = "lost data",
+	};
+
+	return state[h->state];
+}
+
+static const char *
+store_state(const struct chp_host_status *h)
+{
+	static const char *const state[] = { "ok", "slow", "down" };
+
+	return h->store_state < CHP_ARRAY_LEN(state) ? state[h->store_state] : "unknown";
+}
+
+/* What makes it "ready" is most, then what is nearest to it: for one word about several shards. */
+static uint32_t
+host_rank(const struct chp_host_status *h)
+{
+	static const uint8_t rank[] = {
+		[CHP_HOST_NONE] = 0,    [CHP_HOST_LOST_DATA] = 1, [CHP_HOST_REFUSES] = 2,
+		[CHP_HOST_AWAY] = 3,    [CHP_HOST_WAITING] = 4,   [CHP_HOST_READY] = 5,
+	};
+
+	return 4u * rank[h->state] + 3u - chp_min_u32(h->store_state, 3);
+}
+
+static void
+percent(struct json *j, const char *key, uint64_t part, uint64_t whole)
+{
+	name(j, key);
+	put(j, "%.1f", whole > 0 ? 100.0 * (double)part / (double)whole : 0.0);
+}
+
+/* Of the reads, those that waited for no load. Read-modify-writes that had to load count as if they were reads. */
+static void
+hit_ratio(struct json *j, uint64_t reads, uint64_t misses)
+{
+	percent(j, "hit_pct", reads - chp_min_u64(reads, misses), reads);
+}
+
+/* What several shards have in common with one. */
+static void
+host_numbers(struct json *j, const struct chp_host_status *h)
+{
+	string(j, "state", host_state(h));
+	string(j, "store", store_state(h));
+	string(j, "text", h->text);
+	boolean(j, "volatile", (h->store_flags & CHP_STORE_VOLATILE) != 0);
+	boolean(j, "allow_loss", (h->store_flags & CHP_STORE_ALLOW_LOSS) != 0);
+	number(j, "away_ms", h->away_ns / CHP_NS_PER_MS);
+	number(j, "backlog", h->backlog);
+	number(j, "oldest_ms", h->oldest_ns / CHP_NS_PER_MS);
+	percent(j, "log_fill_pct", h->log_fill_ppm, PPM);
+	number(j, "items", h->items);
+	number(j, "tombstones", h->tombstones);
+	number(j, "errors", h->errors);
+}
+
+static void
+shard_host(struct json *j, const struct chp_shard_report *r)
+{
+	open(j, "host", '{');
+	host_numbers(j, &r->host);
+	number(j, "epoch", r->host.epoch);
+	number(j, "life", r->host.life);
+	number(j, "newest", r->host.newest);
+#define CHP_COUNTER_FIELD(field, help) number(j, #field, r->core.host.field);
+	open(j, "counters", '{');
+	CHP_HOST_COUNTERS(CHP_COUNTER_FIELD)
+	close(j, '}');
+#undef CHP_COUNTER_FIELD
+	close(j, '}');
+}
+
+/* All shards together: sums, the worst of what cannot be added, and the channel below them. */
+static void
+node_host(struct json *j, const struct chp_control *s)
+{
+	const struct chp_host_stage *stage = s->p->host;
+	struct chp_host_status all = s->report[0].host;
+	uint64_t reads = 0, misses = 0, evictions = 0;
+
+	if (stage == NULL)
+		return;
+	for (uint32_t i = 0; i < s->p->cluster.shards; i++) {
+		const struct chp_shard_report *r = &s->report[i];
+		const struct chp_host_status *h = &r->host;
+
+		reads += r->core.protocol.reads;
+		misses += r->core.protocol.misses;
+		evictions += r->core.cache.evictions;
+		if (i == 0)
+			continue;
+		if (host_rank(h) < host_rank(&all)) {
+			all.state = h->state;
+			all.store_state = h->store_state;
+			memcpy(all.text, h->text, sizeof(all.text));
+		}
+		all.store_flags |= h->store_flags;
+		all.away_ns = h->away_ns > all.away_ns ? h->away_ns : all.away_ns;
+		all.backlog += h->backlog;
+		all.oldest_ns = h->oldest_ns > all.oldest_ns ? h->oldest_ns : all.oldest_ns;
+		all.log_fill_ppm = h->log_fill_ppm > all.log_fill_ppm ? h->log_fill_ppm : all.log_fill_ppm;
+		all.items += h->items;
+		all.tombstones += h->tombstones;
+		all.errors = h->errors > all.errors ? h->errors : all.errors;
+	}
+	open(j, "host", '{');
+	host_numbers(j, &all);
+	hit_ratio(j, reads, misses);
+	number(j, "evictions", evictions);
+	string(j, "durability", s->p->cluster.durability == CHP_DURABILITY_DATASTORE ? "datastore" : "memory");
+	open(j, "channel", '{');
+	string(j, "kind", stage->channel->ops->name);
+	string(j, "state", chp_channel_state_name(s->channel.state));
+	string(j, "text", s->channel.text);
+	for (uint32_t i = 0; i < CHP_CHANNEL_COUNTER_COUNT; i++)
+		number(j, chp_channel_counter_name(i), chp_channel_counter(stage->channel, i));
+	close(j, '}');
+	close(j, '}');
+}
+
 static uint32_t
 status_node(struct chp_control *s, char *text, uint32_t cap)
 {
@@ -555,6 +684,7 @@ status_node(struct chp_control *s, char *text, uint32_t cap)
 	node_counters(&j, p);
 	node_membership(&j, s, waiting, now_ns);
 	node_instances(&j, s);
+	node_host(&j, s);
 	node_pools(&j, p);
 	node_lcores(&j, p);
 	close(&j, '}');
@@ -642,6 +772,11 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 	number(&j, "blocks", t->cache.blocks);
 	number(&j, "blocks_max", p->cluster.value_blocks_max);
 	number(&j, "collisions", t->cache.collisions);
+	if (p->cluster.hosts) {
+		hit_ratio(&j, t->protocol.reads, t->protocol.misses);
+		number(&j, "evictions", t->cache.evictions);
+		number(&j, "pinned", t->cache.pinned);
+	}
 	close(&j, '}');
 	open(&j, "copy", '{');
 	boolean(&j, "done", r->copy.done);
@@ -660,6 +795,8 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 	number(&j, "next", t->log_next);
 	number(&j, "capacity", t->log_capacity);
 	close(&j, '}');
+	if (p->cluster.hosts)
+		shard_host(&j, r);
 	open(&j, "links", '{');
 	for (uint32_t i = 0; i < p->cluster.n_members; i++) {
 		if (i != p->node.node)
@@ -687,6 +824,7 @@ chp_pipeline_status(struct chp_pipeline *p, uint32_t section, char *text, uint32
 		chp_shard_stats(p->shard[shard].core, &p->control->report[shard].core);
 		chp_shard_status(p->shard[shard].core, &p->control->report[shard].status);
 		chp_shard_commit_times(p->shard[shard].core, &p->control->report[shard].commit);
+		chp_shard_host_status(p->shard[shard].core, chp_clock_ns(&p->clock), &p->control->report[shard].host);
 		p->control->report[shard].native = p->shard[shard].native.counters;
 	}
 	return status_shard(p, shard, &p->control->report[shard], text, cap);
@@ -820,6 +958,18 @@ fill_node_report(const struct chp_control *s, struct chp_node_report *r, uint64_
 		r->count[i] = chp_pipeline_count(p, i);
 }
 
+static void
+ask_host_stage(struct chp_control *s)
+{
+	struct chp_host_stage *h = s->p->host;
+	uint32_t wanted = atomic_load_explicit(&h->report_wanted, memory_order_relaxed);
+
+	if (atomic_load_explicit(&h->report_done, memory_order_acquire) != wanted)
+		return;
+	s->channel = h->report;
+	atomic_store_explicit(&h->report_wanted, wanted + 1, memory_order_release);
+}
+
 void
 chp_control_reports(struct chp_control *s, uint64_t now_ns)
 {
@@ -843,6 +993,8 @@ chp_control_reports(struct chp_control *s, uint64_t now_ns)
 		s->report[i] = t->report;
 		atomic_store_explicit(&t->report_wanted, wanted + 1, memory_order_release);
 	}
+	if (s->p->host != NULL)
+		ask_host_stage(s);
 }
 
 static void

@@ -308,6 +308,7 @@ publish_report(struct chp_shard_stage *s)
 	chp_shard_copy_progress(s->core, &s->report.copy);
 	chp_shard_status(s->core, &s->report.status);
 	chp_shard_commit_times(s->core, &s->report.commit);
+	chp_shard_host_status(s->core, chp_clock_ns(&s->p->clock), &s->report.host);
 	atomic_store_explicit(&s->serves, s->report.status.waiting[0] == '\0', memory_order_release);
 	s->report.life = s->life;
 	s->report.native = s->native.counters;

@@ -211,6 +211,12 @@ struct chp_tx {
 	struct chp_delayed *delayed;
 };
 
+/* What a channel says of itself. */
+struct chp_host_stage_report {
+	enum chp_channel_state state;
+	char text[CHP_CHANNEL_TEXT_BYTES];
+};
+
 struct chp_host_stage {
 	struct chp_pipeline *p;
 	struct chp_lcore *lcore;
@@ -225,10 +231,7 @@ struct chp_host_stage {
 	struct chp_delayed *impaired; /* only its random numbers: nothing is held back here */
 	_Atomic(uint32_t) report_wanted; /* written by control */
 	_Atomic(uint32_t) report_done;   /* written by this lcore; equal: report is control's to read */
-	struct chp_host_stage_report {
-		enum chp_channel_state state;
-		char text[CHP_CHANNEL_TEXT_BYTES];
-	} report;
+	struct chp_host_stage_report report;
 };
 
 /* A JSON text that a client fetches part by part. */
@@ -275,6 +278,7 @@ struct chp_control {
 	uint64_t other_way;    /* node mask: who was reported to send to its peers in another way than this node */
 	uint64_t defend_at_ns; /* our address, not before */
 	struct chp_shard_report *report; /* [shards], the newest */
+	struct chp_host_stage_report channel; /* likewise */
 	struct chp_text_slot text[CHP_TEXTS];
 	uint64_t text_used;
 	struct chp_mailbox mailbox;

@@ -131,6 +131,45 @@ show_shard(struct chp_pipeline *p, const char *parameters, struct rte_tel_data *
 	return 0;
 }
 
+/* The channel, and what its host says to each shard. */
+static int
+show_host(struct chp_pipeline *p, const char *parameters, struct rte_tel_data *d)
+{
+	struct chp_shard_report r;
+	char *end;
+	unsigned long shard = parameters != NULL ? strtoul(parameters, &end, 10) : 0;
+
+	if (p->host == NULL || shard >= p->cluster.shards || (parameters != NULL && *end != '\0'))
+		return -EINVAL;
+	if (!chp_pipeline_report(p, (uint32_t)shard, &r, NULL))
+		return -ETIMEDOUT;
+	add(d, "state", (uint64_t)r.host.state);
+	add(d, "store_state", r.host.store_state);
+	add(d, "store_flags", r.host.store_flags);
+	add(d, "away_ns", r.host.away_ns);
+	add(d, "backlog", r.host.backlog);
+	add(d, "oldest_ns", r.host.oldest_ns);
+	add(d, "log_fill_ppm", r.host.log_fill_ppm);
+	add(d, "epoch", r.host.epoch);
+	add(d, "life", r.host.life);
+	add(d, "newest", r.host.newest);
+	add(d, "items", r.host.items);
+	add(d, "tombstones", r.host.tombstones);
+	add(d, "errors", r.host.errors);
+	add(d, "evictions", r.core.cache.evictions);
+	add(d, "pinned", r.core.cache.pinned);
+#define CHP_COUNTER_FIELD(field, help) add(d, #field, r.core.host.field);
+	CHP_HOST_COUNTERS(CHP_COUNTER_FIELD)
+#undef CHP_COUNTER_FIELD
+	for (uint32_t i = 0; i < CHP_CHANNEL_COUNTER_COUNT; i++) {
+		char name[48];
+
+		(void)snprintf(name, sizeof(name), "channel_%s", chp_channel_counter_name(i));
+		add(d, name, chp_channel_counter(p->host->channel, i));
+	}
+	return 0;
+}
+
 static int
 show_impairment(struct chp_pipeline *p, struct rte_tel_data *d)
 {
@@ -214,6 +253,13 @@ on_shard(const char *command, const char *parameters, struct rte_tel_data *d)
 }
 
 static int
+on_host(const char *command, const char *parameters, struct rte_tel_data *d)
+{
+	(void)command;
+	return with_pipeline(show_host, parameters, d);
+}
+
+static int
 on_impair(const char *command, const char *parameters, struct rte_tel_data *d)
 {
 	(void)command;
@@ -238,6 +284,8 @@ chp_telemetry_start(struct chp_pipeline *p)
 	(void)rte_telemetry_register_cmd("/chaapar/shard", on_shard,
 					 "Counters of a shard, or of its link to a peer. "
 					 "Parameters: int shard[, int peer]");
+	(void)rte_telemetry_register_cmd("/chaapar/host", on_host,
+					 "What a shard knows of its host, and the channel. Parameters: int shard");
 	(void)rte_telemetry_register_cmd(
 		"/chaapar/impair", on_impair,
 		"Faults on purpose. Parameters: drop_ppm,duplicate_ppm,delay_ppm,delay_us");

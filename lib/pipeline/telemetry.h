@@ -4,8 +4,9 @@
  *
  *   /chaapar/node                                     counters of the node
  *   /chaapar/shard,<n>                                counters of a shard and its links
+ *   /chaapar/host,<n>                                 a shard's host, batches for it, and the channel
  *   /chaapar/impair,<drop>,<dup>,<delay>,<delay_us>   faults on purpose, in parts per million; none: show
- *   /chaapar/cut,<node mask>                          send nothing to these nodes
+ *   /chaapar/cut,<node mask>                          send nothing to these nodes; its own bit: nothing to its host
  *
  * Every leaf is a number, as collectors want it.
  */

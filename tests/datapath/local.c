@@ -2,6 +2,7 @@
 #include "local.h"
 
 #include "base/assert.h"
+#include "channel/memory.h"
 #include "protocols/protocol.h"
 
 #include <rte_cycles.h>
@@ -31,10 +32,10 @@ make_cluster(struct local *l, struct chp_error *error)
 	static struct chp_config_errors errors;
 	char text[4096];
 	int n = snprintf(text, sizeof(text),
-			 "{ \"name\": \"local\", \"protocol\": \"%s\", \"shards\": %u, %s "
+			 "{ \"name\": \"local\", \"protocol\": \"%s\", \"shards\": %u, %s \"hosts\": %s, "
 			 "\"port_base\": 7168, \"mtu\": 1500, \"members\": [",
 			 l->options.protocol != NULL ? l->options.protocol : "hermes", l->options.shards,
-			 l->options.cluster != NULL ? l->options.cluster : "");
+			 l->options.cluster != NULL ? l->options.cluster : "", l->options.hosts ? "true" : "false");
 
 	for (uint32_t i = 0; i < l->options.replicas; i++)
 		n += snprintf(text + n, sizeof(text) - (size_t)n,
@@ -48,7 +49,7 @@ make_cluster(struct local *l, struct chp_error *error)
 		       : refuse(&errors, error);
 }
 
-/* "rx0", ..., "shard0", ..., "tx0", ..., "control": everything on one lcore. */
+/* "rx0", ..., "shard0", ..., "tx0", ..., "host", "control": everything on one lcore. */
 static void
 one_lcore(const struct local *l, char *text, size_t size)
 {
@@ -60,7 +61,7 @@ one_lcore(const struct local *l, char *text, size_t size)
 		n += (size_t)snprintf(text + n, size - n, "\"shard%u\", ", i);
 	for (uint32_t i = 0; i < l->options.queues; i++)
 		n += (size_t)snprintf(text + n, size - n, "\"tx%u\", ", i);
-	(void)snprintf(text + n, size - n, "\"control\"] }]");
+	(void)snprintf(text + n, size - n, "%s\"control\"] }]", l->options.hosts ? "\"host\", " : "");
 }
 
 static int
@@ -83,9 +84,10 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 
 	one_lcore(l, lcores, sizeof(lcores));
 	n = snprintf(text, sizeof(text),
-		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s }", i, i,
-		     more != NULL ? more : LOCAL_PATIENT,
-		     l->options.lcores != NULL ? l->options.lcores : lcores);
+		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s, "
+		     "\"host\": %s }",
+		     i, i, more != NULL ? more : LOCAL_PATIENT, l->options.lcores != NULL ? l->options.lcores : lcores,
+		     l->options.hosts ? "{ \"port\": \"memory\" }" : "\"none\"");
 	errors.n = 0;
 	if (!chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors))
 		return refuse(&errors, error);
@@ -93,6 +95,13 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 	(void)snprintf(name, sizeof(name), l->born[i] > 0 ? "n%u-%u" : "n%u", i, l->born[i]);
 	config.name = name;
 	l->born[i]++;
+	if (l->options.hosts && l->host[i] == NULL)
+		l->host[i] = local_host_create(&l->cluster, i, l->options.keep);
+	else if (l->options.hosts)
+		chp_channel_memory_revive(local_host_channel(l->host[i]));
+	if (l->options.hosts && l->host[i] == NULL)
+		return chp_error_set(error, CHP_EXIT_RESOURCE, "no memory for a host");
+	config.channel = l->options.hosts ? local_host_channel(l->host[i]) : NULL;
 	l->replica[i] = chp_pipeline_create(&config, error);
 	return l->replica[i] != NULL ? 0 : -1;
 }
@@ -147,6 +156,8 @@ local_kill(struct local *l, uint32_t replica)
 
 	CHP_ASSERT(p != NULL);
 	CHP_ASSERT_OP(l->n_dead, <, LOCAL_DEAD_MAX);
+	if (l->host[replica] != NULL)
+		chp_channel_memory_kill(local_host_channel(l->host[replica]));
 	for (uint32_t i = 0; i < LAST_POLLS; i++) {
 		lose_all(l, replica);
 		for (uint32_t k = 0; k < l->node[replica].n_lcores; k++)
@@ -173,6 +184,8 @@ local_destroy(struct local *l)
 		chp_pipeline_destroy(l->replica[i]);
 	for (uint32_t i = 0; i < l->n_dead; i++)
 		chp_pipeline_destroy(l->dead[i]);
+	for (uint32_t i = 0; i < l->options.replicas; i++)
+		local_host_destroy(l->host[i]);
 }
 
 bool
@@ -185,6 +198,8 @@ local_poll(struct local *l)
 			lose_all(l, i);
 		for (uint32_t k = 0; l->replica[i] != NULL && k < l->node[i].n_lcores; k++)
 			work |= chp_pipeline_poll(l->replica[i], k);
+		if (l->host[i] != NULL)
+			work |= local_host_poll(l->host[i]);
 	}
 	return (ring_net_poll(&l->net) > 0) | work;
 }

@@ -7,6 +7,7 @@
 #ifndef TESTS_LOCAL_H
 #define TESTS_LOCAL_H
 
+#include "local_host.h"
 #include "pipeline/pipeline.h"
 #include "ring_net.h"
 
@@ -31,6 +32,8 @@ struct local_options {
 	const char *node;      /* more members of the node file; NULL: LOCAL_PATIENT */
 	const char *node_of[LOCAL_REPLICAS_MAX]; /* the same for one replica alone, instead of `node`; or NULL */
 	uint32_t ring_entries; /* of the network; 0 = 4096 */
+	bool hosts;            /* each replica has one (local_host.h); `cluster` says how durable things are */
+	bool keep;             /* the hosts' stores permit eviction, though they are volatile */
 	bool (*tap)(void *context, uint32_t from, struct rte_mbuf *m); /* see ring_net.h */
 	void *tap_context;
 };
@@ -41,6 +44,7 @@ struct local {
 	struct chp_cluster_config cluster;
 	struct chp_node_config node[LOCAL_REPLICAS_MAX];
 	struct chp_pipeline *replica[LOCAL_REPLICAS_MAX]; /* NULL: killed */
+	struct local_host *host[LOCAL_REPLICAS_MAX];      /* NULL: there are none */
 	uint32_t born[LOCAL_REPLICAS_MAX]; /* processes that there were of each */
 	uint32_t n_dead;
 	struct chp_pipeline *dead[LOCAL_DEAD_MAX];
@@ -64,7 +68,7 @@ int local_start(struct local *l, uint32_t replica, struct chp_error *error);
 /** Destroy the replicas; the network's rings stay, as EAL's clean-up frees them. */
 void local_destroy(struct local *l);
 
-/** One iteration of every lcore of every living replica, and of the network. Returns whether anything moved. */
+/** One iteration of every lcore of every living replica, of the hosts and the network. Whether anything moved. */
 bool local_poll(struct local *l);
 
 /** Poll until every living replica serves. False when it does not happen in ten seconds. */
