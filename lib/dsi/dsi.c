@@ -992,6 +992,8 @@ hand_write(struct chp_dsi *d)
 		add_put(next, item, chp_host_item_bytes(item->key_len, item->value_len));
 		g->used -= item->key_len + item->value_len;
 	}
+	if (g->n > g->n_closed)
+		g->used = (uint32_t)(g->item[g->n_closed].key - g->bytes);
 	g->n = g->n_closed;
 	g->held = g->held_closed;
 	g->is_out = true;
