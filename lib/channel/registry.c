@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const struct chp_channel_ops *const transports[] = { &chp_channel_port };
+static const struct chp_channel_ops *const transports[] = { &chp_channel_port, &chp_channel_rdma };
 
 const struct chp_channel_ops *
 chp_channel_find(const char *name)

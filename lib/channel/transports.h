@@ -8,5 +8,6 @@
 #include "channel/channel.h"
 
 extern const struct chp_channel_ops chp_channel_port;
+extern const struct chp_channel_ops chp_channel_rdma;
 
 #endif /* CHP_CHANNEL_TRANSPORTS_H */
