@@ -34,7 +34,7 @@ DPDKLIBS = $(shell pkg-config --libs libdpdk)
 # Which layer is compiled how. Only these may see DPDK (tools/tidy checks the include lines too).
 LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c lib/channel/port.c
 # The table of transports, and what needs a library of its own: in programs that open a channel, and nowhere else.
-LIB_TRANSPORT := lib/channel/registry.c
+LIB_TRANSPORT := lib/channel/registry.c lib/channel/rdma.c
 # Adapters need the libraries of their datastores. What all adapters share does not.
 ADAPTERS := $(filter-out %/engine.c %/request.c %/support.c %/batch.c %/memory.c,$(wildcard lib/datastore/*.c))
 LIB_PURE := $(filter-out $(LIB_DPDK) $(LIB_TRANSPORT) $(ADAPTERS),$(wildcard lib/*/*.c))
@@ -116,6 +116,11 @@ $(B)/obj/tests/datapath/%.o: tests/datapath/%.c Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERIFY_ENABLED=1 -MMD -c $< -o $@
 
+$(B)/obj/tests/channel/%.o: tests/channel/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERIFY_ENABLED=1 -MMD -c $< -o $@
+
 $(B)/obj/tests/sim/eal.o $(B)/mut/obj/tests/sim/eal.o: tests/sim/eal.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
@@ -151,18 +156,20 @@ $(B)/fuzz/obj/%.o: %.c Makefile
 # ---------------------------------------------------------------- programs
 
 PURE_LIBS := -ljansson -lm
+# What programs that open channels need.
+TRANSPORT_LIBS := -lrdmacm -libverbs
 # What the adapters in lib/datastore need.
 STORE_LIBS := -lrocksdb -lhiredis -lcurl -ljansson -lpthread
 $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 	$(call say,LD,$@)
-	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS)
 
 # Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
 NET_RING := -lrte_net_ring
 $(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c \
 		tests/datapath/local_host.c $(LOCAL_HOST) $(LIB_REPLICA))
 	$(call say,LD,$@)
-	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(PURE_LIBS)
+	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS)
 
 CLIENT_OBJ := $(call rel,$(wildcard lib/client/*.c) lib/wire/client.c lib/wire/packet.c lib/base/digest.c \
 	lib/base/crc32c.c lib/base/assert.c)
@@ -207,6 +214,7 @@ $(B)/asan/sim: $(call asan,$(SIM_SRC) tests/support/no_eal.c tests/support/index
 
 UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 DATAPATH := $(patsubst tests/datapath/%.c,%,$(wildcard tests/datapath/test_*.c))
+CHANNEL := $(patsubst tests/channel/%.c,%,$(wildcard tests/channel/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 UNIT_LIB := $(LIB_PURE) tests/support/index_malloc.c $(filter-out tests/support/index_malloc.c tests/support/no_eal.c,$(wildcard tests/support/*.c))
 
@@ -227,7 +235,13 @@ DATAPATH_SUPPORT := $(filter-out $(wildcard tests/datapath/test_*.c),$(wildcard 
 $(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LOCAL_HOST) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -o $@ $^ -lcriterion $(NET_RING) $(DPDKLIBS) $(PURE_LIBS) -lpthread
+	$(Q)$(CC) -o $@ $^ -lcriterion $(NET_RING) $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS) -lpthread
+
+CHANNEL_SUPPORT := $(filter-out $(wildcard tests/channel/test_*.c),$(wildcard tests/channel/*.c))
+$(B)/channel/%: $(B)/obj/tests/channel/%.o $(call rel,$(CHANNEL_SUPPORT) $(LIB_REPLICA) lib/channel/memory.c)
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -o $@ $^ -lcriterion $(NET_RING) $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS) -lpthread
 
 $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(call fuzz,$(LIB_PURE) tests/support/index_malloc.c)
 	$(call say,LD,$@)
@@ -245,10 +259,11 @@ $(B)/asan/conformance: $(call asan,$(CONFORMANCE))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SANITIZE) -o $@ $^ $(STORE_LIBS)
 
-.PHONY: programs-unit programs-asan programs-datapath programs-fuzz
+.PHONY: programs-unit programs-asan programs-datapath programs-channel programs-fuzz
 programs-unit: $(UNIT:%=$(B)/test/%)
 programs-asan: $(UNIT:%=$(B)/asan/test/%) $(B)/asan/sim
 programs-datapath: $(DATAPATH:%=$(B)/datapath/%)
+programs-channel: $(CHANNEL:%=$(B)/channel/%)
 programs-fuzz: $(FUZZERS:%=$(B)/fuzz/%)
 
 .PHONY: test check check-long sim fuzz scenarios mutations
@@ -274,6 +289,10 @@ scenarios: deps-present $(B)/sim ## run the text scenarios in tests/scenarios
 
 mutations: deps-present $(B)/mut/sim ## prove that the simulator finds every known bug that can be switched on
 	$(Q)$(B)/mut/sim --mutations --seeds 1500
+
+.PHONY: check-rdma
+check-rdma: deps-present programs-channel all ## the channel over RDMA (soft-RoCE) in a virtual machine: two minutes; part of check-long
+	$(Q)tools/check-rdma
 
 FUZZ_S ?= 60
 fuzz: deps-present programs-fuzz ## fuzz every parser for FUZZ_S seconds each
@@ -330,4 +349,4 @@ install: all ## install to DESTDIR/PREFIX
 clean: ## remove everything built
 	rm -rf $(B)
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -name '*.d' -type f 2>/dev/null)
