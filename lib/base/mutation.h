@@ -67,6 +67,10 @@
 /* Of clusters with datastores behind their caches. */
 #define CHP_MUTATION_LIST_HOSTS(X)                                                                \
 	X(S30_MARK_PASSES, "a version is not sent for a newer one that goes in a later batch")     \
+	X(S34_OLD_SOURCE, "a cold start takes what stores hold of an older epoch for as good as the newest") \
+	X(S34_MINORITY_FOUNDS, "a cold start does with the hosts of a minority") \
+	X(S34_PROMISE_NOT_DURABLE, "a first view is accepted before the store knows of its generation") \
+	X(S34_SERVES_IN_MINORITY, "members that are no majority of all configured ones hold leases") \
 	X(P47_EVICT_FORGETS_VERSION, "a key leaves the cache and its version is forgotten")       \
 	X(P60_EVICT_UNSAVED, "a key leaves the cache before the datastore has it")                \
 	X(P56_PARKED_UNCOMMITTED, "a read that waited for a load gets the value of a write under way") \

@@ -45,14 +45,13 @@ chp_lease_take(struct chp_lease *l, uint32_t node, uint64_t until_ns)
 }
 
 uint64_t
-chp_lease_until(const struct chp_lease *l, uint32_t self, uint64_t voters)
+chp_lease_until_granted(const struct chp_lease *l, uint32_t self, uint64_t nodes, uint32_t needed)
 {
-	uint64_t others = voters & ~chp_bit(self), until_ns = CHP_NEVER;
-	uint32_t needed = chp_count_bits(voters) / 2; /* of the others, beside itself */
+	uint64_t others = nodes & ~chp_bit(self), until_ns = CHP_NEVER;
 
-	CHP_ASSERT((voters & chp_bit(self)) != 0);
-	/* The end of the needed-th longest grant: take the longest away, needed times. */
-	for (; needed > 0; needed--) {
+	CHP_ASSERT((nodes & chp_bit(self)) != 0);
+	/* The end of the longest grant that has enough before it: take the longest away, once for each other node. */
+	for (; needed > 1 && others != 0; needed--) {
 		uint32_t longest = chp_first_bit(others);
 
 		for (uint64_t rest = others; rest != 0; rest &= rest - 1) {
@@ -64,7 +63,15 @@ chp_lease_until(const struct chp_lease *l, uint32_t self, uint64_t voters)
 		until_ns = l->held_until_ns[longest];
 		others &= ~chp_bit(longest);
 	}
+	if (needed > 1)
+		until_ns = 0;
 	return chp_max_u64(until_ns, l->kept_until_ns);
+}
+
+uint64_t
+chp_lease_until(const struct chp_lease *l, uint32_t self, uint64_t voters)
+{
+	return chp_lease_until_granted(l, self, voters, chp_count_bits(voters) / 2 + 1);
 }
 
 void

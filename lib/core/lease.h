@@ -63,6 +63,12 @@ void chp_lease_take(struct chp_lease *l, uint32_t node, uint64_t until_ns);
 uint64_t chp_lease_until(const struct chp_lease *l, uint32_t self, uint64_t voters);
 
 /**
+ * Until when `needed` of these nodes have granted, this node always counting for itself. With less than `needed`
+ * nodes, or grants, what was held before.
+ */
+uint64_t chp_lease_until_granted(const struct chp_lease *l, uint32_t self, uint64_t nodes, uint32_t needed);
+
+/**
  * A new view was entered: grants of the old view are no longer added up.
  *
  * @param kept_until_ns  chp_lease_until of the old view where this node stays a voter, else 0

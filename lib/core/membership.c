@@ -22,6 +22,7 @@ enum report {
 	REPORT_TWO = 1u << 7,
 	REPORT_BOOTSTRAP = 1u << 8,
 	REPORT_WRITERS = 1u << 9,
+	REPORT_GENERATIONS = 1u << 10,
 };
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -139,6 +140,13 @@ is_voter(const struct chp_membership *m)
 	return (m->view.voters & self_bit(m)) != 0;
 }
 
+/* A majority of all configured members. */
+static uint32_t
+majority_of_all(const struct chp_membership *m)
+{
+	return m->config.n_nodes / 2 + 1;
+}
+
 static bool
 has_heir(const struct chp_membership *m, uint32_t node)
 {
@@ -241,17 +249,29 @@ chp_membership_suspected(const struct chp_membership *m)
 	return m->detector.suspected & chp_view_live(&m->view) & ~self_bit(m);
 }
 
+/*
+ * With hosts a lease needs, beside a majority of the voters, grants of as many members as are a majority of all
+ * configured ones: a cluster of less must not serve, because the others may begin again without it (SAFETY 34).
+ */
 uint64_t
 chp_membership_lease_until_ns(const struct chp_membership *m)
 {
-	return is_voter(m) ? chp_lease_until(&m->lease, m->config.self, m->view.voters) : 0;
+	uint64_t until_ns;
+
+	if (!is_voter(m))
+		return 0;
+	until_ns = chp_lease_until(&m->lease, m->config.self, m->view.voters);
+	if (!m->config.has_hosts || CHP_MUTATED(S34_SERVES_IN_MINORITY))
+		return until_ns;
+	return chp_min_u64(until_ns, chp_lease_until_granted(&m->lease, m->config.self, chp_view_live(&m->view),
+							     majority_of_all(m)));
 }
 
 static bool
 views_equal(const struct chp_view *a, const struct chp_view *b, uint32_t n_nodes)
 {
 	return a->epoch == b->epoch && a->voters == b->voters && a->learners == b->learners &&
-	       a->next_writer == b->next_writer &&
+	       a->next_writer == b->next_writer && a->sources == b->sources &&
 	       memcmp(a->incarnation, b->incarnation, n_nodes * sizeof(a->incarnation[0])) == 0 &&
 	       memcmp(a->writer, b->writer, n_nodes * sizeof(a->writer[0])) == 0;
 }
@@ -266,6 +286,7 @@ enum obstacle {
 	OBSTACLE_SHORT,
 	OBSTACLE_NOT_HEARING_US,
 	OBSTACLE_HEARING_US_SHORT,
+	OBSTACLE_NO_HOST,
 	OBSTACLE_NOT_HEARING_OTHERS,
 };
 
@@ -288,6 +309,8 @@ obstacle_of(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
 		return OBSTACLE_NOT_HEARING_US;
 	if ((p->its_heard_full & self_bit(m)) == 0)
 		return OBSTACLE_HEARING_US_SHORT;
+	if (m->config.has_hosts && !p->host.is_there)
+		return OBSTACLE_NO_HOST;
 	if (p->its_heard_full != all_members(m))
 		return OBSTACLE_NOT_HEARING_OTHERS;
 	return OBSTACLE_NONE;
@@ -340,7 +363,7 @@ hello_peer(struct chp_membership *m, uint64_t now_ns, uint32_t node)
 	p->due |= due_bit(CHP_CONTROL_HELLO);
 	if ((hears & self_bit(m)) == 0)
 		p->due |= due_bit(CHP_CONTROL_HELLO_SHORT);
-	if (m->state == CHP_MEMBERSHIP_FORMING && m->founding.epoch != 0)
+	if (m->state == CHP_MEMBERSHIP_FORMING && (m->founding_by & self_bit(m)) != 0)
 		p->due |= due_bit(CHP_CONTROL_FOUNDING);
 	p->hello_at_ns = now_ns + chp_random_range(&m->random, 3 * quarter, 5 * quarter);
 	p->hello_interval_ns = chp_min_u64(2 * p->hello_interval_ns, hello_ns_max(m));
@@ -383,6 +406,19 @@ write_header(const struct chp_membership *m, uint32_t node, enum chp_control_typ
 	};
 }
 
+static void
+write_host(const struct chp_membership_host *host, struct chp_control_hello *h)
+{
+	h->flags |= CHP_HELLO_HOST;
+	if (host->has_items)
+		h->flags |= CHP_HELLO_ITEMS;
+	if (host->is_volatile)
+		h->flags |= CHP_HELLO_VOLATILE;
+	h->recorded_min = host->recorded_min;
+	h->recorded_max = host->recorded_max;
+	h->life_max = host->life_max;
+}
+
 static uint32_t
 write_hello(const struct chp_membership *m, uint64_t now_ns, uint32_t node,
 	    enum chp_control_type type, uint8_t *to)
@@ -400,6 +436,8 @@ write_hello(const struct chp_membership *m, uint64_t now_ns, uint32_t node,
 	h->members_hash = m->members_hash;
 	h->heard = chp_membership_heard(m, now_ns);
 	h->heard_full = heard_full(m, now_ns);
+	if (m->host.is_there)
+		write_host(&m->host, h);
 	return len;
 }
 
@@ -416,6 +454,7 @@ write_view(const struct chp_membership *m, uint32_t node, enum chp_control_type 
 	v->voters = view->voters;
 	v->learners = view->learners;
 	v->next_writer = view->next_writer;
+	v->sources = view->sources;
 	v->n_members = (uint8_t)m->config.n_nodes;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
 		member[i] = (struct chp_control_member){
@@ -455,6 +494,14 @@ may_ask(const struct chp_membership *m)
 	       (a->accepted_ballot == 0 || names_us(m, &a->accepted));
 }
 
+/* Whether this learner may be a voter, or what this source holds is reconciled; and with hosts, recorded. */
+static bool
+is_ready(const struct chp_membership *m)
+{
+	return m->ready && ((m->view.learners | m->view.sources) & self_bit(m)) != 0 &&
+	       (!m->config.has_hosts || m->host.recorded_min >= m->joined_epoch);
+}
+
 /* The lease counts from now, which is before the packet leaves (SAFETY 17, pitfall P12). */
 static uint32_t
 write_heartbeat(const struct chp_membership *m, uint64_t now_ns, uint32_t node, uint8_t *to)
@@ -467,8 +514,10 @@ write_heartbeat(const struct chp_membership *m, uint64_t now_ns, uint32_t node, 
 	/* A learner gets none, but says how long its leases will be: who drops it must know (see tell_at_ns). */
 	if (may_ask(m) || (!m->config.keeps_members && (m->view.learners & self_bit(m)) != 0))
 		h->lease_ns = m->config.lease_ns;
-	if (m->ready && (m->view.learners & self_bit(m)) != 0)
-		h->flags = CHP_HEARTBEAT_READY;
+	if (is_ready(m))
+		h->flags |= CHP_HEARTBEAT_READY;
+	if (m->leaves)
+		h->flags |= CHP_HEARTBEAT_LEAVES;
 	if (since(chp_max_u64(m->peer[node].heard_ns, m->entered_ns), now_ns) < m->config.suspect_ns / 2)
 		h->flags |= CHP_HEARTBEAT_HEARS;
 	return sizeof(*h);
@@ -612,6 +661,8 @@ forget(struct chp_membership *m, uint32_t node, uint64_t incarnation)
 	p->bootstrap = false;
 	p->members_differ = false;
 	p->ready = false;
+	p->leaves = false;
+	memset(&p->host, 0, sizeof(p->host));
 }
 
 /* Processes with one node id take turns: once or twice it may be a late packet of one that restarted. */
@@ -694,6 +745,7 @@ renew(struct chp_membership *m, uint64_t now_ns)
 	m->born_ns = now_ns;
 	memset(&m->founding, 0, sizeof(m->founding));
 	m->founding_by = 0;
+	m->part_ns = 0;
 	m->refused_reason = (enum chp_refused_reason)0;
 	m->alive = 0;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
@@ -760,14 +812,20 @@ why_text(struct chp_membership *m, const struct chp_view *old, struct chp_text *
 	const char *separator = "";
 
 	if (old->epoch == 0) {
-		chp_text_add(t, v->epoch == 1 ? "first view" : "joined");
+		chp_text_add(t, !chp_epoch_is_first(v->epoch) ? "joined" :
+				v->sources != 0               ? "first view, from what the hosts hold" :
+								"first view");
 		return;
+	}
+	if (old->sources != 0 && v->sources == 0) {
+		chp_text_add(t, "reconciled");
+		separator = "; ";
 	}
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		bool was = old->incarnation[i] != 0, same = old->incarnation[i] == v->incarnation[i];
 
 		if (was && !same && !m->config.keeps_members) {
-			chp_text_add(t, "%snode %u suspected", separator, i);
+			chp_text_add(t, "%snode %u %s", separator, i, m->peer[i].leaves ? "left" : "suspected");
 			separator = "; ";
 		}
 		if (v->incarnation[i] != 0 && !same) {
@@ -830,6 +888,9 @@ enter(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
 	m->refused_reason = (enum chp_refused_reason)0;
 	memset(&m->founding, 0, sizeof(m->founding));
 	m->founding_by = 0;
+	m->part_ns = 0;
+	if (old.epoch == 0)
+		m->joined_epoch = v->epoch;
 	chp_agreement_begin(&m->agreement, m->config.self, v);
 	chp_lease_enter(&m->lease, kept_ns);
 	for (uint32_t i = 0; i < m->config.n_nodes; i++)
@@ -859,6 +920,9 @@ join(struct chp_membership *m, uint64_t now_ns, uint64_t epoch)
 		m->heirs = 0;
 		chp_lease_init(&m->lease);
 		m->ready = false;
+		m->leaves = false;
+		m->host_away_ns = 0;
+		memset(&m->host, 0, sizeof(m->host)); /* as the shards, whose host it is, begin anew */
 		m->has_lease = false;
 		m->lost_reported = false;
 	} else if (m->state == CHP_MEMBERSHIP_FORMING) {
@@ -893,10 +957,27 @@ enter_if_complete(struct chp_membership *m, uint64_t now_ns)
 {
 	struct chp_view v = m->founding;
 
-	if (m->state != CHP_MEMBERSHIP_FORMING || v.epoch == 0 || m->founding_by != v.voters)
+	if (m->state != CHP_MEMBERSHIP_FORMING || v.epoch == 0 || m->founding_by != chp_view_live(&v))
 		return;
 	enter(m, now_ns, &v);
 	send_to(m, chp_view_live(&m->view), CHP_CONTROL_DECIDED);
+}
+
+/*
+ * Say that we have accepted a first view. With hosts only when our stores know its epoch: a later process of this
+ * node must know that there may be such a view, and accept none but of a later generation (SAFETY 34).
+ */
+static void
+tell_founding(struct chp_membership *m, uint64_t now_ns)
+{
+	if (m->state != CHP_MEMBERSHIP_FORMING || m->founding.epoch == 0 || (m->founding_by & self_bit(m)) != 0)
+		return;
+	if (m->config.has_hosts && !CHP_MUTATED(S34_PROMISE_NOT_DURABLE) &&
+	    (!m->host.is_there || m->host.life_min < m->founding.epoch))
+		return;
+	m->founding_by |= self_bit(m);
+	poke_all(m, now_ns, due_bit(CHP_CONTROL_FOUNDING));
+	enter_if_complete(m, now_ns);
 }
 
 /* Bind this incarnation to a first view, for ever. */
@@ -906,13 +987,12 @@ accept_founding(struct chp_membership *m, uint64_t now_ns, const struct chp_view
 	CHP_ASSERT_OP(m->founding.epoch, ==, 0u);
 	CHP_ASSERT_OP(v->incarnation[m->config.self], ==, m->incarnation);
 	m->founding = *v;
-	m->founding_by = self_bit(m);
+	m->founding_by = 0;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		m->peer[i].named_ns = now_ns;
 		m->peer[i].other_ns = 0;
 	}
-	poke_all(m, now_ns, due_bit(CHP_CONTROL_FOUNDING));
-	enter_if_complete(m, now_ns);
+	tell_founding(m, now_ns);
 }
 
 /* The accepted first view can't come: become a new incarnation, as a restart would, and start over. */
@@ -921,63 +1001,158 @@ abandon(struct chp_membership *m, uint64_t now_ns, uint32_t because)
 {
 	CHP_ASSERT_OP(m->state, ==, CHP_MEMBERSHIP_FORMING);
 	m->counters.abandoned++;
-	report(m, "the first view could not form because %s was restarted meanwhile: trying again",
+	report(m, "the first view could not form because %s went away meanwhile: trying again",
 	       node_text(m, because).text);
 	renew(m, now_ns);
 }
 
-/* A named process has been replaced and silent for long: it will hardly accept any more. */
+/*
+ * A named process will hardly accept any more: it has been replaced, and silent for long. Where others could do
+ * without it, its silence is enough, or that its host is gone.
+ */
+static bool
+is_hopeless(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
+{
+	const struct chp_membership_peer *p = &m->peer[node];
+
+	if (node == m->config.self)
+		return m->config.has_hosts && (m->founding_by & self_bit(m)) == 0 && !m->host.is_there;
+	if (p->other_ns > p->named_ns && since(p->named_ns, now_ns) >= CHP_MEMBERSHIP_ABANDON_NS)
+		return true;
+	return m->config.has_hosts && (m->founding_by & chp_bit(node)) == 0 &&
+	       (since(p->named_ns, now_ns) >= CHP_MEMBERSHIP_ALIVE_NS || !p->host.is_there);
+}
+
 static void
 abandon_if_hopeless(struct chp_membership *m, uint64_t now_ns)
 {
 	if (m->state != CHP_MEMBERSHIP_FORMING || m->founding.epoch == 0)
 		return;
-	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
-		const struct chp_membership_peer *p = &m->peer[i];
+	for (uint64_t rest = chp_view_live(&m->founding); rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
 
-		if (i != m->config.self && p->other_ns > p->named_ns &&
-		    since(p->named_ns, now_ns) >= CHP_MEMBERSHIP_ABANDON_NS) {
+		if (is_hopeless(m, now_ns, i)) {
 			abandon(m, now_ns, i);
 			return;
 		}
 	}
 }
 
-/* Node 0 accepts a view of all when all are fresh and hear each other; the others follow. */
+/* Who may begin a first view. With hosts whoever has --bootstrap: the founder of old may be the one that is lost. */
+static bool
+is_founder(const struct chp_membership *m, uint64_t now_ns)
+{
+	if (!m->config.bootstrap || !m->config.has_hosts)
+		return m->config.bootstrap && m->config.self == FOUNDER;
+	/* Of several the first, or they might thwart each other for ever. */
+	for (uint32_t i = 0; i < m->config.self; i++) {
+		if (m->peer[i].bootstrap && is_recent(m->peer[i].heard_ns, now_ns))
+			return false;
+	}
+	return true;
+}
+
+/* What this process knows of all configured members. */
+static void
+survey(const struct chp_membership *m, uint64_t now_ns, struct chp_founding_member *member)
+{
+	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		const struct chp_membership_peer *p = &m->peer[i];
+		enum obstacle o = obstacle_of(m, now_ns, i);
+
+		member[i] = (struct chp_founding_member){
+			.incarnation = p->incarnation,
+			.is_fit = o == OBSTACLE_NONE || o == OBSTACLE_NOT_HEARING_OTHERS,
+			.hears = p->its_heard_full | chp_bit(i),
+			.host = p->host,
+		};
+	}
+	member[m->config.self] = (struct chp_founding_member){
+		.incarnation = m->incarnation,
+		.is_fit = !m->config.has_hosts || m->host.is_there,
+		.hears = heard_full(m, now_ns),
+		.host = m->host,
+	};
+}
+
+/*
+ * When a first view without some members may be accepted by this process. Its predecessor may have given a lease a
+ * moment before it died, to somebody who goes on without knowing of us: that lease must be over (SAFETY 23, 34).
+ */
+static uint64_t
+part_at_ns(const struct chp_membership *m)
+{
+	uint64_t lease_ns = m->config.lease_ns_max != 0 ? m->config.lease_ns_max : CHP_LEASE_NS_MAX;
+
+	return CHP_MUTATED(S34_SERVES_IN_MINORITY) ? m->born_ns : m->born_ns + lease_ns;
+}
+
+/* When the founder begins without those that are not there. */
+static uint64_t
+found_at_ns(const struct chp_membership *m)
+{
+	if (m->part_ns == 0 || m->founding.epoch != 0)
+		return CHP_NEVER;
+	return chp_max_u64(part_at_ns(m), m->part_ns + m->config.host_grace_ns);
+}
+
+/* "node 2 (10.99.0.12)" of a mask, for a report. */
+static void
+nodes_text(uint64_t nodes, struct chp_text *t)
+{
+	for (uint64_t rest = nodes; rest != 0; rest &= rest - 1)
+		chp_text_add(t, " %u", chp_first_bit(rest));
+}
+
+static void
+report_cold_start(struct chp_membership *m, const struct chp_view *v)
+{
+	char line[CHP_MEMBERSHIP_TEXT_BYTES / 2];
+	struct chp_text t = chp_text_of(line, sizeof(line));
+
+	nodes_text(v->sources, &t);
+	if (chp_view_live(v) != all_members(m)) {
+		chp_text_add(&t, ", without");
+		nodes_text(all_members(m) & ~chp_view_live(v), &t);
+	}
+	report(m, "cold start: view %" PRIu64 " from the stores of the hosts of%s", v->epoch, line);
+}
+
+/*
+ * The founder accepts a view when all are fresh and hear each other, with hosts after a while also one of those that
+ * are there; the others follow.
+ */
 static void
 found_if_ready(struct chp_membership *m, uint64_t now_ns)
 {
-	struct chp_view v = {
-		.epoch = 1,
-		.voters = all_members(m),
-		.next_writer = (uint16_t)(m->config.n_nodes + 1),
-	};
+	struct chp_founding_member member[CHP_NODES_MAX];
+	enum chp_founding_result result;
+	struct chp_view v;
 
-	if (m->config.self != FOUNDER || !m->config.bootstrap || m->founding.epoch != 0 ||
-	    m->state != CHP_MEMBERSHIP_FORMING)
+	if (m->state != CHP_MEMBERSHIP_FORMING || m->founding.epoch != 0 || !is_founder(m, now_ns)) {
+		m->part_ns = 0;
 		return;
-	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
-		if (i != m->config.self && obstacle_of(m, now_ns, i) != OBSTACLE_NONE)
-			return;
-		v.incarnation[i] = i == m->config.self ? m->incarnation : m->peer[i].incarnation;
-		v.writer[i] = (uint16_t)(i + 1);
 	}
+	survey(m, now_ns, member);
+	result = chp_founding_view(member, m->config.n_nodes, m->config.has_hosts, &v);
+	if (result == CHP_FOUNDING_EXHAUSTED && first_report(m, m->config.self, REPORT_GENERATIONS))
+		report(m, "this cluster has begun %u times and cannot begin again: its stores need a new cluster",
+		       CHP_GENERATION_MAX);
+	if (result != CHP_FOUNDING_PART)
+		m->part_ns = 0;
+	else if (m->part_ns == 0)
+		m->part_ns = now_ns;
+	if (result != CHP_FOUNDING_ALL && (result != CHP_FOUNDING_PART || now_ns < found_at_ns(m)))
+		return;
+	/* It must have ourselves: who left us out hears us too badly. */
+	if (!names_us(m, &v))
+		return;
+	if (v.sources != 0)
+		report_cold_start(m, &v);
 	accept_founding(m, now_ns, &v);
 }
 
 /* ---- views from packets ---- */
-
-/* A first view as every member would make it. */
-static bool
-is_first_view(const struct chp_membership *m, const struct chp_view *v)
-{
-	if (v->voters != all_members(m) || v->next_writer != m->config.n_nodes + 1)
-		return false;
-	for (uint32_t i = 0; i < m->config.n_nodes; i++)
-		if (v->writer[i] != i + 1)
-			return false;
-	return true;
-}
 
 /* A later view as there can be one: no writer number twice or not given out yet (SAFETY 1). */
 static bool
@@ -988,9 +1163,11 @@ is_later_view(const struct chp_membership *m, const struct chp_view *v)
 	if (m->config.keeps_members &&
 	    (live != all_members(m) || chp_count_bits(v->voters) < chp_agreement_majority(all_members(m))))
 		return false;
-	/* A majority of two is two: no view has a single voter but that of a single member. */
-	if (m->config.n_nodes > 1 && chp_count_bits(v->voters) < 2 &&
+	/* A majority of two is two: no view has a single voter but that of a single member, or after a cold start. */
+	if (m->config.n_nodes > 1 && chp_count_bits(v->voters) < 2 && !m->config.has_hosts &&
 	    !CHP_MUTATED(P4_UNSUSPECTED_MAJORITY))
+		return false;
+	if ((v->sources & ~v->voters) != 0 || (v->sources != 0 && chp_generation(v->epoch) == 0))
 		return false;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		if ((live & chp_bit(i)) == 0)
@@ -1004,6 +1181,14 @@ is_later_view(const struct chp_membership *m, const struct chp_view *v)
 	return true;
 }
 
+static bool
+is_view(const struct chp_membership *m, const struct chp_view *v)
+{
+	if (chp_epoch_is_first(v->epoch))
+		return chp_founding_is_view(v, m->config.n_nodes, m->config.has_hosts);
+	return chp_generation(v->epoch) <= (m->config.has_hosts ? CHP_GENERATION_MAX : 0) && is_later_view(m, v);
+}
+
 /* The view of a packet; false, and counted, where it cannot be one. */
 static bool
 read_view(struct chp_membership *m, const struct chp_control_view *from, struct chp_view *v)
@@ -1015,12 +1200,13 @@ read_view(struct chp_membership *m, const struct chp_control_view *from, struct 
 		.voters = from->voters,
 		.learners = from->learners,
 		.next_writer = from->next_writer,
+		.sources = from->sources,
 	};
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		v->incarnation[i] = member[i].incarnation;
 		v->writer[i] = member[i].incarnation == 0 ? 0 : member[i].writer;
 	}
-	if (from->epoch == 1 ? is_first_view(m, v) : is_later_view(m, v))
+	if (is_view(m, v))
 		return true;
 	m->counters.bad_view++;
 	return false;
@@ -1034,6 +1220,24 @@ in_both(const struct chp_view *a, const struct chp_view *b, uint32_t node)
 }
 
 /*
+ * Whether enough are left of those who began this generation to go on reconciling. What was durable at a majority of
+ * all members is known to one of the sources as long as a majority of all members is there that was asked; a member
+ * that came later was not asked, and what its store holds is overwritten. Who began has one of the first writer
+ * numbers.
+ */
+static bool
+may_reconcile(const struct chp_membership *m, const struct chp_view *v)
+{
+	uint32_t n = 0;
+
+	if (m->view.sources == 0)
+		return true;
+	for (uint32_t i = 0; i < m->config.n_nodes; i++)
+		n += v->incarnation[i] != 0 && v->writer[i] <= m->config.n_nodes;
+	return n >= majority_of_all(m);
+}
+
+/*
  * Whether a view may follow the present one: a majority of the voters stays (SAFETY 20), who stays keeps
  * writer number and vote, who is new learns first (SAFETY 9) and has a new writer number (SAFETY 1).
  */
@@ -1043,7 +1247,8 @@ may_follow(const struct chp_membership *m, const struct chp_view *v)
 	const struct chp_view *old = &m->view;
 	uint32_t stay = 0;
 
-	if (v->epoch != old->epoch + 1)
+	if (v->epoch != old->epoch + 1 || (v->sources != 0 && v->sources != (old->sources & v->voters)) ||
+	    !may_reconcile(m, v))
 		return false;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		bool voted = (old->voters & chp_bit(i)) != 0, votes = (v->voters & chp_bit(i)) != 0;
@@ -1071,6 +1276,8 @@ is_candidate(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
 	const struct chp_membership_peer *p = &m->peer[node];
 	uint64_t needed = chp_view_live(&m->view) & ~chp_membership_suspected(m);
 
+	if (m->config.has_hosts && !p->host.is_there)
+		return false;
 	return p->incarnation != 0 && p->incarnation != p->retired && p->epoch == 0 &&
 	       !p->members_differ && (m->detector.suspected & chp_bit(node)) == 0 &&
 	       is_recent(p->heard_full_ns, now_ns) && (p->its_heard_full & needed) == needed &&
@@ -1151,6 +1358,40 @@ next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_vi
 }
 
 /*
+ * Those that ask to be left out go, one after the other, as long as the rest is enough: of the voters before, and of
+ * all configured members, since less do not serve (SAFETY 32). Nobody does it to itself: the others must be there.
+ */
+static void
+let_leave(const struct chp_membership *m, struct chp_view *v)
+{
+	for (uint64_t rest = chp_view_live(v) & ~self_bit(m); rest != 0; rest &= rest - 1) {
+		uint64_t bit = rest & -rest;
+
+		if (!m->peer[chp_first_bit(rest)].leaves ||
+		    chp_count_bits(v->voters & ~bit) < chp_agreement_majority(m->view.voters) ||
+		    chp_count_bits(chp_view_live(v) & ~bit) < majority_of_all(m))
+			continue;
+		v->voters &= ~bit;
+		v->learners &= ~bit;
+	}
+}
+
+/* What remains to be reconciled: nothing when every source has done so. */
+static uint64_t
+sources_of(const struct chp_membership *m, const struct chp_view *v)
+{
+	uint64_t sources = m->view.sources & v->voters;
+
+	for (uint64_t rest = sources; rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
+		if (i == m->config.self ? !is_ready(m) : !m->peer[i].ready)
+			return sources;
+	}
+	return 0;
+}
+
+/*
  * The view that this voter would have: false when it is the present one, or when too few voters would
  * stay: who cannot reach a majority of the voters changes nothing (SAFETY 20, pitfall P4).
  */
@@ -1168,6 +1409,8 @@ next_view(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
 	if (chp_count_bits(v->voters) < chp_agreement_majority(m->view.voters) &&
 	    !CHP_MUTATED(P4_UNSUSPECTED_MAJORITY))
 		return false;
+	let_leave(m, v);
+	v->sources = sources_of(m, v);
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		uint64_t bit = chp_bit(i);
 
@@ -1183,7 +1426,8 @@ next_view(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
 			v->writer[i] = 0;
 		}
 	}
-	return v->voters != m->view.voters || v->learners != m->view.learners;
+	return (v->voters != m->view.voters || v->learners != m->view.learners || v->sources != m->view.sources) &&
+	       may_reconcile(m, v);
 }
 
 /* ---- agreeing: the acceptor ---- */
@@ -1220,7 +1464,7 @@ tell_at_ns(const struct chp_membership *m, uint64_t now_ns, const struct chp_vie
 		at_ns = chp_max_u64(at_ns, chp_lease_given_until(&m->lease, i, m->view.incarnation[i]));
 		if (lease_ns == 0)
 			lease_ns = CHP_LEASE_NS_MAX; /* it never told us how long its leases are */
-		if (m->view.epoch > 1)
+		if (!chp_epoch_is_first(m->view.epoch))
 			at_ns = chp_max_u64(at_ns, m->entered_ns + lease_ns);
 	}
 	return at_ns;
@@ -1278,7 +1522,12 @@ quorum(const struct chp_membership *m)
 static uint32_t
 rank(const struct chp_membership *m)
 {
-	return chp_count_bits(m->view.voters & ~chp_membership_suspected(m) & (self_bit(m) - 1));
+	uint64_t before = m->view.voters & ~chp_membership_suspected(m) & (self_bit(m) - 1);
+
+	for (uint64_t rest = before; rest != 0; rest &= rest - 1)
+		if (m->peer[chp_first_bit(rest)].leaves)
+			before &= ~(rest & -rest);
+	return chp_count_bits(before);
 }
 
 static uint64_t
@@ -1468,6 +1717,16 @@ on_rejected(struct chp_membership *m, uint64_t now_ns, const struct chp_control_
 
 /* ---- leases ---- */
 
+/*
+ * Whether this member gives leases to the voters of its view. With hosts learners do too: theirs say that they take
+ * part in no cold start, and do not count as those of voters.
+ */
+static bool
+is_giver(const struct chp_membership *m, uint64_t node, const struct chp_view *v)
+{
+	return ((m->config.has_hosts ? chp_view_live(v) : v->voters) & chp_bit((uint32_t)node)) != 0;
+}
+
 /* SAFETY 17: what an acceptor promises with a lease must not contradict what it has accepted. */
 static bool
 may_grant(const struct chp_membership *m, const struct chp_control_heartbeat *h)
@@ -1475,8 +1734,9 @@ may_grant(const struct chp_membership *m, const struct chp_control_heartbeat *h)
 	const struct chp_agreement *a = &m->agreement;
 	uint32_t from = h->header.from;
 
-	if (!is_voter(m) || (m->view.voters & chp_bit(from)) == 0 || h->header.epoch != m->view.epoch ||
-	    h->header.to_incarnation != m->incarnation || h->lease_ns > CHP_LEASE_NS_MAX)
+	if (h->header.epoch != m->view.epoch || h->header.to_incarnation != m->incarnation ||
+	    h->lease_ns > CHP_LEASE_NS_MAX ||
+	    (m->config.lease_ns_max != 0 && h->lease_ns > m->config.lease_ns_max))
 		return false;
 	if (CHP_MUTATED(S17_GRANT_AFTER_ACCEPT))
 		return true;
@@ -1498,8 +1758,9 @@ on_heartbeat(struct chp_membership *m, uint64_t now_ns, const struct chp_control
 	if ((h->flags & CHP_HEARTBEAT_HEARS) != 0)
 		chp_detector_heard(&m->detector, from);
 	p->ready = (h->flags & CHP_HEARTBEAT_READY) != 0;
+	p->leaves = m->config.has_hosts && (h->flags & CHP_HEARTBEAT_LEAVES) != 0;
 	p->lease_ns = chp_max_u64(p->lease_ns, h->lease_ns);
-	if (h->lease_ns == 0 || !is_voter(m) || (m->view.voters & chp_bit(from)) == 0)
+	if (h->lease_ns == 0 || !is_giver(m, m->config.self, &m->view) || (m->view.voters & chp_bit(from)) == 0)
 		return;
 	if (!may_grant(m, h)) {
 		m->counters.leases_refused++;
@@ -1517,8 +1778,11 @@ on_grant(struct chp_membership *m, uint64_t now_ns, const struct chp_control_gra
 {
 	uint64_t from_ns = CHP_MUTATED(P12_LEASE_FROM_RECEIPT) ? now_ns : g->sent_ns;
 
-	if (!between_voters(m, &g->header))
+	if (!is_voter(m) || g->header.epoch != m->view.epoch || g->header.to_incarnation != m->incarnation ||
+	    !is_giver(m, g->header.from, &m->view)) {
+		m->counters.old_packets++;
 		return;
+	}
 	if (g->sent_ns > now_ns || g->lease_ns > m->config.lease_ns) {
 		m->counters.conflicts++; /* nothing that we asked for */
 		return;
@@ -1535,6 +1799,11 @@ no_lease_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *
 	const char *separator = "";
 
 	chp_text_add(t, "no lease: ");
+	if (m->config.has_hosts && chp_count_bits(chp_view_live(&m->view)) < majority_of_all(m)) {
+		chp_text_add(t, "less than a majority of the %u members in view %" PRIu64, m->config.n_nodes,
+			     m->view.epoch);
+		separator = ", ";
+	}
 	for (uint64_t rest = m->view.voters & ~self_bit(m); rest != 0; rest &= rest - 1) {
 		uint32_t i = chp_first_bit(rest);
 		const struct chp_membership_peer *p = &m->peer[i];
@@ -1758,8 +2027,10 @@ note_peer(struct chp_membership *m, uint64_t now_ns, const struct chp_control_he
 		if (h->from_incarnation == m->founding.incarnation[h->from]) {
 			p->named_ns = now_ns;
 			/* It accepted our view, hence no other: that is the one it came by. */
-			if (h->epoch >= m->founding.epoch && (m->founding_by & chp_bit(h->from)) != 0)
-				m->founding_by = m->founding.voters;
+			if (h->epoch >= m->founding.epoch &&
+			    chp_generation(h->epoch) == chp_generation(m->founding.epoch) &&
+			    (m->founding_by & chp_bit(h->from)) != 0)
+				m->founding_by = chp_view_live(&m->founding);
 		} else {
 			p->other_ns = now_ns;
 		}
@@ -1786,7 +2057,25 @@ why_refused(const struct chp_membership *m, uint32_t node)
 {
 	if (m->peer[node].members_differ)
 		return CHP_REFUSED_MEMBERS;
+	if (m->config.has_hosts && !m->peer[node].host.is_there)
+		return CHP_REFUSED_HOST;
 	return m->view.next_writer == 0 ? CHP_REFUSED_WRITERS : CHP_REFUSED_WAIT;
+}
+
+/* What a HELLO says of the sender's host. */
+static struct chp_membership_host
+host_of(const struct chp_control_hello *h)
+{
+	if ((h->flags & CHP_HELLO_HOST) == 0)
+		return (struct chp_membership_host){ .shards = 0 };
+	return (struct chp_membership_host){
+		.is_there = true,
+		.is_volatile = (h->flags & CHP_HELLO_VOLATILE) != 0,
+		.has_items = (h->flags & CHP_HELLO_ITEMS) != 0,
+		.recorded_min = h->recorded_min,
+		.recorded_max = h->recorded_max,
+		.life_max = h->life_max,
+	};
 }
 
 /* Who a HELLO comes from: its flags and its member list. */
@@ -1800,6 +2089,7 @@ note_hello(struct chp_membership *m, const struct chp_control_hello *h)
 	p->its_heard = said_of(m, h, h->heard);
 	p->its_heard_full = said_of(m, h, h->heard_full);
 	p->members_differ = members_differ(m, h);
+	p->host = host_of(h);
 	if (p->members_differ) {
 		m->counters.other_members++;
 		if (first_report(m, from, REPORT_MEMBERS))
@@ -1807,7 +2097,7 @@ note_hello(struct chp_membership *m, const struct chp_control_hello *h)
 			       node_text(m, from).text);
 	}
 	if (p->bootstrap && m->state == CHP_MEMBERSHIP_FORMING && m->config.self == FOUNDER &&
-	    !m->config.bootstrap && first_report(m, from, REPORT_BOOTSTRAP))
+	    !m->config.bootstrap && !m->config.has_hosts && first_report(m, from, REPORT_BOOTSTRAP))
 		report(m, "%s was started with --bootstrap, but it is node %u that needs it",
 		       node_text(m, from).text, FOUNDER);
 }
@@ -1847,10 +2137,23 @@ names_whom_we_know(const struct chp_membership *m, const struct chp_view *v)
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		uint64_t known = i == m->config.self ? m->incarnation : m->peer[i].incarnation;
 
-		if (known != 0 && known != v->incarnation[i])
+		if (known != 0 && v->incarnation[i] != 0 && known != v->incarnation[i])
 			return false;
 	}
 	return true;
+}
+
+/*
+ * With hosts: whether our stores know of no view of this generation, and whether, if the view leaves somebody out, no
+ * lease of before still runs.
+ */
+static bool
+may_begin(const struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
+{
+	if (!m->config.has_hosts)
+		return true;
+	return m->host.is_there && v->epoch > chp_max_u64(m->host.life_max, m->host.recorded_max) &&
+	       (chp_view_live(v) == all_members(m) || now_ns >= part_at_ns(m));
 }
 
 static void
@@ -1862,11 +2165,12 @@ on_founding(struct chp_membership *m, uint64_t now_ns, const struct chp_control_
 	if (m->state != CHP_MEMBERSHIP_FORMING)
 		return;
 	/* Only what the sender itself can have accepted. */
-	if (!read_view(m, packet, &v) || v.epoch != 1 ||
+	if (!read_view(m, packet, &v) || !chp_epoch_is_first(v.epoch) ||
 	    v.incarnation[from] != packet->header.from_incarnation)
 		return;
 	if (m->founding.epoch == 0) {
-		if (m->peer[from].members_differ || !names_whom_we_know(m, &v))
+		if (m->peer[from].members_differ || !names_us(m, &v) || !names_whom_we_know(m, &v) ||
+		    !may_begin(m, now_ns, &v))
 			return;
 		accept_founding(m, now_ns, &v);
 	}
@@ -1880,12 +2184,21 @@ on_founding(struct chp_membership *m, uint64_t now_ns, const struct chp_control_
 static void
 on_decided_with_us(struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
 {
-	if (m->state == CHP_MEMBERSHIP_FORMING && v->epoch == 1) {
+	if (m->state == CHP_MEMBERSHIP_FORMING && chp_epoch_is_first(v->epoch)) {
 		/* Nobody can be in a first view that we have not accepted. */
 		if (views_equal(&m->founding, v, m->config.n_nodes))
-			m->founding_by = v->voters;
+			m->founding_by = chp_view_live(v);
 		else
 			m->counters.conflicts++;
+		return;
+	}
+	/*
+	 * Admitted by a view of another generation while bound to the first one of ours: others may have entered that
+	 * and count on us.
+	 */
+	if (m->state == CHP_MEMBERSHIP_FORMING && m->founding.epoch != 0 &&
+	    chp_generation(v->epoch) != chp_generation(m->founding.epoch)) {
+		join(m, now_ns, v->epoch);
 		return;
 	}
 	if (m->state == CHP_MEMBERSHIP_MEMBER && v->epoch == m->view.epoch + 1 && !may_follow(m, v)) {
@@ -2038,6 +2351,7 @@ dispatch(struct chp_membership *m, uint64_t now_ns, const struct chp_control_hea
 static void
 settle(struct chp_membership *m, uint64_t now_ns)
 {
+	tell_founding(m, now_ns);
 	enter_if_complete(m, now_ns);
 	abandon_if_hopeless(m, now_ns);
 	found_if_ready(m, now_ns);
@@ -2114,6 +2428,69 @@ chp_membership_set_ready(struct chp_membership *m, uint64_t now_ns, bool ready)
 	beat(m, now_ns);
 }
 
+/* ---- the host ---- */
+
+/* Why a replica should not be in the view any more, as far as its host is concerned; NULL: it should (SAFETY 32). */
+static const char *
+why_leave(const struct chp_membership *m, uint64_t now_ns)
+{
+	if (m->state != CHP_MEMBERSHIP_MEMBER)
+		return NULL;
+	if (m->host.has_lost)
+		return "its store holds less than it had reported durable";
+	if (m->host_away_ns != 0 && since(m->host_away_ns, now_ns) >= m->config.host_grace_ns)
+		return "its host is gone";
+	if (m->config.leave_fill_ppm != 0 && m->host.log_fill_ppm >= m->config.leave_fill_ppm)
+		return "its host does not keep up and its log is full";
+	return NULL;
+}
+
+/* Ask the others to go on without us, or no longer. */
+static void
+watch_host(struct chp_membership *m, uint64_t now_ns)
+{
+	const char *why;
+
+	if (!m->config.has_hosts)
+		return;
+	if (m->state != CHP_MEMBERSHIP_MEMBER || m->host.is_ready)
+		m->host_away_ns = 0;
+	else if (m->host_away_ns == 0)
+		m->host_away_ns = now_ns;
+	why = why_leave(m, now_ns);
+	if (m->leaves == (why != NULL))
+		return;
+	m->leaves = why != NULL;
+	if (m->leaves)
+		report(m, "this replica asks for a view without it: %s", why);
+	else
+		report(m, "this replica can stay: its host is there");
+	beat(m, now_ns);
+}
+
+void
+chp_membership_set_host(struct chp_membership *m, uint64_t now_ns, const struct chp_membership_host *h)
+{
+	bool was_there = m->host.is_there, was_ready = is_ready(m);
+
+	CHP_ASSERT(m->config.has_hosts);
+	if (m->state == CHP_MEMBERSHIP_REFUSED)
+		return;
+	m->host = *h;
+	if (was_there != h->is_there)
+		poke_all(m, now_ns, 0); /* news for everybody */
+	if (was_ready != is_ready(m))
+		beat(m, now_ns);
+	watch_host(m, now_ns);
+	settle(m, now_ns);
+}
+
+uint64_t
+chp_membership_founding(const struct chp_membership *m)
+{
+	return m->config.has_hosts ? m->founding.epoch : 0;
+}
+
 /* ---- time ---- */
 
 void
@@ -2130,6 +2507,8 @@ chp_membership_init(struct chp_membership *m, const struct chp_membership_config
 	CHP_ASSERT_OP(config->lease_ns, >=, 4u);
 	CHP_ASSERT_OP(config->lease_ns, <=, CHP_LEASE_NS_MAX);
 	CHP_ASSERT_OP(config->clock_drift_ppm, <=, CHP_CLOCK_DRIFT_PPM_MAX);
+	CHP_ASSERT(!config->has_hosts || !config->keeps_members);
+	CHP_ASSERT(config->lease_ns_max == 0 || config->lease_ns <= config->lease_ns_max);
 	memset(m, 0, sizeof(*m));
 	m->config = *config;
 	m->incarnation = config->incarnation;
@@ -2185,6 +2564,7 @@ chp_membership_tick(struct chp_membership *m, uint64_t now_ns)
 	if (m->state == CHP_MEMBERSHIP_MEMBER) {
 		detect(m, now_ns);
 		watch_heirs(m, now_ns);
+		watch_host(m, now_ns);
 	}
 	settle(m, now_ns);
 	for (uint64_t rest = hello_mask(m); rest != 0; rest &= rest - 1)
@@ -2230,6 +2610,10 @@ chp_membership_wake_ns(const struct chp_membership *m)
 		wake_ns = chp_min_u64(wake_ns, m->detector.next_ns);
 	if (m->has_lease)
 		wake_ns = chp_min_u64(wake_ns, chp_membership_lease_until_ns(m));
+	if (m->state == CHP_MEMBERSHIP_FORMING)
+		wake_ns = chp_min_u64(wake_ns, found_at_ns(m));
+	if (m->host_away_ns != 0 && !m->leaves)
+		wake_ns = chp_min_u64(wake_ns, m->host_away_ns + m->config.host_grace_ns);
 	return wake_ns;
 }
 
@@ -2276,6 +2660,9 @@ obstacle_text(const struct chp_membership *m, uint64_t now_ns, uint32_t node, st
 	case OBSTACLE_HEARING_US_SHORT:
 		chp_text_add(t, "hears us only in small packets (MTU?)");
 		break;
+	case OBSTACLE_NO_HOST:
+		chp_text_add(t, "its host is not there");
+		break;
 	case OBSTACLE_NOT_HEARING_OTHERS:
 		chp_text_add(t, "does not hear %s",
 			     node_text(m, chp_first_bit(all_members(m) & ~p->its_heard_full)).text);
@@ -2290,8 +2677,12 @@ forming_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t
 	uint32_t node = 0;
 
 	if (m->founding.epoch != 0) {
-		uint64_t missing = m->founding.voters & ~m->founding_by;
+		uint64_t missing = chp_view_live(&m->founding) & ~m->founding_by;
 
+		if ((missing & self_bit(m)) != 0) {
+			chp_text_add(t, "waiting for our host to know of the first view");
+			return;
+		}
 		chp_text_add(t, "waiting for %s to accept the first view",
 			     node_text(m, chp_first_bit(missing)).text);
 		return;
@@ -2304,6 +2695,14 @@ forming_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t
 			worst = o;
 			node = i;
 		}
+	}
+	if (m->config.has_hosts && !m->host.is_there) {
+		chp_text_add(t, "waiting for our host");
+		return;
+	}
+	if (m->part_ns != 0) {
+		chp_text_add(t, "beginning without it in %" PRIu64 " s: ",
+			     (found_at_ns(m) - chp_min_u64(found_at_ns(m), now_ns)) / NS_PER_S);
 	}
 	if (worst != OBSTACLE_NONE) {
 		chp_text_add(t, "waiting for %s: ", node_text(m, node).text);
@@ -2335,6 +2734,8 @@ joining_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t
 	else if (m->refused_reason == CHP_REFUSED_VOTERS)
 		chp_text_add(t, "%s cannot take us yet: too few members with their memory would be left",
 			     by.text);
+	else if (m->refused_reason == CHP_REFUSED_HOST)
+		chp_text_add(t, "%s will admit us when our host is there", by.text);
 	else if (m->refused_reason == CHP_REFUSED_WAIT)
 		chp_text_add(t, "%s will admit us when we and all members hear each other", by.text);
 	else
@@ -2343,6 +2744,20 @@ joining_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t
 		chp_text_add(t, "; members ");
 		silence_text(m->heard_view_ns, now_ns, t);
 	}
+}
+
+static void
+member_text(const struct chp_membership *m, struct chp_text *t)
+{
+	chp_text_add(t, "in view %" PRIu64, m->view.epoch);
+	if (!is_voter(m))
+		chp_text_add(t, is_ready(m) ? ", waiting to be made a voter" :
+				m->ready    ? ", waiting for its host to have everything" :
+					      ", copying the state");
+	else if (m->view.sources != 0)
+		chp_text_add(t, ", reconciling what the hosts hold");
+	if (m->leaves)
+		chp_text_add(t, ", asks to leave it because of its host");
 }
 
 void
@@ -2362,9 +2777,7 @@ chp_membership_waiting(const struct chp_membership *m, uint64_t now_ns, struct c
 		if (is_voter(m) && !m->config.keeps_members && chp_membership_lease_until_ns(m) <= now_ns)
 			no_lease_text(m, now_ns, t);
 		else
-			chp_text_add(t, "in view %" PRIu64 "%s", m->view.epoch,
-				     is_voter(m) ? "" : m->ready ? ", waiting to be made a voter" :
-								   ", copying the state");
+			member_text(m, t);
 		break;
 	}
 }
@@ -2399,6 +2812,8 @@ chp_membership_peer_text(const struct chp_membership *m, uint64_t now_ns, uint32
 	}
 	if ((chp_membership_suspected(m) & chp_bit(peer)) != 0)
 		chp_text_add(t, ", suspected");
+	if (p->leaves)
+		chp_text_add(t, ", asks to leave because of its host");
 	if (has_heir(m, peer))
 		chp_text_add(t, ", another process waits for its place");
 	if (!is_recent(p->hears_us_ns, now_ns))
@@ -2417,11 +2832,10 @@ check_founding(const struct chp_membership *m)
 		return;
 	}
 	CHP_ASSERT_OP(m->state, ==, CHP_MEMBERSHIP_FORMING);
-	CHP_ASSERT_OP(m->founding.epoch, ==, 1u);
 	CHP_ASSERT_OP(m->founding.incarnation[m->config.self], ==, m->incarnation);
-	CHP_ASSERT(is_first_view(m, &m->founding));
-	CHP_ASSERT((m->founding_by & self_bit(m)) != 0);
-	CHP_ASSERT((m->founding_by & ~m->founding.voters) == 0);
+	CHP_ASSERT(chp_founding_is_view(&m->founding, m->config.n_nodes, m->config.has_hosts));
+	CHP_ASSERT(m->config.has_hosts || (m->founding_by & self_bit(m)) != 0);
+	CHP_ASSERT((m->founding_by & ~chp_view_live(&m->founding)) == 0);
 }
 
 static void
@@ -2439,7 +2853,7 @@ check_view(const struct chp_membership *m)
 	CHP_ASSERT(names_us(m, v));
 	CHP_ASSERT_OP(v->epoch, ==, m->known_epoch);
 	CHP_ASSERT((v->voters & v->learners) == 0);
-	CHP_ASSERT(v->epoch == 1 ? is_first_view(m, v) : is_later_view(m, v));
+	CHP_ASSERT(is_view(m, v));
 	CHP_ASSERT_OP(a->epoch, ==, v->epoch + 1);
 	CHP_ASSERT_OP(a->voters, ==, v->voters);
 	chp_agreement_check(a);
@@ -2474,9 +2888,9 @@ chp_membership_check(const struct chp_membership *m)
 		CHP_ASSERT_OP(p->hello_interval_ns, >=, CHP_MEMBERSHIP_HELLO_NS_MIN);
 		CHP_ASSERT_OP(p->hello_interval_ns, <=, CHP_MEMBERSHIP_HELLO_NS_MAX);
 		CHP_ASSERT(m->state != CHP_MEMBERSHIP_REFUSED || p->due == 0);
-		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_FOUNDING)) == 0 || m->founding.epoch != 0);
+		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_FOUNDING)) == 0 || (m->founding_by & self_bit(m)) != 0);
 		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_DECIDED)) == 0 || m->view.epoch != 0);
-		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_GRANT)) == 0 || is_voter(m));
+		CHP_ASSERT((p->due & due_bit(CHP_CONTROL_GRANT)) == 0 || is_giver(m, m->config.self, &m->view));
 		if (i != m->config.self && is_live(m, i))
 			CHP_ASSERT_OP(p->incarnation, ==, m->view.incarnation[i]);
 	}

@@ -62,6 +62,7 @@
 #include "base/text.h"
 #include "core/agreement.h"
 #include "core/detector.h"
+#include "core/founding.h"
 #include "core/lease.h"
 #include "protocols/view.h"
 #include "wire/control.h"
@@ -117,6 +118,11 @@ struct chp_membership_config {
 	uint64_t lease_ns;            /* how long a lease is asked for; 1..CHP_LEASE_NS_MAX */
 	uint32_t clock_drift_ppm;     /* how far a clock's rate may be from true time, on any node */
 	bool keeps_members;           /* silence drops nobody; see above */
+	/* Behind every replica is a host with a datastore. Not with keeps_members. */
+	bool has_hosts;
+	uint64_t host_grace_ns;       /* how long a host may be away, and how long a cold start waits for more */
+	uint64_t leave_fill_ppm;      /* of the log, from which on this replica leaves the view; 0 = never */
+	uint64_t lease_ns_max;        /* no member asks for a longer lease; 0 = CHP_LEASE_NS_MAX */
 };
 
 #define CHP_MEMBERSHIP_COUNTERS(X)                                                               \
@@ -168,7 +174,9 @@ struct chp_membership_peer {
 	uint32_t our_shorts;      /* its HELLOs in a row that say: I hear you in short ones only */
 	bool bootstrap;
 	bool members_differ;      /* its member list is not ours */
-	bool ready;               /* a learner that says its copy is complete */
+	bool ready;               /* a learner that says its copy is complete, a source that it is reconciled */
+	bool leaves;              /* it asks for a view without it */
+	struct chp_membership_host host; /* what its HELLO says of it; is_there false: it has none */
 
 	/* Coming and going, of this node id; never forgotten while this process is in a view. */
 	uint64_t retired;         /* the last incarnation that a view dropped: it never comes back */
@@ -219,6 +227,13 @@ struct chp_membership {
 	/* The first view. */
 	struct chp_view founding;      /* the one that this incarnation accepts; epoch 0 = none */
 	uint64_t founding_by;          /* node mask: named incarnations known to have accepted it */
+	uint64_t part_ns;              /* since when a cold start without some members could be; 0 = it could not */
+
+	/* Our host. */
+	struct chp_membership_host host;
+	uint64_t host_away_ns;         /* since when it has not been ready in this view; 0 = it is */
+	bool leaves;                   /* we ask for a view without us */
+	uint64_t joined_epoch;         /* of the view by which this incarnation came in */
 
 	/* The view in force, and what comes after it. */
 	struct chp_view view;          /* epoch 0 = none */
@@ -316,10 +331,24 @@ chp_membership_view(const struct chp_membership *m)
 uint64_t chp_membership_lease_until_ns(const struct chp_membership *m);
 
 /**
- * The driver says whether every shard of this learner has its complete copy, in the present life. Makes
- * the voters promote it. Forgotten at rebirth, and not listened to while there is no view.
+ * The driver says whether every shard has its complete copy, in the present life: a learner what it copies, a source
+ * what it reconciles. Makes the voters promote it, or end the reconciliation; with hosts as soon as its stores have
+ * recorded a view since it came in. Forgotten at rebirth, and not listened to while there is no view.
  */
 void chp_membership_set_ready(struct chp_membership *m, uint64_t now_ns, bool ready);
+
+/**
+ * The driver says how its host is: once for every view, life or report of a shard that changes it, and again before it
+ * gives a view to the shards. Without hosts never.
+ */
+void chp_membership_set_host(struct chp_membership *m, uint64_t now_ns, const struct chp_membership_host *h);
+
+/**
+ * The epoch of the first view that this process wants to accept: the driver has every shard begin a life of at least
+ * this number in its store (SAFETY 34), which chp_membership_set_host will say. 0 = there is none, which takes nothing
+ * back.
+ */
+uint64_t chp_membership_founding(const struct chp_membership *m);
 
 /**
  * A packet of a shard's link came from this incarnation of a peer: it is alive. For display only;

@@ -8,16 +8,21 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
- * A cold start begins with an epoch that is a multiple of 2^20, plus 1, above all that any store has recorded: no
- * cluster lives through so many views. What is above these bits is the generation.
+ * Epochs are numbered by generations: epoch = generation << 20 | number of the view in it, from 1. A cluster begins in
+ * generation 0, and each cold start from the stores of its hosts begins another one (SAFETY 34), so that no epoch ever
+ * comes twice. The number never runs over: every view but the first admits, promotes or drops an incarnation or ends
+ * a reconciliation, and writer numbers end after 65,535 incarnations.
  */
 #define CHP_GENERATION_SHIFT 20u
+/* Session numbers have 12 bits for it, and clients the low half of an epoch. */
+#define CHP_GENERATION_MAX 4095u
 
 struct chp_view {
-	uint64_t epoch;    /* 1 is the first view; 0 = no view yet */
+	uint64_t epoch;    /* 1 is the first view of a new cluster; 0 = no view yet */
 	uint64_t voters;   /* node masks: live members that vote, coordinate and answer */
 	uint64_t learners; /* live members that only acknowledge (SAFETY 9) */
 	uint64_t incarnation[CHP_NODES_MAX]; /* random, compared for equality only (SAFETY 21) */
@@ -29,6 +34,26 @@ struct chp_view {
 	 */
 	uint64_t sources;
 };
+
+static inline uint64_t
+chp_generation(uint64_t epoch)
+{
+	return epoch >> CHP_GENERATION_SHIFT;
+}
+
+/** Whether an epoch is that of the first view of a generation. */
+static inline bool
+chp_epoch_is_first(uint64_t epoch)
+{
+	return (epoch & ((UINT64_C(1) << CHP_GENERATION_SHIFT) - 1)) == 1;
+}
+
+/** The first epoch of a generation. */
+static inline uint64_t
+chp_epoch_of_generation(uint64_t generation)
+{
+	return generation << CHP_GENERATION_SHIFT | 1;
+}
 
 /* Every node whose acknowledgement a write needs. */
 static inline uint64_t

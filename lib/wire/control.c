@@ -44,7 +44,7 @@ check_view(const struct chp_control_view *v, uint32_t len, uint32_t nodes)
 
 	if (len < sizeof(*v) || v->n_members != nodes || len != chp_control_view_bytes(nodes))
 		return false;
-	if (v->epoch == 0 || v->voters == 0 || (v->voters & v->learners) != 0)
+	if (v->epoch == 0 || v->voters == 0 || (v->voters & v->learners) != 0 || (v->sources & ~live) != 0)
 		return false;
 	if (nodes < CHP_NODES_MAX && live >> nodes != 0)
 		return false;
@@ -86,7 +86,7 @@ static bool
 check_hello(const struct chp_control_hello *h, uint32_t len)
 {
 	if (len < sizeof(*h) || h->n_members == 0 || h->n_members > CHP_NODES_MAX ||
-	    (h->flags & ~CHP_HELLO_FLAGS_ALL) != 0)
+	    (h->flags & ~CHP_HELLO_FLAGS_ALL) != 0 || h->recorded_min > h->recorded_max)
 		return false;
 	if (h->payload_bytes < CHP_PAYLOAD_BYTES_MIN || h->payload_bytes > CHP_PAYLOAD_BYTES_MAX)
 		return false;

@@ -45,8 +45,11 @@ _Static_assert(offsetof(struct chp_control_header, from) == 12, "as in chp_peer_
 
 enum chp_hello_flag {
 	CHP_HELLO_BOOTSTRAP = 1u << 0, /* the sender was started with --bootstrap */
+	CHP_HELLO_HOST = 1u << 1,      /* its host is there: recorded_min and those behind it say what it holds */
+	CHP_HELLO_ITEMS = 1u << 2,     /* with HOST: it holds something */
+	CHP_HELLO_VOLATILE = 1u << 3,  /* with HOST: it may forget */
 };
-#define CHP_HELLO_FLAGS_ALL 0x1u
+#define CHP_HELLO_FLAGS_ALL 0xfu
 
 /* HELLO and HELLO_SHORT. Behind it HELLO has zeros up to the UDP payload of the cluster's MTU. */
 struct chp_control_hello {
@@ -58,6 +61,9 @@ struct chp_control_hello {
 	uint64_t heard;          /* node mask: whom the sender hears */
 	uint64_t heard_full;     /* whom it hears in packets of full size; of one that waits to be
 				    admitted: those of them who hear it likewise */
+	uint64_t recorded_min;   /* epochs that its shards' stores have recorded: the lowest, the highest */
+	uint64_t recorded_max;
+	uint64_t life_max;       /* the highest life that ever began in one of them */
 } CHP_PACKED;
 
 /* FOUNDING, DECIDED, ACCEPT, and PROMISE with something accepted; n_members times chp_control_member follow. */
@@ -72,6 +78,7 @@ struct chp_control_view {
 	uint16_t next_writer; /* see struct chp_view */
 	uint32_t reserved2;   /* 0 */
 	uint64_t accepted;    /* PROMISE: the ballot at which the view was accepted; others 0 */
+	uint64_t sources;     /* node mask; see struct chp_view */
 } CHP_PACKED;
 
 /* A ballot is round << 8 | node id: no two proposers share one, and 0 is none. */
@@ -85,10 +92,11 @@ struct chp_control_ballot {
 } CHP_PACKED;
 
 enum chp_heartbeat_flag {
-	CHP_HEARTBEAT_READY = 1u << 0, /* a learner whose copy is complete: make it a voter */
-	CHP_HEARTBEAT_HEARS = 1u << 1, /* the sender hears the receiver: the way back works, too */
+	CHP_HEARTBEAT_READY = 1u << 0,  /* its copy is complete: make the learner a voter; a source is reconciled */
+	CHP_HEARTBEAT_HEARS = 1u << 1,  /* the sender hears the receiver: the way back works, too */
+	CHP_HEARTBEAT_LEAVES = 1u << 2, /* its host is gone: go on without the sender (SAFETY 32) */
 };
-#define CHP_HEARTBEAT_FLAGS_ALL 0x3u
+#define CHP_HEARTBEAT_FLAGS_ALL 0x7u
 
 /*
  * HEARTBEAT, from members to the live members of the view, and from who waits to be admitted to all.
@@ -122,6 +130,7 @@ enum chp_refused_reason {
 	CHP_REFUSED_WRITERS = 4, /* every writer number is used up: only a new cluster can take you */
 	CHP_REFUSED_RETIRED = 5, /* your incarnation was in a view that is over: become a new one */
 	CHP_REFUSED_VOTERS = 6,  /* too few voters are there, or would be without your predecessor: wait */
+	CHP_REFUSED_HOST = 7,    /* you will be admitted when your host is there */
 	CHP_REFUSED_REASONS,
 };
 
@@ -133,8 +142,8 @@ struct chp_control_refused {
 	uint32_t heard_ms;    /* since the process in the view was heard; UINT32_MAX = never */
 } CHP_PACKED;
 
-_Static_assert(sizeof(struct chp_control_hello) == 64, "wire format");
-_Static_assert(sizeof(struct chp_control_view) == 88, "wire format");
+_Static_assert(sizeof(struct chp_control_hello) == 88, "wire format");
+_Static_assert(sizeof(struct chp_control_view) == 96, "wire format");
 _Static_assert(sizeof(struct chp_control_ballot) == 56, "wire format");
 _Static_assert(sizeof(struct chp_control_heartbeat) == 64, "wire format");
 _Static_assert(sizeof(struct chp_control_grant) == 56, "wire format");
