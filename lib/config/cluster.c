@@ -187,6 +187,19 @@ check_keys(const struct chp_json_place *root, const struct chp_cluster_config *c
 			       max, c->n_members, c->credits);
 }
 
+/* Sessions never leave the cache: where it holds a part of the data, there must be room that others can have. */
+static void
+check_cache(const struct chp_json_place *root, const struct chp_cluster_config *c)
+{
+	struct chp_json_place place = chp_json_key(root, "keys_max");
+
+	if (!place.value)
+		place = chp_json_key(root, "sessions_max");
+	if (c->hosts && c->keys_max < 2 * c->sessions_max)
+		chp_json_error(&place, "expected keys_max (%u) to be at least 2 * sessions_max (%u) with hosts",
+			       c->keys_max, c->sessions_max);
+}
+
 /* With a log the last place is kept for the switch to "majority", which must get through when all others wait. */
 static void
 check_credits(const struct chp_json_place *root, const struct chp_cluster_config *c)
@@ -230,6 +243,7 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 {
 	static const char *const port_keys[] = { "shards", "port_base", NULL };
 	static const char *const key_keys[] = { "keys_max", "credits", NULL };
+	static const char *const cache_keys[] = { "keys_max", "sessions_max", "hosts", NULL };
 	static const char *const credit_keys[] = { "protocol", "credits", NULL };
 	static const char *const host_keys[] = { "protocol", "hosts", "durability", NULL };
 	static const char *const fill_keys[] = { "busy_fill_percent", "leave_fill_percent", NULL };
@@ -254,6 +268,8 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 		check_ports(&root, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, key_keys))
 		check_keys(&root, out);
+	if (chp_fields_ok(chp_cluster_fields, bad, cache_keys))
+		check_cache(&root, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, credit_keys))
 		check_credits(&root, out);
 	if (chp_fields_ok(chp_cluster_fields, bad, host_keys))

@@ -23,6 +23,9 @@
 #define MBUF_HEAD_ROOM 128u
 #define MBUF_ROOM_MIN 2048u
 #define FRAME_OVERHEAD_BYTES 26u
+/* Of the channel to the host, beyond its rings (channel/port.c). */
+#define CHANNEL_MBUFS 320u
+#define PAGE_BYTES 4096u
 
 /* JSON being built: the first failed allocation makes the whole fail. */
 struct builder {
@@ -222,7 +225,9 @@ memory_to_json(struct builder *b, const struct chp_node_config *n,
 	uint64_t mbuf = (room > MBUF_ROOM_MIN ? room : MBUF_ROOM_MIN) + MBUF_HEAD_ROOM +
 			MBUF_OVERHEAD_BYTES;
 	uint64_t mbufs = (uint64_t)n->rx_pool + n->tx_pool + n->control_pool;
-	uint64_t total = c->shards * (cache + log + sessions) + mbufs * mbuf;
+	/* Both rings of a port, what is lent and under way, a page each without hugepages. */
+	uint64_t channel = c->hosts ? (2 * n->host.ring + CHANNEL_MBUFS) * (mbuf > PAGE_BYTES ? mbuf : PAGE_BYTES) : 0;
+	uint64_t total = c->shards * (cache + log + sessions) + mbufs * mbuf + channel;
 	json_t *o = json_object();
 
 	put_number(b, o, "cache_bytes_per_shard", cache);
@@ -230,6 +235,8 @@ memory_to_json(struct builder *b, const struct chp_node_config *n,
 	put_number(b, o, "sessions_bytes_per_shard", sessions);
 	put_number(b, o, "bytes_per_mbuf", mbuf);
 	put_number(b, o, "pools_bytes", mbufs * mbuf);
+	if (c->hosts)
+		put_number(b, o, "channel_bytes", channel);
 	put_number(b, o, "total_bytes", total);
 	put(b, o, "total", human_bytes(total));
 	return o;
