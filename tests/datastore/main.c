@@ -7,6 +7,9 @@
  */
 #include "suite.h"
 
+#include "base/bytes.h"
+
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +79,7 @@ fits(const struct suite *s, const struct suite_case *c, const char *name)
 int
 main(int argc, char **argv)
 {
-	static const struct suite_case *const all[] = { suite_cases, suite_faults };
+	static const struct suite_case *const all[] = { suite_cases, suite_faults, suite_rocksdb, suite_redis };
 	static struct suite s = { .id = { .cluster = "conformance", .cluster_hash = 7, .node = 2, .shards = SHARDS,
 					  .hash_seed = 0xfedcba9876543210u, .key_bytes_max = CHP_KEY_BYTES_MAX,
 					  .value_bytes_max = VALUE_MAX } };
@@ -95,7 +98,8 @@ main(int argc, char **argv)
 		return 2;
 	}
 	s.server = argv[3];
-	for (uint32_t a = 0; a < 2; a++)
+	signal(SIGPIPE, SIG_IGN); /* as chaapar-host does */
+	for (uint32_t a = 0; a < CHP_ARRAY_LEN(all); a++)
 		for (const struct suite_case *c = all[a]; c->name != NULL; c++)
 			if (fits(&s, c, argc > 4 ? argv[4] : NULL)) {
 				ok = run(&s, c) && ok;

@@ -328,3 +328,34 @@ suite_scan(struct suite *s, uint32_t shard, uint32_t id, bool only_old, uint32_t
 	} while (!scan.end);
 	return n;
 }
+
+/* ------------------------------------------------------------------ torn batches */
+
+char suite_crash_key[CRASH_KEYS][64];
+
+void
+suite_make_crash_keys(const struct suite *s)
+{
+	for (uint32_t i = 0; i < CRASH_KEYS; i++)
+		suite_key(s, 0, i, suite_crash_key[i]);
+}
+
+void
+suite_put_crash_batch(struct suite *s, uint64_t seq, char text[32])
+{
+	snprintf(text, 32, "%" PRIu64, seq);
+	for (uint32_t i = 0; i < CRASH_KEYS; i++)
+		suite_put_text(s, suite_crash_key[i], seq << 16, text);
+}
+
+void
+suite_check_crash_keys(struct suite *s, uint64_t least)
+{
+	uint64_t seq = s->record[0].batch;
+	char text[32];
+
+	CHECK(seq >= least, "batch %" PRIu64 " was reported durable, the store has %" PRIu64, least, seq);
+	snprintf(text, sizeof(text), "%" PRIu64, seq);
+	for (uint32_t i = 0; i < CRASH_KEYS && seq > 0; i++)
+		suite_expect(s, suite_crash_key[i], 1, seq << 16, text);
+}

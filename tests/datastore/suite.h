@@ -49,7 +49,7 @@ struct suite_case {
 	uint32_t needs;   /* enum suite_need */
 };
 
-extern const struct suite_case suite_cases[], suite_faults[];
+extern const struct suite_case suite_cases[], suite_faults[], suite_rocksdb[], suite_redis[];
 
 /* Ends the case when cond is false: the text says what was found. */
 #define CHECK(cond, ...) ((cond) ? (void)0 : suite_failed(__FILE__, __LINE__, #cond, __VA_ARGS__))
@@ -107,6 +107,15 @@ uint32_t suite_scan(struct suite *s, uint32_t shard, uint32_t id, bool only_old,
 /** One part of it. The caller keeps the cursor, in scan. Returns how many items came. */
 uint32_t suite_scan_part(struct suite *s, uint32_t shard, struct chp_store_scan *scan, uint32_t bytes_max,
 			 uint32_t n_max, void (*seen)(void *arg, const struct chp_store_item *item), void *arg);
+
+/* Keys of shard 0 into which each batch writes its number: all have the number of one batch, or one was torn. */
+#define CRASH_KEYS 64u
+extern char suite_crash_key[CRASH_KEYS][64];
+void suite_make_crash_keys(const struct suite *s);
+/** Put batch `seq`; its text is the caller's until it is written. */
+void suite_put_crash_batch(struct suite *s, uint64_t seq, char text[32]);
+/** All keys have the number of the record's batch, which is at least `least`. */
+void suite_check_crash_keys(struct suite *s, uint64_t least);
 
 /** Set a key of the configuration: before the store is opened. */
 void suite_configure(struct suite *s, const char *key, json_t *value);

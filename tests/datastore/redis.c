@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Redis: out of memory, loading, a replica, without its append-only file, with a password, another program's. */
+#include "suite.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define V(counter) ((uint64_t)(counter) << 16)
+
+/* Of "key". Another key is written as if it were in that shard: it is only looked at with another program. */
+static uint32_t
+shard_of(const struct suite *s)
+{
+	return suite_shard(s, "key", 3);
+}
+
+/* A batch of two keys fails like this. */
+static void
+write_fails(struct suite *s, enum chp_store_error_kind kind, const char *text)
+{
+	suite_put_text(s, "key", V(2), NULL);
+	suite_put_text(s, "key3", V(2), "value");
+	CHECK(suite_flush_try(s, shard_of(s)) < 0, "a write succeeds");
+	CHECK(s->error.kind == kind && strstr(s->error.text, text) != NULL, "%d %s", s->error.kind, s->error.text);
+}
+
+static void
+first_batch(struct suite *s)
+{
+	suite_begin(s, shard_of(s), 1);
+	suite_put_text(s, "key", V(1), "value");
+	suite_flush(s, shard_of(s));
+}
+
+static void
+then_succeeds(struct suite *s)
+{
+	suite_put_text(s, "key", V(2), NULL);
+	suite_put_text(s, "key3", V(2), "value");
+	suite_flush_until(s, shard_of(s), 10000);
+	suite_expect(s, "key", 1, V(2), NULL);
+	suite_server(s, "holds key3 value");
+}
+
+static void
+out_of_memory(struct suite *s)
+{
+	first_batch(s);
+	suite_server(s, "config maxmemory 1");
+	for (uint32_t i = 0; i < 3; i++)
+		write_fails(s, CHP_STORE_ERROR_DOWN, "OOM");
+	suite_server(s, "holds key value");
+	suite_server(s, "holds key3");
+	suite_server(s, "config maxmemory 0");
+	then_succeeds(s);
+}
+
+static void
+replica(struct suite *s)
+{
+	first_batch(s);
+	suite_server(s, "replica");
+	for (uint32_t i = 0; i < 2; i++)
+		write_fails(s, CHP_STORE_ERROR_DOWN, "READONLY");
+	suite_server(s, "master");
+	then_succeeds(s);
+}
+
+static void
+loading(struct suite *s)
+{
+	first_batch(s);
+	for (uint32_t i = 0; i < 800; i++) { /* it looks up from loading every 1024 commands */
+		suite_put_text(s, "key", V(i + 2), "value");
+		suite_flush(s, shard_of(s));
+	}
+	suite_server(s, "kill");
+	suite_server(s, "start_slowly");
+	do { /* the first error is that the connection was cut */
+		suite_put_text(s, "key", V(2000), "value");
+		CHECK(suite_flush_try(s, shard_of(s)) < 0 && s->error.kind == CHP_STORE_ERROR_SLOW, "%s",
+		      s->error.text);
+	} while (strcasestr(s->error.text, "loading") == NULL);
+	suite_put_text(s, "key", V(2000), "value");
+	suite_flush_until(s, shard_of(s), 20000);
+	suite_server(s, "holds key value");
+	suite_server(s, "kill");
+	suite_server(s, "start");
+}
+
+/* The first write finds that the script has gone, and loads it again. */
+static void
+scripts_flushed(struct suite *s)
+{
+	first_batch(s);
+	suite_server(s, "flush_scripts");
+	suite_put_text(s, "key", V(2), "second");
+	suite_flush(s, shard_of(s));
+	suite_server(s, "holds key second");
+}
+
+/* It is refused where it may lose data, unless that is allowed; then it says so. */
+static void
+not_durable(struct suite *s)
+{
+	static const char *const setting[][3] = { { "appendfsync", "everysec", "always" },
+						  { "no-appendfsync-on-rewrite", "yes", "no" },
+						  { "maxmemory-policy", "allkeys-lru", "noeviction" },
+						  { "appendonly", "no", "yes" } };
+	char command[96];
+
+	suite_close(s);
+	for (uint32_t i = 0; i < 4; i++) {
+		snprintf(command, sizeof(command), "config %s %s", setting[i][0], setting[i][1]);
+		suite_server(s, command);
+		CHECK(!suite_try_open(s), "opened with %s", command);
+		CHECK(s->error.kind == CHP_STORE_ERROR_DOWN && strstr(s->error.text, setting[i][0]) != NULL, "%s",
+		      s->error.text);
+		suite_configure(s, "allow_loss", json_true());
+		suite_open(s);
+		CHECK((s->flags & CHP_STORE_VOLATILE) != 0 && (s->flags & CHP_STORE_ALLOW_LOSS) != 0, "flags %u",
+		      s->flags);
+		suite_close(s);
+		suite_configure(s, "allow_loss", json_false());
+		snprintf(command, sizeof(command), "config %s %s", setting[i][0], setting[i][2]);
+		suite_server(s, command);
+		suite_open(s);
+		CHECK((s->flags & CHP_STORE_VOLATILE) == 0, "flags %u", s->flags);
+		suite_close(s);
+	}
+}
+
+static void
+password(struct suite *s)
+{
+	suite_close(s);
+	suite_server(s, "config requirepass secret");
+	CHECK(!suite_try_open(s) && s->error.kind == CHP_STORE_ERROR_DOWN, "%s", s->error.text);
+	CHECK(strstr(s->error.text, "NOAUTH") != NULL, "%s", s->error.text);
+	suite_configure(s, "password", json_string("wrong"));
+	CHECK(!suite_try_open(s) && strstr(s->error.text, "WRONGPASS") != NULL, "%s", s->error.text);
+	suite_configure(s, "password", json_string("secret"));
+	suite_open(s);
+	first_batch(s);
+	suite_server(s, "no_password secret");
+}
+
+static void
+foreign(struct suite *s)
+{
+	suite_close(s);
+	suite_server(s, "reset");
+	suite_server(s, "put theirs value");
+	CHECK(!suite_try_open(s) && s->error.kind == CHP_STORE_ERROR_REFUSED, "%s", s->error.text);
+	suite_configure(s, "db", json_integer(3));
+	suite_open(s);
+	first_batch(s);
+	suite_server(s, "holds theirs value");
+}
+
+/* What another program has done to a value is an error of that key. */
+static void
+meddled_with(struct suite *s)
+{
+	suite_begin(s, suite_shard(s, "key", 3), 1);
+	suite_write(s, "key", V(1), "value");
+	suite_server(s, "remove key");
+	CHECK(suite_look_up_try(s, "key", 3) < 0 && s->read.found == CHP_STORE_FAILED, "found %u", s->read.found);
+	CHECK(strstr(s->error.text, "removed") != NULL, "%s", s->error.text);
+	suite_write(s, "key", V(2), "again");
+	suite_expect(s, "key", 1, V(2), "again");
+}
+
+const struct suite_case suite_redis[] = {
+	{ "out of memory", out_of_memory, "redis", 0 },
+	{ "replica", replica, "redis", 0 },
+	{ "loading", loading, "redis", 0 },
+	{ "scripts flushed", scripts_flushed, "redis", 0 },
+	{ "not durable", not_durable, "redis", 0 },
+	{ "password", password, "redis", 0 },
+	{ "foreign", foreign, "redis", 0 },
+	{ "meddled with", meddled_with, "redis", 0 },
+	{ NULL, NULL, NULL, 0 },
+};
