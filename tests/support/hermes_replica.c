@@ -50,7 +50,7 @@ end_call(struct replica *r)
 			cr_assert(chp_hermes.accepts(m, VALUE_MAX));
 			cr_assert_eq(m->len % CHP_MESSAGE_ALIGN, 0);
 			at += m->len;
-			if (m->type == CHP_HERMES_FLOOR)
+			if (m->type == CHP_HERMES_FLOOR && !r->keeps_floors)
 				continue;
 			memcpy(s->bytes, m, m->len);
 			s->to = n;

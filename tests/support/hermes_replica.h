@@ -53,6 +53,7 @@ struct replica {
 	uint32_t n_sent;
 	struct answer answer[CHP_BATCH_MAX]; /* of the last call */
 	uint32_t n_answers;
+	bool keeps_floors; /* in `sent`, too */
 };
 
 struct replica_setup {
