@@ -21,6 +21,10 @@
  * (SAFETY 1-5; docs/protocols/hermes.md "Behind the cache"). With level `datastore` a write also needs the
  * stores of a majority of all configured members: owe_stored(), on_stored() (SAFETY 33).
  *
+ * After a cold start (view.sources) what a store has of an earlier life is a candidate: the newest of all sources is
+ * the key's version. Who needs a key, or finds an old one in its store, asks all sources and writes the newest to
+ * all members: fetch(), conclude(), reconcile() (SAFETY 34).
+ *
  * Deviations: no protocol retransmission (links are reliable), so the replay after a message-loss time-out
  * has become the replay after a view change or a link reset; a coordinator whose RMW was overtaken tries
  * it again itself; a VAL names the coordinator's ticket instead of the key.
@@ -113,6 +117,9 @@ struct key_record {
 	uint32_t next[LISTS]; /* next[TO_REPLAY] also chains the free records */
 	uint32_t load;        /* token of the load under way, or NONE */
 	uint32_t parked_head, parked_tail; /* INVs that wait for it */
+	uint32_t asked;       /* peers' FETCHes that wait for it */
+	uint32_t fetch;       /* ours, or NONE */
+	bool is_old;          /* it is loaded to be reconciled, whether anybody waits or not */
 	bool is_failed;       /* it could not be loaded: who waits is told so */
 	struct owed_ack owed;
 	bool used;
@@ -130,6 +137,27 @@ struct parked_inv {
 	uint32_t key;  /* record, or NONE: not in use */
 	uint32_t next;
 };
+
+/* What a peer asks for and has to be loaded first. By (peer, its fetch). */
+struct parked_fetch {
+	uint32_t key; /* record, or NONE: not in use */
+	uint32_t next;
+	uint32_t generation;
+};
+
+/* What the sources have of a key. Its index is the op of our FETCHes. */
+struct fetch {
+	uint32_t key;        /* record, or NONE: not in use */
+	uint32_t generation;
+	uint64_t waiting;    /* sources that have not answered */
+	uint64_t due;        /* of those, who must be asked now */
+	uint64_t again;      /* of those, who must be asked once more, later */
+	uint64_t version;    /* the newest so far; 0 = none */
+	uint32_t value_len;
+	bool is_deleted;
+};
+/* Fetches open at a time. */
+#define FETCHES 32u
 
 /* A report that is owed to a coordinator when our datastore has what its INV brought. By (peer, ticket), too. */
 struct owed_stored {
@@ -183,7 +211,19 @@ struct hermes {
 	uint8_t *parked_bytes;      /* parked i: inv_bytes_max */
 	uint32_t inv_bytes_max;
 	struct owed_stored *stored;
-	uint8_t *copy_parts;        /* see struct chp_copy_config */
+	uint8_t *copy_parts;        /* see struct chp_copy_config; our own node's holds keys to reconcile */
+	struct fetch *fetch;        /* [FETCHES] */
+	uint8_t *fetch_value;       /* of fetch i: value_bytes_max */
+	struct parked_fetch *asked; /* peer p, its fetch f: asked[p * FETCHES + f] */
+	uint64_t evicted_known;     /* peers that have announced what they evicted in this view */
+	uint64_t fetch_again_ns;
+	struct {
+		uint64_t again_ns;  /* the next look through the store */
+		uint32_t bytes, at; /* of the part that is here, in copy_parts */
+		uint32_t n;         /* keys being reconciled because the store has them */
+		bool is_begun, is_asked, is_last, has_met; /* has_met: an old item in this look */
+		bool is_done;
+	} old;
 	struct list owed_stored;
 	const struct chp_slot *keep; /* may not be evicted by the operation that is being admitted */
 	uint64_t durable_seen;      /* of backing->durable: tickets before it have been looked at */
@@ -228,6 +268,8 @@ take_key(struct hermes *h, struct chp_slot *s)
 				  .load = NONE,
 				  .parked_head = NONE,
 				  .parked_tail = NONE,
+				  .asked = NONE,
+				  .fetch = NONE,
 				  .used = true };
 	s->busy = i;
 	return k;
@@ -247,7 +289,7 @@ release_key(struct hermes *h, struct key_record *k)
 
 	if (s->state != VALID || k->wait_head != NONE || k->listed[READY] || k->listed[TO_REPLAY] || k->listed[TO_LOAD])
 		return;
-	CHP_ASSERT(k->load == NONE && k->parked_head == NONE);
+	CHP_ASSERT(k->load == NONE && k->parked_head == NONE && k->asked == NONE && k->fetch == NONE);
 	CHP_ASSERT(k->own == NONE && k->replay == NONE && k->log == CHP_LOG_NONE);
 	h->n_owed -= k->owed.is_owed; /* validated by others all the same: nothing is waited for */
 	s->busy = CHP_SLOT_NO_BUSY;
@@ -789,6 +831,8 @@ evict_ahead(struct hermes *h)
 static void
 announce_evicted(struct hermes *h, struct chp_out *out)
 {
+	if (!h->knows_evicted)
+		return;
 	for (uint64_t to = h->evicted_due & h->peers; to != 0; to &= to - 1) {
 		struct chp_hermes_floor *m = chp_send(out, chp_first_bit(to), sizeof(*m));
 
@@ -806,6 +850,7 @@ on_evicted(struct hermes *h, const struct chp_peer_message *m)
 	const struct chp_hermes_floor *floor = (const void *)m->message;
 
 	h->peers_evicted = chp_max_u64(h->peers_evicted, floor->counter);
+	h->evicted_known |= chp_bit(m->from);
 }
 
 /* [SAFETY 4] This life has begun in the datastore: what it held before is counted as evicted. */
@@ -851,13 +896,62 @@ load(struct hermes *h, struct key_record *k, const struct chp_key *key)
 		push(h, TO_LOAD, k);
 }
 
-/* Nothing waits for the datastore's answer any more: what comes is stale (SAFETY 5). */
+/* A peer's FETCH does not wait any more. */
 static void
-stop_loading(struct hermes *h, struct key_record *k)
+unask(struct hermes *h, uint32_t i)
+{
+	uint32_t *at;
+
+	if (h->asked[i].key == NONE)
+		return;
+	at = &h->key[h->asked[i].key].asked;
+	while (*at != i)
+		at = &h->asked[*at].next;
+	*at = h->asked[i].next;
+	h->asked[i].key = NONE;
+}
+
+static void
+send_fetched(uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version, const uint8_t *value,
+	     uint32_t value_len, struct chp_out *out)
+{
+	const uint32_t used = (uint32_t)sizeof(struct chp_hermes_fetched) + value_len;
+	const uint32_t bytes = chp_align_u32(used, CHP_MESSAGE_ALIGN);
+	uint8_t *m = chp_send(out, to, bytes);
+	const struct chp_hermes_fetched header = {
+		.message = { .type = CHP_HERMES_FETCHED, .len = (uint16_t)bytes, .op = op },
+		.generation = generation,
+		.status = status,
+		.version = version,
+		.value_total = value_len,
+	};
+
+	memcpy(m, &header, sizeof(header));
+	if (value_len > 0)
+		memcpy(m + sizeof(header), value, value_len);
+	memset(m + used, 0, bytes - used);
+}
+
+/* The key is known, or waits for nothing any more: what the datastore or a source still says is stale (SAFETY 5). */
+static void
+stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 {
 	if (k->load != NONE)
 		h->load_key[k->load] = NONE;
 	k->load = NONE;
+	if (k->fetch != NONE)
+		h->fetch[k->fetch].key = NONE;
+	k->fetch = NONE;
+	if (k->is_old)
+		h->old.n--;
+	k->is_old = false;
+	/* Who asks is told to ask again: it will have the INV by then. */
+	while (k->asked != NONE) {
+		const uint32_t i = k->asked;
+
+		unask(h, i);
+		send_fetched(i / FETCHES, i % FETCHES, h->asked[i].generation, CHP_HERMES_FETCH_AGAIN, 0, NULL, 0, out);
+	}
 }
 
 static void
@@ -923,7 +1017,10 @@ static void
 on_absent_inv(struct hermes *h, struct chp_slot *s, const struct chp_peer_message *m, struct chp_out *out)
 {
 	const struct chp_hermes_inv *inv = (const void *)m->message;
-	const bool is_newer = h->knows_evicted && chp_version_counter(inv->version) > h->evicted;
+	/* Other sources are being asked what the key was: who sends an INV knows, and may wait for our ACK to tell. */
+	const bool is_fetched = s != NULL && record_of(h, s)->fetch != NONE;
+	const bool is_newer =
+		is_fetched || (h->knows_evicted && chp_version_counter(inv->version) > h->evicted);
 	struct key_record *k;
 
 	if ((inv->inv_flags & CHP_INV_NACK) != 0 || inv->message.op >= h->n_tickets) {
@@ -1073,7 +1170,7 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 	const bool was_loading = s->state == LOADING;
 	bool rmw;
 
-	stop_loading(h, k); /* what comes is newer than what the datastore has */
+	stop_loading(h, k, out); /* what comes is newer than what the datastore has */
 	if (k->replay != NONE)
 		release_ticket(h, &h->ticket[k->replay]);
 	/* The pending operation's own kind decides, never the flag of the key's version (pitfall P8). */
@@ -1554,10 +1651,13 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 	return CHP_STATUS_OK;
 }
 
-/* [H2, H3] Begin the write: version, slot, log, INV to all. The key is Valid or absent; i may be NONE. */
+/*
+ * [H2, H3] Begin the write: version, slot, log, INV to all. The key is Valid, Loading or absent; i may be NONE; version
+ * is 0, or one that is written again.
+ */
 static void
 begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *s, const struct chp_key *key,
-      const struct intent *w, struct chp_out *out)
+      const struct intent *w, uint64_t version, struct chp_out *out)
 {
 	static const struct client_op nobody;
 	const struct client_op *op = i == NONE ? &nobody : &h->op[i];
@@ -1586,9 +1686,9 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	e.version = chp_version_counter(s->version);
 	if (absent && !(behind && rmw))
 		e.version = chp_max_u64(e.version, chp_max_u64(h->floor, chp_max_u64(h->evicted, h->peers_evicted)));
-	e.version = chp_version_make(e.version + (rmw ? 1 : 2), h->writer);
+	e.version = version != 0 ? version : chp_version_make(e.version + (rmw ? 1 : 2), h->writer);
 	k = take_key(h, s);
-	stop_loading(h, k);
+	stop_loading(h, k, out);
 	t = take_ticket(h, k->slot, e.version);
 	h->n_own++;
 	install(h, s, k, &e, key->bytes, w->value, true);
@@ -1700,7 +1800,7 @@ start(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	/* What may be overtaken and tried again keeps its operand. */
 	if ((w.version_flags & CHP_INV_RMW) != 0 && operand != operand_of(h, i) && op->value_len > 0)
 		memcpy(operand_of(h, i), operand, op->value_len);
-	begin(h, now, i, s, key, &w, out);
+	begin(h, now, i, s, key, &w, 0, out);
 }
 
 /*
@@ -1855,6 +1955,9 @@ prefetch_slots(const struct hermes *h, const struct chp_peer_message *m, uint32_
 	}
 }
 
+static void on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out);
+static void on_fetched(struct hermes *h, const struct chp_peer_message *m);
+
 static void
 hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m, uint32_t n, struct chp_out *out)
 {
@@ -1883,6 +1986,12 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 		case CHP_HERMES_STORED:
 			on_stored(h, &m[i], out);
 			break;
+		case CHP_HERMES_FETCH:
+			on_fetch(h, &m[i], out);
+			break;
+		case CHP_HERMES_FETCHED:
+			on_fetched(h, &m[i]);
+			break;
 		default:
 			on_val(h, &m[i], out);
 		}
@@ -1896,10 +2005,11 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
  * must stay in the cache because another key's digest leads over it.
  */
 static void
-give_up_loading(struct hermes *h, struct key_record *k)
+give_up_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 {
 	struct chp_slot *s = slot_at(h, k->slot);
 
+	stop_loading(h, k, out);
 	if (k->parked_head != NONE || (s->flags & CHP_SLOT_COLLIDED) != 0) {
 		k->is_failed = false;
 		if (!k->listed[TO_LOAD])
@@ -2017,7 +2127,7 @@ forget(struct hermes *h, const struct chp_now *now, struct chp_slot *s, struct c
 	    chp_out_credits(out, h->live) == 0)
 		return;
 	chp_cache_key(h->env.cache, s, bytes);
-	begin(h, now, NONE, s, &key, &w, out);
+	begin(h, now, NONE, s, &key, &w, 0, out);
 }
 
 /* Slots looked at in one call while deleted keys are being forgotten, and how long until the next. */
@@ -2056,7 +2166,311 @@ sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 	}
 }
 
+/* ------------------------------------------------------------------ cold start (SAFETY 34) */
+
+/* What could not be told is asked for again after so long; the store is looked through again after so long. */
+#define FETCH_AGAIN_NS UINT64_C(1000000)
+#define LOOK_AGAIN_NS UINT64_C(10000000)
+
+/* Whether our datastore is one of those that hold the data, and it is not reconciled with the others everywhere. */
+static bool
+is_source(const struct hermes *h)
+{
+	return h->is_backed && (h->view.sources & chp_bit(h->env.self)) != 0;
+}
+
+/* What was asked for or began to load is known: the slot is at rest with what it holds. */
+static void
+come_to_rest(struct hermes *h, struct key_record *k, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+
+	s->base_writer = 0;
+	s->log_low = (uint32_t)h->env.log->mark - 1;
+	s->state = VALID;
+	take_parked(h, k, out);
+	if (s->state == VALID)
+		make_ready(h, k);
+	release_key(h, k);
+}
+
+static void
+take_newer(struct hermes *h, struct fetch *f, uint64_t version, const uint8_t *value, uint32_t value_len,
+	   bool is_deleted)
+{
+	if (version <= f->version)
+		return;
+	f->version = version;
+	f->is_deleted = is_deleted;
+	f->value_len = value_len;
+	if (value_len > 0)
+		memcpy(h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max, value, value_len);
+}
+
+/* Ask all other sources for a key; l is what our own datastore has. False: too many keys are being asked for. */
+static bool
+fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
+{
+	for (uint32_t i = 0; i < FETCHES; i++) {
+		struct fetch *f = &h->fetch[i];
+
+		if (f->key != NONE)
+			continue;
+		*f = (struct fetch){ .key = index_of_key(h, k),
+				     .generation = f->generation + 1,
+				     .waiting = h->view.sources & h->peers,
+				     .due = h->view.sources & h->peers };
+		if (l->status != CHP_LOAD_ABSENT)
+			take_newer(h, f, l->version, l->value, l->value_len, l->status == CHP_LOAD_TOMBSTONE);
+		k->fetch = i;
+		h->env.counters->fetches++;
+		return true;
+	}
+	return false;
+}
+
+static void
+send_fetches(struct hermes *h, const struct fetch *f, struct chp_out *out)
+{
+	const struct chp_slot *s = slot_at(h, h->key[f->key].slot);
+	const uint32_t bytes = chp_align_u32((uint32_t)sizeof(struct chp_hermes_fetch) + s->key_len, CHP_MESSAGE_ALIGN);
+
+	for (uint64_t to = f->due; to != 0; to &= to - 1) {
+		uint8_t *m = chp_send(out, chp_first_bit(to), bytes);
+		const struct chp_hermes_fetch header = {
+			.message = { .type = CHP_HERMES_FETCH, .len = (uint16_t)bytes, .op = (uint32_t)(f - h->fetch) },
+			.generation = f->generation,
+			.key_len = s->key_len,
+		};
+
+		memset(m, 0, bytes);
+		memcpy(m, &header, sizeof(header));
+		chp_cache_key(h->env.cache, s, m + sizeof(header));
+	}
+}
+
+/* Another source asks what we have. What is under way it gets as an INV. */
+static void
+on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
+{
+	const struct chp_hermes_fetch *from = (const void *)m->message;
+	const uint32_t i = m->from * FETCHES + from->message.op;
+	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
+	uint8_t status = CHP_HERMES_FETCH_AGAIN;
+	struct key_record *k;
+	uint32_t token;
+
+	if (!h->is_backed || from->message.op >= FETCHES)
+		return;
+	unask(h, i);
+	if (s != NULL && s->state == VALID) {
+		const bool is_gone = (s->flags & CHP_SLOT_TOMBSTONE) != 0;
+
+		chp_cache_value(h->env.cache, s, h->record);
+		status = s->version == 0 ? CHP_HERMES_FETCH_ABSENT :
+			 is_gone	 ? CHP_HERMES_FETCH_TOMBSTONE :
+					   CHP_HERMES_FETCH_FOUND;
+		send_fetched(m->from, from->message.op, from->generation, status, s->version, h->record,
+			     is_gone ? 0 : s->value_len, out);
+		return;
+	}
+	k = s == NULL ? NULL : record_of(h, s);
+	if (s != NULL && s->state == LOADING && k->fetch != NONE) {
+		const struct fetch *f = &h->fetch[k->fetch]; /* both ask: what our datastore has is in it */
+
+		status = f->version == 0 ? CHP_HERMES_FETCH_ABSENT :
+			 f->is_deleted	 ? CHP_HERMES_FETCH_TOMBSTONE :
+					   CHP_HERMES_FETCH_FOUND;
+		send_fetched(m->from, from->message.op, from->generation, status, f->version,
+			     h->fetch_value + (size_t)k->fetch * h->env.value_bytes_max, f->value_len, out);
+		return;
+	}
+	if (s == NULL && h->env.backing->is_ready && h->free_key != NONE && make_room(h, m->key.len, 0, true) &&
+	    chp_backing_load(h->env.backing, &m->key, &token)) {
+		k = begin_loading(h, &m->key);
+		wait_for_token(h, k, token);
+	}
+	if (k == NULL || k->load == NONE) {
+		send_fetched(m->from, from->message.op, from->generation, status, 0, NULL, 0, out);
+		return;
+	}
+	h->asked[i] = (struct parked_fetch){ .key = index_of_key(h, k),
+					     .next = k->asked,
+					     .generation = from->generation };
+	k->asked = i;
+}
+
+static void
+on_fetched(struct hermes *h, const struct chp_peer_message *m)
+{
+	const struct chp_hermes_fetched *from = (const void *)m->message;
+	struct fetch *f = from->message.op < FETCHES && h->is_backed ? &h->fetch[from->message.op] : NULL;
+
+	if (f == NULL || f->key == NONE || f->generation != from->generation || (f->waiting & chp_bit(m->from)) == 0) {
+		h->env.counters->fetches_stale++;
+		return;
+	}
+	if (from->status == CHP_HERMES_FETCH_AGAIN) {
+		f->again |= chp_bit(m->from);
+		return;
+	}
+	f->waiting &= ~chp_bit(m->from);
+	take_newer(h, f, from->version, (const uint8_t *)(from + 1), from->value_total,
+		   from->status == CHP_HERMES_FETCH_TOMBSTONE);
+}
+
+/*
+ * All sources have answered: the newest is the key's version, and is written again to all members, so that their
+ * stores have it in this life. Nobody has it: the key is absent. Needs a credit like any write; false: there is none.
+ */
+static bool
+conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct chp_out *out)
+{
+	struct key_record *k = &h->key[f->key];
+	struct chp_slot *s = slot_at(h, k->slot);
+	uint8_t bytes[CHP_KEY_BYTES_MAX];
+	const struct chp_key key = { .bytes = bytes, .len = s->key_len };
+	const struct intent w = { .value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
+				  .value_len = f->value_len,
+				  .version_flags = f->is_deleted ? CHP_INV_TOMBSTONE : 0 };
+
+	if (f->version == 0) {
+		stop_loading(h, k, out);
+		come_to_rest(h, k, out);
+		return true;
+	}
+	if ((out->ungranted & h->live) != 0 || h->n_own >= (h->env.credits + 1) / 2 ||
+	    chp_out_credits(out, h->live) == 0 || !make_room(h, s->key_len, f->value_len, false))
+		return false;
+	chp_cache_key(h->env.cache, s, bytes);
+	h->env.counters->reconciled++;
+	begin(h, now, NONE, s, &key, &w, f->version, out);
+	return true;
+}
+
+static void
+run_fetches(struct hermes *h, const struct chp_now *now, struct chp_out *out)
+{
+	const bool again = now->ns >= h->fetch_again_ns;
+	bool waits = false;
+
+	for (uint32_t i = 0; i < FETCHES && out->replies_left > 0; i++) {
+		struct fetch *f = &h->fetch[i];
+
+		if (f->key == NONE)
+			continue;
+		if (again) {
+			f->due |= f->again;
+			f->again = 0;
+		}
+		send_fetches(h, f, out);
+		f->due = 0;
+		waits |= f->again != 0 || (f->waiting == 0 && !conclude(h, now, f, out));
+	}
+	if (again)
+		h->fetch_again_ns = now->ns + FETCH_AGAIN_NS;
+	if (waits)
+		chp_out_wake_at(out, h->fetch_again_ns);
+}
+
+/* The keys of a part of our datastore that are still as an earlier life left them. False: there is no room for more. */
+static bool
+load_old(struct hermes *h)
+{
+	const uint8_t *keys = h->copy_parts + (size_t)h->env.self * CHP_COPY_PART_BYTES;
+
+	while (h->old.at < h->old.bytes) {
+		struct chp_key key = { .bytes = keys + h->old.at + 1, .len = keys[h->old.at], .pos = -1 };
+		struct chp_slot *s;
+		struct key_record *k;
+		uint32_t token;
+
+		key.digest = chp_cache_digest(h->env.cache, key.bytes, key.len, false);
+		s = chp_cache_find(h->env.cache, &key);
+		k = s != NULL && s->state == LOADING ? record_of(h, s) : NULL;
+		if (s == NULL) {
+			if (h->old.n >= FETCHES / 2 || h->free_key == NONE || !make_room(h, key.len, 0, true) ||
+			    !chp_backing_load(h->env.backing, &key, &token))
+				return false;
+			k = begin_loading(h, &key);
+			wait_for_token(h, k, token);
+		}
+		/* What is here otherwise is of this life, and will take the old item's place. */
+		if (k != NULL && !k->is_old) {
+			k->is_old = true;
+			h->old.n++;
+		}
+		h->old.at += 1 + key.len;
+	}
+	return true;
+}
+
+/* Look through our datastore until nothing in it is of an earlier life. */
+static void
+reconcile(struct hermes *h, const struct chp_now *now, struct chp_out *out)
+{
+	if (h->old.is_done || !h->knows_evicted)
+		return;
+	if (!h->env.backing->may_evict) {
+		h->old.is_done = h->env.backing->is_ready; /* a store that keeps nothing has nothing old */
+		return;
+	}
+	if (!load_old(h)) {
+		chp_out_wake_at(out, now->ns + FETCH_AGAIN_NS);
+		return;
+	}
+	if (h->old.is_asked)
+		return;
+	if (h->old.is_last) {
+		h->old.is_done = !h->old.has_met;
+		h->old.is_last = h->old.is_begun = h->old.has_met = false;
+		/* What was written again has to become durable first. */
+		h->old.again_ns = now->ns + LOOK_AGAIN_NS;
+	}
+	if (now->ns < h->old.again_ns) {
+		chp_out_wake_at(out, h->old.again_ns);
+		return;
+	}
+	if (!chp_backing_scan(h->env.backing, CHP_SCAN_OWN, !h->old.is_begun, true, CHP_COPY_PART_BYTES))
+		return;
+	h->old.is_asked = h->old.is_begun = true;
+	h->old.bytes = h->old.at = 0;
+}
+
 /* ------------------------------------------------------------------ what the datastore answers */
+
+/* The peers that asked what our datastore has of this key. */
+static void
+answer_fetches(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out)
+{
+	static const uint8_t status[] = { [CHP_LOAD_FOUND] = CHP_HERMES_FETCH_FOUND,
+					  [CHP_LOAD_TOMBSTONE] = CHP_HERMES_FETCH_TOMBSTONE,
+					  [CHP_LOAD_ABSENT] = CHP_HERMES_FETCH_ABSENT };
+
+	while (k->asked != NONE) {
+		const uint32_t i = k->asked;
+
+		unask(h, i);
+		send_fetched(i / FETCHES, i % FETCHES, h->asked[i].generation, status[l->status],
+			     l->status == CHP_LOAD_ABSENT ? 0 : l->version, l->value,
+			     l->status == CHP_LOAD_FOUND ? l->value_len : 0, out);
+	}
+}
+
+/*
+ * Our datastore does not tell what the key is, as other sources may have it, or something newer. An INV that waits does
+ * tell: what comes here in this generation is above all that any source holds, or is what its sender has reconciled.
+ */
+static void
+load_was_old(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out)
+{
+	if (k->parked_head != NONE)
+		take_parked(h, k, out);
+	else if (k->wait_head == NONE && !k->is_old)
+		give_up_loading(h, k, out);
+	else if (!fetch(h, k, l))
+		push(h, TO_LOAD, k);
+}
 
 /* The key's version is known: the slot is at rest with it, unless what waited for it changes that at once. */
 static void
@@ -2065,20 +2479,18 @@ finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *
 	struct chp_slot *s = slot_at(h, k->slot);
 	const uint8_t kept = l->version_flags & (CHP_SLOT_RMW | CHP_SLOT_TOMBSTONE);
 
-	if (l->status == CHP_LOAD_ABSENT || l->is_old) {
-		chp_cache_set(h->env.cache, s, NULL, 0, CHP_SLOT_TOMBSTONE);
-	} else {
+	answer_fetches(h, k, l, out);
+	if (is_source(h) && (l->status == CHP_LOAD_ABSENT || l->is_old)) {
+		load_was_old(h, k, l, out);
+		return;
+	}
+	stop_loading(h, k, out);
+	if (l->status != CHP_LOAD_ABSENT && !l->is_old) {
 		/* What it was issued on is not stored. */
 		chp_cache_set(h->env.cache, s, l->value, l->value_len, kept | CHP_SLOT_BASE_UNKNOWN);
 		s->version = l->version;
 	}
-	s->base_writer = 0;
-	s->log_low = (uint32_t)h->env.log->mark - 1;
-	s->state = VALID;
-	take_parked(h, k, out);
-	if (s->state == VALID)
-		make_ready(h, k);
-	release_key(h, k);
+	come_to_rest(h, k, out);
 }
 
 /* Whether the cache has room for what was loaded. */
@@ -2103,17 +2515,19 @@ hermes_loaded(void *p, const struct chp_now *now, const struct chp_loaded *l, ui
 			continue;
 		}
 		k = &h->key[h->load_key[l[i].token]];
-		stop_loading(h, k);
+		h->load_key[k->load] = NONE;
+		k->load = NONE;
 		if (l[i].status != CHP_LOAD_FAILED && has_room_for(h, k, &l[i])) {
 			finish_loading(h, k, &l[i], out);
 			continue;
 		}
 		h->env.counters->loads_failed++;
+		stop_loading(h, k, out);
 		k->is_failed = true;
 		if (k->wait_head != NONE)
 			make_ready(h, k); /* they are answered from wake() */
 		else
-			give_up_loading(h, k);
+			give_up_loading(h, k, out);
 	}
 	(void)now;
 }
@@ -2153,13 +2567,28 @@ load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 }
 
 static void
+take_old(struct hermes *h, const struct chp_stored *item)
+{
+	uint8_t *to = h->copy_parts + (size_t)h->env.self * CHP_COPY_PART_BYTES + h->old.bytes;
+
+	CHP_ASSERT_OP(h->old.bytes + 1 + item->key_len, <=, CHP_COPY_PART_BYTES);
+	*to = item->key_len;
+	memcpy(to + 1, item->key, item->key_len);
+	h->old.bytes += 1u + item->key_len;
+	h->old.has_met = true;
+}
+
+static void
 hermes_scanned(void *p, const struct chp_now *now, uint32_t scan, const struct chp_stored *item, struct chp_out *out)
 {
 	struct hermes *h = p;
 
 	(void)now;
 	(void)out;
-	chp_copy_scanned(&h->copy, scan, item);
+	if (scan == CHP_SCAN_OWN)
+		take_old(h, item);
+	else
+		chp_copy_scanned(&h->copy, scan, item);
 }
 
 static void
@@ -2169,7 +2598,14 @@ hermes_scan_end(void *p, const struct chp_now *now, uint32_t scan, bool end, boo
 
 	(void)now;
 	(void)out;
-	chp_copy_scan_end(&h->copy, scan, end, failed);
+	if (scan != CHP_SCAN_OWN) {
+		chp_copy_scan_end(&h->copy, scan, end, failed);
+		return;
+	}
+	h->old.is_asked = false;
+	h->old.is_last = end && !failed;
+	h->old.is_begun = h->old.is_begun && !failed;
+	h->old.has_met = h->old.has_met || failed;
 }
 
 static bool
@@ -2195,6 +2631,9 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		evict_ahead(h);
 		announce_evicted(h, out);
 		load_again(h, now, out);
+		run_fetches(h, now, out);
+		if (is_source(h))
+			reconcile(h, now, out);
 		report_stored(h, out);
 	}
 	chp_copy_serve(&h->copy, now, out);
@@ -2208,7 +2647,7 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 			break; /* no room for replies */
 		pop(h, READY);
 		if (k->is_failed && slot_at(h, k->slot)->state == LOADING)
-			give_up_loading(h, k);
+			give_up_loading(h, k, out);
 		else
 			release_key(h, k);
 	}
@@ -2261,6 +2700,9 @@ forget_peer(struct hermes *h, uint32_t peer)
 		unpark(h, peer * h->n_tickets + t); /* it will be sent again */
 		settle_stored(h, peer * h->n_tickets + t);
 	}
+	for (uint32_t f = 0; h->is_backed && f < FETCHES; f++)
+		unask(h, peer * FETCHES + f);
+	h->evicted_known &= ~chp_bit(peer);
 	h->floor_known &= ~chp_bit(peer);
 	for (uint32_t i = 0; i < h->n_keys && h->n_owed > 0; i++) {
 		struct owed_ack *owed = &h->key[i].owed;
@@ -2351,6 +2793,10 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	h->floor_due = h->peers;
 	h->evicted_due = h->peers;
 	h->durable_seen = 0;
+	for (uint32_t i = 0; h->is_backed && i < FETCHES; i++) {
+		h->fetch[i].waiting = h->fetch[i].due = v->sources & h->peers;
+		h->fetch[i].again = 0;
+	}
 	queue_replays(h);
 	chp_copy_view(&h->copy, v);
 }
@@ -2386,6 +2832,8 @@ hermes_link_up(void *p, const struct chp_now *now, uint32_t peer, struct chp_out
 	}
 	h->floor_due |= chp_bit(peer);
 	h->evicted_due |= chp_bit(peer);
+	for (uint32_t i = 0; h->is_backed && i < FETCHES; i++)
+		h->fetch[i].due |= h->fetch[i].waiting & chp_bit(peer);
 	queue_replays(h);
 	chp_copy_link_up(&h->copy, peer);
 }
@@ -2412,6 +2860,9 @@ hermes_destroy(void *p)
 	memory->free(h->parked_bytes);
 	memory->free(h->stored);
 	memory->free(h->copy_parts);
+	memory->free(h->fetch);
+	memory->free(h->fetch_value);
+	memory->free(h->asked);
 	memory->free(h->value);
 	memory->free(h->record);
 	memory->free(h);
@@ -2430,9 +2881,16 @@ allocate_backed(struct hermes *h)
 	h->parked_bytes = m->zalloc(n * h->inv_bytes_max);
 	h->stored = m->zalloc(n * sizeof(*h->stored));
 	h->copy_parts = m->zalloc((size_t)h->env.n_nodes * CHP_COPY_PART_BYTES);
+	h->fetch = m->zalloc(FETCHES * sizeof(*h->fetch));
+	h->fetch_value = m->zalloc((size_t)FETCHES * h->env.value_bytes_max);
+	h->asked = m->zalloc((size_t)h->env.n_nodes * FETCHES * sizeof(*h->asked));
 	if (h->load_key == NULL || h->parked == NULL || h->parked_bytes == NULL || h->stored == NULL ||
-	    h->copy_parts == NULL)
+	    h->copy_parts == NULL || h->fetch == NULL || h->fetch_value == NULL || h->asked == NULL)
 		return false;
+	for (uint32_t i = 0; i < FETCHES; i++)
+		h->fetch[i].key = NONE;
+	for (uint32_t i = 0; i < h->env.n_nodes * FETCHES; i++)
+		h->asked[i].key = NONE;
 	for (uint32_t i = 0; i < h->env.loads_max; i++)
 		h->load_key[i] = NONE;
 	for (size_t i = 0; i < n; i++)
@@ -2514,6 +2972,12 @@ hermes_key_of(const struct chp_message *m, struct chp_key *key)
 
 	if (chp_copy_is(m))
 		return chp_copy_key_of(m, key);
+	if (m->type == CHP_HERMES_FETCH) {
+		const struct chp_hermes_fetch *fetch = (const void *)m;
+
+		*key = (struct chp_key){ .bytes = (const uint8_t *)(fetch + 1), .len = fetch->key_len };
+		return true;
+	}
 	if (m->type != CHP_HERMES_INV)
 		return false;
 	key->bytes = chp_hermes_inv_key(inv);
@@ -2543,8 +3007,8 @@ hermes_admit(void *p, const struct chp_now *now, const struct chp_op *op, uint64
 
 	if ((h->view.voters & chp_bit(h->env.self)) == 0 || now->ns >= now->lease_until_ns)
 		return CHP_STATUS_NOT_SERVING;
-	/* What the datastore holds must be known before anything is written above it (SAFETY 4). */
-	if (h->is_backed && !h->knows_evicted)
+	/* What the datastores hold must be known before anything is written above it (SAFETY 4, 34). */
+	if (h->is_backed && (!h->knows_evicted || (h->view.sources & h->peers & ~h->evicted_known) != 0))
 		return CHP_STATUS_NOT_SERVING;
 	if (op->opcode == CHP_OPCODE_QUORUM) /* it is always all that are live */
 		return CHP_STATUS_UNKNOWN_OP;
@@ -2599,12 +3063,16 @@ hermes_status(const void *p, struct chp_protocol_status *out)
 		chp_text_add(&t, "complete, not a voter yet");
 	else if (h->is_backed && !h->knows_evicted)
 		chp_text_add(&t, "the host has not answered yet");
+	else if (is_source(h) && (h->view.sources & h->peers & ~h->evicted_known) != 0)
+		chp_text_add(&t, "other members' hosts have not answered yet");
 }
 
 static bool
 hermes_copy_done(const void *p)
 {
-	return ((const struct hermes *)p)->is_complete;
+	const struct hermes *h = p;
+
+	return h->is_complete && (!is_source(h) || h->old.is_done);
 }
 
 static void
@@ -2633,7 +3101,8 @@ check_key(const struct hermes *h, const struct key_record *k)
 	CHP_ASSERT(s->state == LOADING || (k->load == NONE && k->parked_head == NONE));
 	if (s->state == LOADING) {
 		CHP_ASSERT(k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE && s->version == 0);
-		CHP_ASSERT(k->load != NONE || k->listed[TO_LOAD] || k->listed[READY]);
+		CHP_ASSERT(k->load != NONE || k->listed[TO_LOAD] || k->listed[READY] || k->fetch != NONE);
+		CHP_ASSERT(k->fetch == NONE || h->fetch[k->fetch].key == index_of_key(h, k));
 		return;
 	}
 	if (s->state != VALID)

@@ -196,6 +196,9 @@ chp_out_reads_until(struct chp_out *out, uint64_t ns)
 	X(host_away, "of those, refused because the host was away")                         \
 	X(loads_failed, "keys that could not be loaded, or had no room in the cache")       \
 	X(loads_stale, "keys loaded that a write had overtaken")                            \
+	X(fetches, "keys asked for of the other members after a cold start")               \
+	X(fetches_stale, "answers to what was not asked, or not any more")                  \
+	X(reconciled, "keys written again to all members after a cold start")               \
 	X(inv_parked, "INV messages that waited for the stored version of their key")       \
 	X(ack_stale, "ACK messages that named no open operation")                          \
 	X(val_stale, "VAL messages of a version that is not the key's")

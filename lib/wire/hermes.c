@@ -36,6 +36,30 @@ check_inv(const struct chp_message *m, uint32_t value_max)
 	return (inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0 || inv->base < inv->version;
 }
 
+static bool
+check_fetch(const struct chp_message *message)
+{
+	const struct chp_hermes_fetch *m = (const void *)message;
+
+	return m->message.len > sizeof(*m) && m->key_len >= 1 && m->key_len <= CHP_KEY_BYTES_MAX &&
+	       m->message.len == chp_align_u32((uint32_t)sizeof(*m) + m->key_len, CHP_MESSAGE_ALIGN);
+}
+
+static bool
+check_fetched(const struct chp_message *message, uint32_t value_max)
+{
+	const struct chp_hermes_fetched *m = (const void *)message;
+	const bool has_version = message->len >= sizeof(*m) && m->status <= CHP_HERMES_FETCH_TOMBSTONE;
+
+	if (message->len < sizeof(*m) || m->status > CHP_HERMES_FETCH_AGAIN || m->value_total > value_max)
+		return false;
+	if (has_version != (m->version != 0) || m->version >> 16 > CHP_HERMES_FLOOR_MAX)
+		return false;
+	if (m->status != CHP_HERMES_FETCH_FOUND && m->value_total != 0)
+		return false;
+	return message->len == chp_align_u32((uint32_t)sizeof(*m) + m->value_total, CHP_MESSAGE_ALIGN);
+}
+
 bool
 chp_hermes_check(const struct chp_message *m, uint32_t value_max)
 {
@@ -51,6 +75,10 @@ chp_hermes_check(const struct chp_message *m, uint32_t value_max)
 	case CHP_HERMES_EVICTED:
 		return m->len == sizeof(struct chp_hermes_floor) &&
 		       ((const struct chp_hermes_floor *)(const void *)m)->counter <= CHP_HERMES_FLOOR_MAX;
+	case CHP_HERMES_FETCH:
+		return check_fetch(m);
+	case CHP_HERMES_FETCHED:
+		return check_fetched(m, value_max);
 	default:
 		return false;
 	}

@@ -18,6 +18,8 @@ enum chp_hermes_type {
 	CHP_HERMES_FLOOR = 0x13,
 	CHP_HERMES_EVICTED = 0x14,
 	CHP_HERMES_STORED = 0x15,
+	CHP_HERMES_FETCH = 0x16,
+	CHP_HERMES_FETCHED = 0x17,
 };
 
 /* What an INV's write is. The bits are a property of the version, kept with it in the cache. */
@@ -78,6 +80,35 @@ struct chp_hermes_floor {
  * ACK: the sender's datastore has that version or a newer one (SAFETY 33).
  */
 
+/* What do you have of this key, in cache or datastore? (SAFETY 34) */
+struct chp_hermes_fetch {
+	struct chp_message message; /* op: the sender's, with generation for the answer */
+	uint32_t generation;
+	uint8_t key_len;            /* 1..250 */
+	uint8_t reserved[3];        /* 0 */
+	/* key_len bytes of key, then zeros up to a multiple of 8 */
+} CHP_PACKED;
+
+enum chp_hermes_fetched_status {
+	CHP_HERMES_FETCH_FOUND = 0,
+	CHP_HERMES_FETCH_TOMBSTONE = 1, /* deleted, at `version` */
+	CHP_HERMES_FETCH_ABSENT = 2,
+	CHP_HERMES_FETCH_AGAIN = 3,     /* cannot be told now: ask again */
+};
+
+struct chp_hermes_fetched {
+	struct chp_message message;
+	uint32_t generation;
+	uint8_t status;       /* enum chp_hermes_fetched_status */
+	uint8_t reserved[3];  /* 0 */
+	uint64_t version;     /* 0 unless FOUND or TOMBSTONE */
+	uint32_t value_total; /* 0 unless FOUND */
+	uint32_t reserved2;   /* 0 */
+	/* the value, then zeros up to a multiple of 8 */
+} CHP_PACKED;
+
+_Static_assert(sizeof(struct chp_hermes_fetch) == 16, "wire format");
+_Static_assert(sizeof(struct chp_hermes_fetched) == 32, "wire format");
 _Static_assert(sizeof(struct chp_hermes_inv) == 64, "wire format");
 _Static_assert(sizeof(struct chp_hermes_ack) == 24, "wire format");
 _Static_assert(sizeof(struct chp_hermes_val) == 24, "wire format");
