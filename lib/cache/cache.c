@@ -413,6 +413,7 @@ chp_cache_victim(struct chp_cache *c, uint32_t looks, bool (*may)(const void *ar
 		 const void *arg)
 {
 	const uint16_t stays = CHP_SLOT_SESSION | CHP_SLOT_COLLIDED;
+	struct chp_slot *used = NULL;
 
 	for (uint32_t i = 0; i < looks; i++) {
 		struct chp_slot *s = &c->slot[c->hand];
@@ -434,8 +435,11 @@ chp_cache_victim(struct chp_cache *c, uint32_t looks, bool (*may)(const void *ar
 			return s;
 		}
 		s->flags &= (uint16_t)~CHP_SLOT_REFERENCED;
+		if (used == NULL)
+			used = s;
 	}
-	return NULL;
+	c->evictions += used != NULL;
+	return used;
 }
 
 void

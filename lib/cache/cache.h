@@ -179,8 +179,8 @@ chp_cache_touch(struct chp_slot *s)
 }
 
 /**
- * Find a slot to evict: CLOCK, a second chance for what was used since the hand last passed. Session numbers, slots
- * that the protocol has a record for and those whose digest another key shares never leave.
+ * Find a slot to evict: CLOCK, a second chance for what was used since the hand last passed, unless everything was.
+ * Session numbers, slots that the protocol has a record for and those whose digest another key shares never leave.
  *
  * @param looks  slots to look at, at most
  * @param may    whether this slot may leave: at rest and durable

@@ -931,9 +931,10 @@ link_queue(const struct chp_shard_config *c)
 {
 	/*
 	 * Packets with messages that may wait on one link: of our operations INV and VAL, of the peer's ACK or
-	 * NACK, each perhaps alone in its packet, and as much again re-sent after a view change.
+	 * NACK, with level `datastore` STORED,
+	 * each perhaps alone in its packet, and as much again re-sent after a view change.
 	 */
-	return 2 * CHP_LINK_WINDOW_MAX + 4 * c->credits + 2 * CHP_BATCH_MAX;
+	return 2 * CHP_LINK_WINDOW_MAX + (c->is_durable ? 6 : 4) * c->credits + 2 * CHP_BATCH_MAX;
 }
 
 static struct chp_link_config

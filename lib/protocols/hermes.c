@@ -88,6 +88,7 @@ struct ticket {
 	uint8_t fate;
 	bool used, rmw, replay;
 	bool must_store; /* level `datastore`, and no session's number */
+	bool is_replayed; /* we acknowledged somebody's replay of it: they may have committed it */
 };
 
 /* The queues that a key record can stand in. */
@@ -210,6 +211,8 @@ struct hermes {
 	struct parked_inv *parked;
 	uint8_t *parked_bytes;      /* parked i: inv_bytes_max */
 	uint32_t inv_bytes_max;
+	uint32_t n_parked;
+	bool is_short;              /* a key could not be loaded for want of a token: clients get none meanwhile */
 	struct owed_stored *stored;
 	uint8_t *copy_parts;        /* see struct chp_copy_config; our own node's holds keys to reconcile */
 	struct fetch *fetch;        /* [FETCHES] */
@@ -793,20 +796,25 @@ may_leave(const void *p, const struct chp_slot *s)
 								 CHP_MUTATED(P60_EVICT_UNSAVED)));
 }
 
+static void
+raise_evicted(struct hermes *h, uint64_t counter)
+{
+	if (counter <= h->evicted)
+		return;
+	h->evicted = counter + EVICTED_STEP;
+	h->evicted_due = h->peers;
+}
+
 /* Have one key leave the cache. Its version must not be forgotten: `evicted` is at least that (pitfall P47). */
 static bool
 evict(struct hermes *h)
 {
 	struct chp_slot *s = chp_cache_victim(h->env.cache, EVICT_LOOKS, may_leave, h);
-	uint64_t counter;
 
 	if (s == NULL)
 		return false;
-	counter = chp_version_counter(s->version);
-	if (counter > h->evicted && !CHP_MUTATED(P47_EVICT_FORGETS_VERSION)) {
-		h->evicted = counter + EVICTED_STEP;
-		h->evicted_due = h->peers;
-	}
+	if (!CHP_MUTATED(P47_EVICT_FORGETS_VERSION))
+		raise_evicted(h, chp_version_counter(s->version));
 	return chp_cache_remove(h->env.cache, s);
 }
 
@@ -890,10 +898,12 @@ load(struct hermes *h, struct key_record *k, const struct chp_key *key)
 {
 	uint32_t token;
 
-	if (chp_backing_load(h->env.backing, key, &token))
+	if (chp_backing_load(h->env.backing, key, &token)) {
 		wait_for_token(h, k, token);
-	else
+	} else {
+		h->is_short = true;
 		push(h, TO_LOAD, k);
+	}
 }
 
 /* A peer's FETCH does not wait any more. */
@@ -973,6 +983,7 @@ unpark(struct hermes *h, uint32_t i)
 	if (k->parked_tail == i)
 		k->parked_tail = before;
 	p->key = NONE;
+	h->n_parked--;
 }
 
 /* The link's memory is not ours: the INV is copied. Its credit has reserved all that it will need. */
@@ -990,6 +1001,7 @@ park_inv(struct hermes *h, struct key_record *k, const struct chp_hermes_inv *in
 	else
 		h->parked[k->parked_tail].next = i;
 	k->parked_tail = i;
+	h->n_parked++;
 	h->env.counters->inv_parked++;
 }
 
@@ -1151,7 +1163,8 @@ judge_rmw(struct hermes *h, struct ticket *t, const struct chp_hermes_inv *inv, 
 		t->fate = FATE_ABORTED;
 		break;
 	default:
-		t->fate = FATE_UNKNOWN;
+		/* Whoever committed it needed our acknowledgement of a replay, and gets none from now on. */
+		t->fate = t->is_replayed || (inv->inv_flags & CHP_INV_BASE_UNKNOWN) == 0 ? FATE_UNKNOWN : FATE_ABORTED;
 	}
 }
 
@@ -1283,6 +1296,8 @@ take_inv(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv,
 	}
 	if (is_nack)
 		return;
+	if (s != NULL && s->version == inv->version && s->state != VALID && record_of(h, s)->own != NONE)
+		h->ticket[record_of(h, s)->own].is_replayed |= (inv->inv_flags & CHP_INV_REPLAY) != 0;
 	if (inv->message.op < h->n_tickets)
 		remember_inv(h, s, inv, from);
 	/* Whether the value was adopted or not (SAFETY 25). */
@@ -1490,6 +1505,19 @@ base_of_item(const struct chp_copy_item *item)
 }
 
 /*
+ * A key that is not in the cache: our store may have something newer of this life, which was evicted. It keeps the
+ * newer; the cache needs neither. Whatever is loaded before the item is durable is compared with INVs of this view
+ * only, which are newer than the item.
+ */
+static void
+store_only(struct hermes *h, struct chp_log_entry *e, const struct chp_key *key, const uint8_t *value)
+{
+	e->slot = NONE;
+	chp_log_commit(h->env.log, chp_log_append(h->env.log, e, key->bytes, value, CHP_LOG_NONE, false));
+	raise_evicted(h, chp_version_counter(e->version));
+}
+
+/*
  * With a datastore: the item takes the way of any write, through log and cache, so that it is stored. It is committed,
  * and what is promised to the peers of log and cache is not touched. A key with an older write under way comes to
  * rest first, and one that is being loaded is known first.
@@ -1504,14 +1532,16 @@ store_item(struct hermes *h, struct chp_slot *s, const struct chp_key *key, stru
 	if (h->is_complete || (s != NULL && s->state != VALID) || chp_log_room_records(h->env.log) <= promised ||
 	    h->free_key == NONE)
 		return false;
+	if (s == NULL) {
+		store_only(h, e, key, value);
+		return true;
+	}
 	h->keep = s;
-	if (!make_room(h, key->len, e->value_len, s == NULL)) {
+	if (!make_room(h, key->len, e->value_len, false)) {
 		h->keep = NULL;
 		return false;
 	}
 	h->keep = NULL;
-	if (s == NULL)
-		s = chp_cache_insert(h->env.cache, key);
 	k = take_key(h, s);
 	install(h, s, k, e, key->bytes, value, false);
 	s->state = INVALID;
@@ -1732,6 +1762,7 @@ record_of_op(struct hermes *h, const struct client_op *op)
 static bool
 answer_asked(struct hermes *h, uint32_t i, const struct chp_slot *s, struct chp_out *out)
 {
+	const bool is_here = s != NULL && s->state != LOADING; /* what left the cache was Valid */
 	struct chp_record *r = record_of_op(h, &h->op[i]);
 
 	h->env.counters->asked++;
@@ -1743,7 +1774,7 @@ answer_asked(struct hermes *h, uint32_t i, const struct chp_slot *s, struct chp_
 		return false;
 	}
 	if (r != NULL && r->state == CHP_RECORD_SEEN &&
-	    (r->rmw ? r->fate == CHP_FATE_COMMITTED : s == NULL || s->version >= r->version)) {
+	    (r->rmw ? r->fate == CHP_FATE_COMMITTED : !is_here || s->version >= r->version)) {
 		reply_op(h, out, i, CHP_STATUS_OK, r->version, r->number);
 		return true;
 	}
@@ -1871,7 +1902,7 @@ wait_for_load(struct hermes *h, const struct chp_op *op, struct chp_slot *s, str
 		return;
 	}
 	if (s == NULL) {
-		if (h->free_op == NONE || h->free_key == NONE || !make_room(h, op->key.len, 0, true) ||
+		if (h->is_short || h->free_op == NONE || h->free_key == NONE || !make_room(h, op->key.len, 0, true) ||
 		    !chp_backing_load(h->env.backing, &op->key, &token)) {
 			h->env.counters->misses_refused++;
 			out->reply(out, &r);
@@ -2484,6 +2515,11 @@ finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *
 		load_was_old(h, k, l, out);
 		return;
 	}
+	/* Its store does not have everything yet: a learner learns nothing from what it has not. */
+	if (!h->is_complete && (l->status == CHP_LOAD_ABSENT || l->is_old) && k->parked_head == NONE) {
+		give_up_loading(h, k, out);
+		return;
+	}
 	stop_loading(h, k, out);
 	if (l->status != CHP_LOAD_ABSENT && !l->is_old) {
 		/* What it was issued on is not stored. */
@@ -2497,7 +2533,9 @@ finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *
 static bool
 has_room_for(struct hermes *h, const struct key_record *k, const struct chp_loaded *l)
 {
-	return l->status != CHP_LOAD_FOUND || make_room(h, slot_at(h, k->slot)->key_len, l->value_len, false);
+	/* The INVs that wait for it have reserved room for as much. */
+	return l->status != CHP_LOAD_FOUND || make_room(h, slot_at(h, k->slot)->key_len, l->value_len, false) ||
+	       (k->parked_head != NONE && chp_cache_room(h->env.cache) > 0);
 }
 
 static void
@@ -2517,6 +2555,8 @@ hermes_loaded(void *p, const struct chp_now *now, const struct chp_loaded *l, ui
 		k = &h->key[h->load_key[l[i].token]];
 		h->load_key[k->load] = NONE;
 		k->load = NONE;
+		if (h->is_short)
+			h->load_again_ns = 0; /* what could not be loaded before gets the token */
 		if (l[i].status != CHP_LOAD_FAILED && has_room_for(h, k, &l[i])) {
 			finish_loading(h, k, &l[i], out);
 			continue;
@@ -2536,13 +2576,16 @@ hermes_loaded(void *p, const struct chp_now *now, const struct chp_loaded *l, ui
 static void
 load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 {
-	if (h->list[TO_LOAD].head == NONE)
+	if (h->list[TO_LOAD].head == NONE) {
+		h->is_short = false;
 		return;
+	}
 	if (now->ns < h->load_again_ns) {
 		chp_out_wake_at(out, h->load_again_ns);
 		return;
 	}
 	h->load_again_ns = now->ns + LOAD_AGAIN_NS;
+	h->is_short = false;
 	for (uint32_t n = 0, last = h->list[TO_LOAD].tail; h->list[TO_LOAD].head != NONE && n != 1;) {
 		struct key_record *k = pop(h, TO_LOAD);
 		struct chp_slot *s = slot_at(h, k->slot);
@@ -2555,8 +2598,9 @@ load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 			continue;
 		}
 		/* The INVs that waited were lost with their link or view: they come again, or never. */
-		if (k->wait_head == NONE && k->parked_head == NONE && (s->flags & CHP_SLOT_COLLIDED) == 0) {
-			give_up_loading(h, k);
+		if (k->wait_head == NONE && k->parked_head == NONE && !k->is_old &&
+		    (s->flags & CHP_SLOT_COLLIDED) == 0) {
+			give_up_loading(h, k, out);
 			continue;
 		}
 		chp_cache_key(h->env.cache, s, bytes);
@@ -2999,6 +3043,19 @@ has_replays(const struct hermes *h)
 	return (h->peers & ~h->floor_known) == 0;
 }
 
+/* A request whose INV waits for its key to be loaded has not left its record yet, though it is here. */
+static bool
+is_parked(const struct hermes *h, const struct chp_op *op)
+{
+	for (uint32_t i = 0; h->n_parked > 0 && i < h->env.n_nodes * h->n_tickets; i++) {
+		const struct chp_hermes_inv *inv = (const void *)(h->parked_bytes + (size_t)i * h->inv_bytes_max);
+
+		if (h->parked[i].key != NONE && inv->session == op->session && inv->request == op->request)
+			return true;
+	}
+	return false;
+}
+
 /* Its own answer follows from its own copy only under a lease: a failed comparison is a read, too. */
 static enum chp_status
 hermes_admit(void *p, const struct chp_now *now, const struct chp_op *op, uint64_t *number)
@@ -3014,7 +3071,7 @@ hermes_admit(void *p, const struct chp_now *now, const struct chp_op *op, uint64
 		return CHP_STATUS_UNKNOWN_OP;
 	if (op->session == 0 || op->opcode == CHP_OPCODE_GET || op->opcode == CHP_OPCODE_PING)
 		return CHP_STATUS_OK;
-	return chp_homes_admit(&h->homes, &h->view, h->env.self, op, has_replays(h), number);
+	return chp_homes_admit(&h->homes, &h->view, h->env.self, op, has_replays(h) && !is_parked(h, op), number);
 }
 
 static uint64_t

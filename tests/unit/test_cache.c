@@ -759,8 +759,7 @@ Test(cache, sessions_never_leave_and_their_ends_are_counted_apart)
 	chp_cache_set(c, s, NULL, 0, CHP_SLOT_TOMBSTONE);
 	cr_assert_eq(chp_cache_tombstones(c), 2);
 	cr_assert_eq(chp_cache_session_tombstones(c), 1);
-	cr_assert_null(chp_cache_victim(c, chp_cache_slots(c), may_leave, &durable));
-	cr_assert_eq(chp_cache_victim(c, chp_cache_slots(c), may_leave, &durable), s);
+	cr_assert_eq(chp_cache_victim(c, chp_cache_slots(c), may_leave, &durable), s, "used, as all that may leave");
 	cr_assert(chp_cache_remove(c, s));
 	cr_assert_null(chp_cache_victim(c, 3 * chp_cache_slots(c), may_leave, &durable));
 	chp_cache_check(c);

@@ -929,9 +929,25 @@ Test(hermes, s7_an_rmw_whose_fate_cannot_be_told_is_never_done_again)
 	r = replica_with_rmw();
 	struct sent s = inv_of("x", v(4, 2), 0, CHP_INV_BASE_UNKNOWN, "b", 3);
 
+	/* Who replays it may have committed it with our acknowledgement. */
+	inv(r, 2, "x", v(3, 1), v(2, 1), CHP_INV_RMW | CHP_INV_REPLAY, "a!");
 	step(r, 1, &s.inv);
 	val(r, 1, v(4, 2));
 	expect_answer(r, 0, CHP_OPCODE_APPEND, CHP_STATUS_UNKNOWN_OUTCOME, 0);
+	replica_free(r);
+}
+
+Test(hermes, s7_what_nobody_replayed_nobody_committed)
+{
+	struct replica *r = replica_with_rmw();
+	struct sent s = inv_of("x", v(4, 2), 0, CHP_INV_BASE_UNKNOWN, "b", 3);
+
+	step(r, 1, &s.inv);
+	val(r, 1, v(4, 2));
+	cr_assert_eq(r->counters.aborts, 1);
+	cr_assert_eq(r->counters.unknown, 0);
+	wake(r, CHP_BATCH_MAX);
+	expect_inv(r, 0, 1, v(5, 1), v(4, 2), CHP_INV_RMW, "b!");
 	replica_free(r);
 }
 

@@ -1153,6 +1153,7 @@ Test(hermes_backed, s7_what_follows_an_unknown_version_decides_nothing)
 	submit(b->r, CHP_OPCODE_APPEND, "x", "!");
 	m = begun(b->r);
 	ack(b->r, 1, &m);
+	inv(b->r, 2, "x", m.version, v(40, 2), CHP_INV_RMW | CHP_INV_REPLAY, "a!");
 	inv(b->r, 1, "x", v(200, 2), 0, CHP_INV_BASE_UNKNOWN, "b");
 	val(b->r, 1, v(200, 2));
 	expect_answer(b->r, 0, CHP_OPCODE_APPEND, CHP_STATUS_UNKNOWN_OUTCOME, 0);
