@@ -154,21 +154,26 @@ all_told(const struct chp_control *s, bool copied)
 }
 
 /*
- * The view in force and the life it belongs to go to every shard that does not have them yet. Only the newest
- * matters: what finds no room in a ring is tried again later, if it is still the newest then.
+ * The view in force and the life it belongs to, and the first view that wants to be accepted, go to every shard that
+ * does not have them yet. Only the newest matters: what finds no room in a ring is tried again later, if it is still
+ * the newest then.
  */
 static bool
 give_view(struct chp_control *s)
 {
 	struct chp_pipeline *p = s->p;
 	const struct chp_view *v = chp_membership_view(&s->membership);
-	struct chp_life_view next = { .life = s->membership.lives };
+	struct chp_life_view next = {
+		.life = s->membership.lives,
+		.founding = chp_membership_founding(&s->membership),
+	};
 	bool given = true;
 
 	if (v != NULL)
 		next.view = *v;
 	for (uint32_t i = 0; i < p->cluster.shards; i++) {
-		if (s->given[i].life == next.life && s->given[i].epoch == next.view.epoch)
+		if (s->given[i].life == next.life && s->given[i].epoch == next.view.epoch &&
+		    s->given[i].founding == next.founding)
 			continue;
 		if (rte_ring_sp_enqueue_elem(p->shard[i].views, &next, sizeof(next)) != 0) {
 			given = false;
@@ -176,6 +181,7 @@ give_view(struct chp_control *s)
 		}
 		s->given[i].life = next.life;
 		s->given[i].epoch = next.view.epoch;
+		s->given[i].founding = next.founding;
 	}
 	atomic_store_explicit(&p->epoch, next.view.epoch, memory_order_release);
 	return given;
@@ -196,20 +202,42 @@ publish(struct chp_control *s)
 	return give_view(s);
 }
 
-/* A learner whose shards have all that the voters have may become a voter (SAFETY 9). True: not that far yet. */
+/*
+ * A learner whose shards have all that the voters have may become a voter (SAFETY 9); a source whose shards have
+ * reconciled what its host holds is none any more (SAFETY 34). True: not that far yet.
+ */
 static bool
 watch_copy(struct chp_control *s, uint64_t now_ns)
 {
 	struct chp_membership *m = &s->membership;
 	const struct chp_view *v = chp_membership_view(m);
 
-	if (v == NULL || (v->learners & chp_bit(s->p->node.node)) == 0 || s->ready_life == m->lives)
+	if (v == NULL || ((v->learners | v->sources) & chp_bit(s->p->node.node)) == 0 || s->ready_life == m->lives)
 		return false;
 	if (!all_told(s, true))
 		return true;
 	s->ready_life = m->lives;
 	chp_membership_set_ready(m, now_ns, true);
 	return false;
+}
+
+/*
+ * What the shards say of their host. Only those of the present life: until all have told that they are, and reported
+ * since, membership goes by what it knows, which is nothing after a rebirth.
+ */
+static void
+watch_hosts(struct chp_control *s, uint64_t now_ns)
+{
+	struct chp_membership_host host = { .shards = 0 };
+
+	if (!s->p->cluster.hosts || !all_told(s, false))
+		return;
+	for (uint32_t i = 0; i < s->p->cluster.shards; i++) {
+		if (s->report[i].life != s->membership.lives)
+			return;
+		chp_membership_host_add(&host, &s->report[i].host);
+	}
+	chp_membership_set_host(&s->membership, now_ns, &host);
 }
 
 /* A shard that could not begin anew leaves nothing to do but to end. */
@@ -342,6 +370,7 @@ run_membership(struct chp_control *s, uint64_t now_ns)
 {
 	bool waits;
 
+	watch_hosts(s, now_ns);
 	chp_membership_tick(&s->membership, now_ns);
 	waits = watch_copy(s, now_ns);
 	waits |= !publish(s);
@@ -446,6 +475,8 @@ chp_control_poll(struct chp_control *s)
 		ask_neighbours(s, now_ns);
 		s->timer_ns = chp_min_u64(chp_membership_wake_ns(&s->membership),
 					  chp_neighbours_wake_ns(&s->p->neighbours));
+		if (s->p->cluster.hosts)
+			s->timer_ns = chp_min_u64(s->timer_ns, s->report_ns);
 		if (waits && (s->timer_ns <= now_ns || s->timer_ns > now_ns + CHP_LOOK_NS))
 			s->timer_ns = now_ns + CHP_LOOK_NS;
 	}

@@ -302,6 +302,9 @@ build_control(struct chp_pipeline *p)
 		.lease_ns = p->node.lease_ns,
 		.clock_drift_ppm = p->node.clock_drift_ppm,
 		.keeps_members = !chp_pipeline_is_fenced(p),
+		.has_hosts = p->cluster.hosts,
+		.host_grace_ns = p->cluster.host_grace_ns,
+		.leave_fill_ppm = p->cluster.leave_fill_percent * UINT64_C(10000),
 	};
 
 	s->p = p;

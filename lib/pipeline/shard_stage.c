@@ -281,6 +281,9 @@ take_view(struct chp_shard_stage *s, struct chp_view *view)
 		return false;
 	if (next.life != s->life)
 		begin_life(s, next.life);
+	if (next.founding != s->founding)
+		s->wake_ns = 0;
+	s->founding = next.founding;
 	*view = next.view;
 	return next.view.epoch != 0;
 }
@@ -324,6 +327,7 @@ run(struct chp_shard_stage *s, const struct chp_now *now, const struct chp_view 
 		.op = s->op,
 		.n_ops = s->n_ops,
 		.view = view,
+		.founding = s->founding,
 	};
 	struct chp_effects out = {
 		.buffer = s->buffer,

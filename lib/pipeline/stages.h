@@ -151,7 +151,8 @@ struct chp_rx {
  */
 struct chp_life_view {
 	struct chp_view view;
-	uint32_t life; /* struct chp_membership, lives */
+	uint64_t founding; /* chp_membership_founding */
+	uint32_t life;     /* struct chp_membership, lives */
 };
 
 struct chp_shard_stage {
@@ -168,6 +169,7 @@ struct chp_shard_stage {
 	struct chp_queue *from_host, *to_host; /* NULL in a cluster without hosts */
 	struct rte_ring *views; /* of struct chp_life_view */
 	uint32_t life;          /* of `core` */
+	uint64_t founding;      /* as control said last */
 	uint64_t wake_ns;
 
 	/* mbufs to write into: the first n of each are there. */
@@ -265,7 +267,7 @@ struct chp_control {
 	struct chp_queue *urgent[CHP_QUEUES_MAX], *ordinary[CHP_QUEUES_MAX];
 	struct chp_queue to_tx;
 	struct {
-		uint64_t epoch;
+		uint64_t epoch, founding;
 		uint32_t life;
 	} given[CHP_SHARDS_MAX];  /* the newest that is in the ring to each shard or went through it */
 	uint32_t ready_life;      /* the life for which membership knows that all copies are complete */
