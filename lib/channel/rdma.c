@@ -781,7 +781,9 @@ on_established(struct rdma *r, const struct hello *h, bool is_ours)
 	r->retry_wait_ns = RETRY_NS_MIN;
 	r->keep_ns = r->now_ns + KEEP_NS;
 	chp_channel_count(&r->ch, CHP_CHANNEL_ups, 1);
-	say(r, "%s at %s, %s", r->ch.is_host ? "the replica" : "a host", address_text(r, address),
+	say(r, "%s at %s, device %s", r->ch.is_host ? "the replica" : "a host",
+	    inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)rdma_get_peer_addr(r->id))->sin_addr, address,
+		      sizeof(address)),
 	    ibv_get_device_name(r->id->verbs->device));
 }
 
