@@ -250,7 +250,7 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(call fuzz,$(LIB_PURE) tests/support/
 # Frames are the pipeline's, but pure.
 $(B)/fuzz/fuzz_frame: $(call fuzz,lib/pipeline/frame.c lib/pipeline/counters.c)
 
-CONFORMANCE := $(wildcard tests/datastore/*.c) $(wildcard lib/datastore/*.c) $(wildcard lib/base/*.c)
+CONFORMANCE := $(wildcard tests/datastore/*.c lib/datastore/*.c lib/wire/*.c lib/base/*.c)
 $(B)/conformance: $(call rel,$(CONFORMANCE))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(STORE_LIBS)

@@ -106,9 +106,11 @@ emptied(struct suite *s)
 	suite_put_text(s, suite_crash_key[0], V(1), "value");
 	suite_flush(s, 0);
 	suite_server(s, "reset");
-	suite_put_text(s, suite_crash_key[0], V(2), "value");
-	CHECK(suite_flush_try(s, 0) < 0 && s->error.kind == CHP_STORE_ERROR_LOST, "%d %s", s->error.kind,
-	      s->error.text);
+	do { /* it may have cut the connection */
+		suite_put_text(s, suite_crash_key[0], V(2), "value");
+		CHECK(suite_flush_try(s, 0) < 0, "an empty store takes the next batch");
+	} while (s->error.kind == CHP_STORE_ERROR_SLOW);
+	CHECK(s->error.kind == CHP_STORE_ERROR_LOST, "%d %s", s->error.kind, s->error.text);
 }
 
 /* ------------------------------------------------------------------ a server that hangs or is not there */

@@ -49,7 +49,8 @@ struct suite_case {
 	uint32_t needs;   /* enum suite_need */
 };
 
-extern const struct suite_case suite_cases[], suite_faults[], suite_rocksdb[], suite_redis[];
+extern const struct suite_case suite_cases[], suite_faults[], suite_rocksdb[], suite_redis[],
+	suite_memcached[];
 
 /* Ends the case when cond is false: the text says what was found. */
 #define CHECK(cond, ...) ((cond) ? (void)0 : suite_failed(__FILE__, __LINE__, #cond, __VA_ARGS__))

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Memcached: it forgets everything, or one half of a key, or has no room. */
+#include "suite.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define V(counter) ((uint64_t)(counter) << 16)
+
+/* At once, with the connection left as it is. */
+static void
+flushed(struct suite *s)
+{
+	suite_begin(s, suite_shard(s, "key", 3), 1);
+	suite_write(s, "key", V(1), "value");
+	suite_server(s, "flush");
+	suite_expect_absent(s, "key");
+	suite_put_text(s, "key", V(2), "value");
+	CHECK(suite_flush_try(s, suite_shard(s, "key", 3)) < 0 && s->error.kind == CHP_STORE_ERROR_LOST, "%d %s",
+	      s->error.kind, s->error.text);
+}
+
+/* A value without its version, a version without its value, and two that are not of the same write. */
+static void
+halves(struct suite *s)
+{
+	static const char *const fault[] = { "remove key", "put key other", "put key value" };
+
+	suite_begin(s, suite_shard(s, "key", 3), 1);
+	for (uint32_t i = 0; i < 3; i++) {
+		suite_write(s, "key", V(2 * i + 1), "value");
+		suite_expect(s, "key", 1, V(2 * i + 1), "value");
+		suite_server(s, fault[i]);
+		suite_expect_absent(s, "key");
+		CHECK(suite_write(s, "key", V(2 * i + 2), "again"), "not newer");
+		suite_expect(s, "key", 1, V(2 * i + 2), "again");
+	}
+}
+
+/* What its record was made with is gone: what is left counts for nothing, however new it looks. */
+static void
+record_forgotten(struct suite *s)
+{
+	uint32_t shard = suite_shard(s, "key", 3);
+	char command[64];
+
+	suite_begin(s, shard, 5);
+	suite_write(s, "key", V(9), "value");
+	snprintf(command, sizeof(command), "remove chaapar:record:%" PRIu32, shard);
+	suite_server(s, command);
+	suite_expect_absent(s, "key");
+	suite_close(s);
+	suite_open(s);
+	CHECK(s->record[shard].life == 0, "life %" PRIu64, s->record[shard].life);
+	suite_begin(s, shard, 1);
+	suite_expect_absent(s, "key");
+	CHECK(suite_write(s, "key", V(1), "new"), "not newer than what was forgotten");
+	suite_expect(s, "key", 1, V(1), "new");
+}
+
+/* A server that evicts nothing and is full says so. */
+static void
+full(struct suite *s)
+{
+	static char key[64][64], value[VALUE_MAX];
+	uint32_t i;
+
+	suite_close(s);
+	suite_server(s, "kill");
+	suite_server(s, "start_small");
+	suite_open(s);
+	suite_begin(s, 0, 1);
+	for (i = 0; i < 1000; i++) {
+		for (uint32_t k = 0; k < 64; k++)
+			suite_put(s, key[k], suite_key(s, 0, i * 64 + k, key[k]), V(1), value, sizeof(value));
+		if (suite_flush_try(s, 0) < 0)
+			break;
+	}
+	CHECK(i < 1000 && s->error.kind == CHP_STORE_ERROR_DOWN, "%d %s", s->error.kind, s->error.text);
+	CHECK(strstr(s->error.text, "out of memory") != NULL, "%s", s->error.text);
+	suite_look_up(s, key[0], (uint32_t)strlen(key[0]));
+	suite_server(s, "kill");
+	suite_server(s, "start");
+}
+
+const struct suite_case suite_memcached[] = {
+	{ "flushed", flushed, "memcached", 0 },
+	{ "halves", halves, "memcached", 0 },
+	{ "record forgotten", record_forgotten, "memcached", 0 },
+	{ "full", full, "memcached", 0 },
+	{ NULL, NULL, NULL, 0 },
+};
