@@ -52,7 +52,7 @@ asan = $(patsubst %.c,$(B)/asan/obj/%.o,$(1))
 fuzz = $(patsubst %.c,$(B)/fuzz/obj/%.o,$(1))
 
 .PHONY: all
-all: deps-present $(B)/chaapar $(B)/chaaparctl $(B)/bench $(B)/sim $(B)/example $(B)/libchaapar.a $(B)/libchaapar.so
+all: deps-present $(B)/chaapar $(B)/chaapar-host $(B)/chaaparctl $(B)/bench $(B)/sim $(B)/example $(B)/libchaapar.a $(B)/libchaapar.so
 
 # ---------------------------------------------------------------- packages
 
@@ -163,6 +163,14 @@ STORE_LIBS := -lrocksdb -lhiredis -lcurl -ljansson -lpthread
 $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS)
+
+# The host's program. Of the pipeline it needs how EAL is started.
+HOST_SRC := $(wildcard app/chaapar-host/*.c) lib/pipeline/eal.c lib/pipeline/error.c lib/cache/index_rte.c \
+	lib/channel/port.c $(LIB_TRANSPORT) $(CORE_PURE) $(wildcard lib/config/*.c) $(wildcard lib/datastore/*.c) \
+	$(wildcard lib/dsi/*.c)
+$(B)/chaapar-host: $(call rel,$(HOST_SRC))
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS) $(STORE_LIBS)
 
 # Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
 NET_RING := -lrte_net_ring
@@ -336,7 +344,7 @@ format: ## clang-format everything
 	$(Q)git ls-files '*.c' '*.h' | xargs clang-format -i
 
 install: all ## install to DESTDIR/PREFIX
-	install -D -t $(DESTDIR)$(PREFIX)/bin $(B)/chaapar $(B)/chaaparctl
+	install -D -t $(DESTDIR)$(PREFIX)/bin $(B)/chaapar $(B)/chaapar-host $(B)/chaaparctl
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include lib/client/chaapar.h
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib $(B)/libchaapar.a
 	install -D $(B)/libchaapar.so $(DESTDIR)$(PREFIX)/lib/libchaapar.so.$(VERSION)

@@ -6,6 +6,7 @@
 #include "options.h"
 #include "start.h"
 
+#include "pipeline/eal.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/port.h"
 #include "pipeline/telemetry.h"
@@ -119,9 +120,9 @@ find_port(const char *name, uint16_t *id, struct chp_error *error)
 	if (chp_port_find(name, id, error) == 0)
 		return 0;
 	len = strlen(error->text);
-	if (start_eal_complaint()[0] != '\0')
+	if (chp_eal_complaint()[0] != '\0')
 		(void)snprintf(error->text + len, sizeof(error->text) - len, "; EAL said: %s",
-			       start_eal_complaint());
+			       chp_eal_complaint());
 	return -1;
 }
 
@@ -195,7 +196,7 @@ main(int argc, char **argv)
 			       ? CHP_EXIT_OK
 			       : CHP_EXIT_FAILURE;
 	if (start_address(&cluster, &node, &error) != 0 ||
-	    start_eal(options.eal_argc, options.eal_argv, &error) != 0)
+	    chp_eal_start(options.eal_argc, options.eal_argv, &error) != 0)
 		return fail(&error);
 	(void)signal(SIGPIPE, SIG_IGN);
 	code = serve(&options, &cluster, &node, &error);

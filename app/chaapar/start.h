@@ -21,15 +21,6 @@ int start_config(const char *cluster_file, const char *node_file, struct chp_clu
 int start_address(const struct chp_cluster_config *cluster, const struct chp_node_config *node,
 		  struct chp_error *error);
 
-/**
- * Start EAL. What it prints is held back: when it fails, the line that says why becomes ours, otherwise it
- * goes to standard error.
- */
-int start_eal(int argc, char **argv, struct chp_error *error);
-
-/** The first thing that EAL complained of, also when it started; "" if nothing. */
-const char *start_eal_complaint(void);
-
 /** Every lcore of the node file must be one of EAL's. */
 int start_lcores(const struct chp_node_config *node, struct chp_error *error);
 

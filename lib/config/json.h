@@ -211,6 +211,7 @@ extern const struct chp_field chp_lcore_fields[];
 extern const struct chp_field chp_pool_fields[];
 extern const struct chp_field chp_timer_fields[];
 extern const struct chp_field chp_channel_fields[];
+extern const struct chp_field chp_host_fields[];
 
 /**
  * Read the object that describes one end of a channel.

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/blocks.h"
 #include "base/bytes.h"
+#include "config/host.h"
 #include "config/json.h"
 
 #include <stdio.h>
@@ -334,5 +335,34 @@ chp_node_config_print(const struct chp_node_config *n, const struct chp_cluster_
 
 	CHP_ASSERT_OP(n->node, <, c->n_members);
 	put(&b, o, "derived", derived_to_json(&b, n, c));
+	return dump(&b, o);
+}
+
+/* ---- the host file ---- */
+
+static json_t *
+host_custom(struct builder *b, const char *key, const void *from)
+{
+	const struct chp_host_file *h = from;
+
+	if (strcmp(key, "channel") == 0)
+		return fields_to_json(b, chp_channel_fields, &h->channel, NULL);
+	if (strcmp(key, "store") == 0)
+		return json_incref(h->store);
+	CHP_ASSERT(strcmp(key, "status") == 0);
+	return h->status[0] != '\0' ? json_string(h->status) : json_null();
+}
+
+char *
+chp_host_file_print(const struct chp_host_file *h, uint64_t bytes)
+{
+	struct builder b = { 0 };
+	json_t *o = fields_to_json(&b, chp_host_fields, h, host_custom), *derived = json_object();
+
+	if (h->status[0] == '\0')
+		(void)json_object_del(o, "status");
+	put_number(&b, derived, "total_bytes", bytes);
+	put(&b, derived, "total", human_bytes(bytes));
+	put(&b, o, "derived", derived);
 	return dump(&b, o);
 }

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -556,11 +557,17 @@ init_locks(struct chp_engine *e)
 	return 0;
 }
 
+/* Signals are the program's, not the threads': a connection that the other side closed must not end the process. */
 static int
 start_thread(struct chp_engine *e, void *(*run)(void *))
 {
-	int rc = pthread_create(&e->thread[e->n_threads], NULL, run, e);
+	sigset_t all, before;
+	int rc;
 
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&e->thread[e->n_threads], NULL, run, e);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (rc != 0)
 		return -rc;
 	e->n_threads++;
