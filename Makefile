@@ -170,7 +170,7 @@ HOST_SRC := $(wildcard app/chaapar-host/*.c) lib/pipeline/eal.c lib/pipeline/err
 	$(wildcard lib/dsi/*.c)
 $(B)/chaapar-host: $(call rel,$(HOST_SRC))
 	$(call say,LD,$@)
-	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(PURE_LIBS) $(STORE_LIBS)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS) $(STORE_LIBS)
 
 # Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
 NET_RING := -lrte_net_ring

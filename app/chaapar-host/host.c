@@ -113,6 +113,7 @@ host_start_store(struct host *h, struct chp_error *error)
 		return chp_error_set(error, CHP_EXIT_FAILURE, "no random numbers: %s", strerror(errno));
 	h->is_open = false;
 	h->info_version = 0;
+	h->info = (struct chp_store_info){ .refusal = CHP_HOST_NO_STORE };
 	h->starts++;
 	for (uint32_t i = 0; i < h->cluster->shards; i++) {
 		struct chp_dsi_config d = dsi_config(h, i);
