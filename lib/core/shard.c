@@ -1315,7 +1315,7 @@ chp_shard_log(const struct chp_shard *s)
 	return &s->log;
 }
 
-const void *
+void *
 chp_shard_instance(const struct chp_shard *s)
 {
 	return s->instance;

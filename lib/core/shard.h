@@ -249,6 +249,6 @@ void chp_shard_dump(const struct chp_shard *s, const char *key, struct chp_text 
 /* Parts for checkers: the shard's cache, log and protocol state. */
 struct chp_cache *chp_shard_cache(struct chp_shard *s);
 const struct chp_log *chp_shard_log(const struct chp_shard *s);
-const void *chp_shard_instance(const struct chp_shard *s);
+void *chp_shard_instance(const struct chp_shard *s);
 
 #endif /* CHP_CORE_SHARD_H */

@@ -5,6 +5,7 @@
  *   what was in the cache is there, or its version, or a newer one, is durable in the store;
  *   no key goes back to a version older than one it has had there;
  *   no key in the cache is older than what the store was given in this life;
+ *   what is stored and not in the cache is not above what the replica says that it has evicted;
  *   the log's mark has passed no position whose key's version, or a newer one, is not durable.
  *
  * And of all nodes, at rest: cache and store together hold the same at each, and nothing that was acknowledged is
@@ -13,6 +14,7 @@
 #include "kind.h"
 
 #include "host.h"
+#include "protocols/hermes.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -115,6 +117,13 @@ life_of(struct sim_world *w, uint32_t n)
 	return b->life;
 }
 
+/* The highest version that it may have stored and not in the cache (SAFETY 2, 3). */
+static uint64_t
+above(const struct sim_world *w, uint32_t n)
+{
+	return chp_version_make(chp_hermes_evicted(chp_shard_instance(w->node[n].shard)) + 1, 0) - 1;
+}
+
 static void
 watch_key(struct sim_world *w, uint32_t n, uint64_t life, uint32_t key)
 {
@@ -122,6 +131,10 @@ watch_key(struct sim_world *w, uint32_t n, uint64_t life, uint32_t key)
 	const struct chp_slot *s = find_slot(w, n, key);
 	uint64_t *held = &w->backed[n]->held[key];
 
+	if (s == NULL && stored(&store->visible, life, key) > above(w, n))
+		sim_fail(w, "node %u: key %u is stored at version %" PRIu64 ".%u, above what was evicted", n, key,
+			 chp_version_counter(stored(&store->visible, life, key)),
+			 (uint16_t)stored(&store->visible, life, key));
 	if (s == NULL || s->version == 0) { /* a slot without a version is being loaded, or says that there is none */
 		if (stored(&store->durable, life, key) < *held)
 			sim_fail(w, "node %u evicted key %u at version %" PRIu64 ".%u, durable is %" PRIu64 ".%u", n,

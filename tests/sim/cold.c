@@ -77,10 +77,10 @@ cut_history(struct sim_world *w, uint64_t sources)
 void
 sim_cold_start(struct sim_world *w, const struct chp_view *v)
 {
-	sim_trace(w, "cold start: generation %" PRIu64 " from the stores of %" PRIx64, v->epoch >> SIM_GENERATION_SHIFT,
+	sim_trace(w, "cold start: generation %" PRIu64 " from the stores of %" PRIx64, v->epoch >> CHP_GENERATION_SHIFT,
 		  v->sources);
 	w->seen.cold_starts++;
-	w->generation = v->epoch >> SIM_GENERATION_SHIFT;
+	w->generation = v->epoch >> CHP_GENERATION_SHIFT;
 	w->n_entered = 0;
 	w->n_possible = 0;
 	w->same_epoch = 0;

@@ -172,6 +172,7 @@ draw_host_faults(struct sim_config *c, struct chp_random *r)
 	c->machine_crash_ppm = SIM_ONE_OF(r, 0, 0, 5000);
 	c->channel_cut_ppm = SIM_ONE_OF(r, 0, 5000, 20000);
 	c->floor_ppm = SIM_ONE_OF(r, 0, 20000, 200000);
+	c->cold_ppm = SIM_ONE_OF(r, 0, 0, 2000, 10000);
 	c->host_down_ns_max = SIM_ONE_OF(r, 1, 10, 60) * SIM_MS;
 }
 
@@ -196,6 +197,8 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	s->batch_age_ns = SIM_ONE_OF(r, 0, 50000, 500000, 5000000);
 	s->loads_max = SIM_ONE_OF(r, 1, 2, 8, 64);
 	s->busy_fill_percent = SIM_ONE_OF(r, 50, 80, 95);
+	c->host_grace_ns = SIM_ONE_OF(r, 20, 100, 1000) * SIM_MS;
+	c->leave_fill_ppm = SIM_ONE_OF(r, 0, 0, 900000);
 	c->put_bytes = SIM_ONE_OF(r, 2048, 65536);
 	c->loads = SIM_ONE_OF(r, 1, 4, 64);
 	sim_set_credits(c, SIM_ONE_OF(r, 1, 2, 4, 16), SIM_ONE_OF(r, 1, 1, 1, 4));

@@ -444,6 +444,12 @@ attack(struct sim_world *w)
 static void
 lose_all(struct sim_world *w)
 {
+	bool is_formed = false;
+
+	for (uint32_t n = 0; n < w->config.n_nodes; n++)
+		is_formed |= w->node[n].view.epoch != 0;
+	if (!is_formed)
+		return; /* it begins already */
 	for (uint32_t n = 0; n < w->config.n_nodes; n++) {
 		if (w->node[n].alive)
 			sim_node_crash(w, n);

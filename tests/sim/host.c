@@ -9,6 +9,8 @@
 
 #include "kind.h"
 
+#include "protocols/hermes.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -627,6 +629,18 @@ draw_states(struct sim_world *w, uint32_t n)
 						       : CHP_STORE_OK);
 }
 
+/* [SAFETY 3] As if a key had left the cache with a version above all others of this node, or of all nodes. */
+static void
+raise_floor(struct sim_world *w, uint32_t n)
+{
+	void *instance = chp_shard_instance(w->node[n].shard);
+	const uint64_t counter = chp_hermes_evicted(instance) + chp_random_below(&w->random, 20);
+
+	sim_trace(w, "node %u has evicted up to %" PRIu64, n, counter);
+	chp_hermes_raise_evicted(instance, counter);
+	sim_node_run_soon(w, n, w->now_ns);
+}
+
 void
 sim_host_faults(struct sim_world *w)
 {
@@ -645,6 +659,8 @@ sim_host_faults(struct sim_world *w)
 		sim_host_lose(w, n, chp_random_chance(r, 300000));
 	if (chp_random_chance(r, c->machine_crash_ppm) && sim_faults_lose(w, n))
 		sim_host_lose(w, n, true);
+	if (chp_random_chance(r, c->floor_ppm) && w->node[n].alive)
+		raise_floor(w, n);
 	for (uint32_t i = 0; i < c->n_nodes; i++)
 		draw_states(w, i);
 }

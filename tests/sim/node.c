@@ -192,6 +192,10 @@ publish(struct sim_world *w, uint32_t n)
 
 	node->lease_until_ns = chp_membership_lease_until_ns(&node->membership);
 	sim_watch_lease(w, n);
+	if (chp_membership_founding(&node->membership) != node->founding) {
+		node->founding = chp_membership_founding(&node->membership);
+		tell_shard(w, n);
+	}
 	if (!born && epoch == node->view.epoch)
 		return;
 	if (born)
@@ -247,6 +251,46 @@ control_reports(struct sim_world *w, uint32_t n)
 		sim_fail(w, "node %u was refused for good: %s", n, m->reason);
 }
 
+/* What the shard says of its host and its copy, if it is the one of the present life: a new life begins anew. */
+static void
+hear_shard(struct sim_world *w, uint32_t n, uint64_t now_ns)
+{
+	struct sim_node *node = &w->node[n];
+	struct chp_membership *m = &node->membership;
+	struct chp_membership_host host = { 0 };
+	struct chp_host_status status;
+
+	if (node->shard_lives != m->lives)
+		return;
+	if (w->config.shard.has_host) {
+		chp_shard_host_status(node->shard, now_ns, &node->told);
+		status = node->told;
+		status.epoch = sim_membership_epoch(w, status.epoch);
+		status.life = sim_membership_epoch(w, status.life);
+		chp_membership_host_add(&host, &status);
+		chp_membership_set_host(m, now_ns, &host);
+		if (chp_membership_view(m) != NULL && node->shard_lives == m->lives)
+			chp_membership_set_ready(m, now_ns, node->copied_life == m->lives);
+	} else if (node->copied_life == m->lives) {
+		chp_membership_set_ready(m, now_ns, true);
+	}
+}
+
+/* The control stage looks at what is new of the host. */
+static void
+tell_control(struct sim_world *w, uint32_t n)
+{
+	const struct chp_host_status *told = &w->node[n].told;
+	struct chp_host_status now;
+
+	if (!w->config.shard.has_host)
+		return;
+	chp_shard_host_status(w->node[n].shard, sim_node_clock(w, n), &now);
+	if (now.state != told->state || now.store_state != told->store_state || now.epoch != told->epoch ||
+	    now.life != told->life || now.has_record != told->has_record)
+		sim_node_control_soon(w, n, w->now_ns + STAGE_NS);
+}
+
 void
 sim_node_control(struct sim_world *w, uint32_t n, uint64_t at_ns)
 {
@@ -263,9 +307,7 @@ sim_node_control(struct sim_world *w, uint32_t n, uint64_t at_ns)
 		chp_membership_receive(m, now_ns, node->control_inbox[i]->data, node->control_inbox[i]->len,
 				       node->control_inbox[i]->from);
 	drop_first(w, node->control_inbox, &node->n_control, taken);
-	/* Of this life: a new life copies anew. */
-	if (node->copied_life != 0 && node->copied_life == m->lives)
-		chp_membership_set_ready(m, now_ns, true);
+	hear_shard(w, n, now_ns);
 	chp_membership_tick(m, now_ns);
 	chp_membership_check(m);
 	if (!control_transmit(w, n))
@@ -544,6 +586,7 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 		return;
 	packets = (uint32_t)chp_random_range(&w->random, 0, node->n_peer);
 	in.view = follow_control(w, n);
+	in.founding = node->lives == node->shard_lives ? node->founding : 0;
 	prepare_batch(w, node, packets);
 	in.packet = b->packet;
 	in.n_packets = packets;
@@ -565,6 +608,7 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 		node->copied_life = node->shard_lives;
 		sim_node_control_soon(w, n, w->now_ns + STAGE_NS);
 	}
+	tell_control(w, n);
 	node->resume_ns = chp_max_u64(true_time(w, n, b->fx.wake_ns), w->now_ns + STAGE_NS);
 	if (node->n_peer > 0 || node->n_client > 0 || (node->n_next > 0 && node->view_at_ns <= w->now_ns))
 		node->resume_ns = w->now_ns + STAGE_NS;
@@ -585,11 +629,15 @@ sim_node_start(struct sim_world *w, uint32_t n)
 		.self = n,
 		.n_nodes = w->config.n_nodes,
 		.payload_bytes = SIM_PACKET_BYTES,
-		.bootstrap = n == 0,
+		.bootstrap = n == 0 || w->config.shard.has_host,
 		.suspect_ns = w->config.suspect_ns,
 		.lease_ns = w->config.lease_ns,
 		.clock_drift_ppm = w->config.clock_drift_ppm,
 		.keeps_members = !w->config.kind->protocol->is_fenced,
+		.has_hosts = w->config.shard.has_host,
+		.host_grace_ns = w->config.host_grace_ns,
+		.leave_fill_ppm = w->config.leave_fill_ppm,
+		.lease_ns_max = w->config.lease_ns,
 	};
 
 	CHP_ASSERT(!node->alive);
@@ -611,6 +659,8 @@ sim_node_start(struct sim_world *w, uint32_t n)
 	node->next_epoch = 0;
 	node->view_at_ns = 0;
 	node->lease_until_ns = 0;
+	node->founding = 0;
+	memset(&node->told, 0, sizeof(node->told));
 	node->client_offset = 0;
 	node->before_pause_ns = 0;
 	node->native = (struct chp_native){ .cluster_hash = c.cluster_hash,

@@ -199,7 +199,7 @@ sim_watch_view(struct sim_world *w, uint32_t n)
 		sim_fail(w, "view %" PRIu64 ": too many", v->epoch);
 		return;
 	}
-	if (v->epoch >> SIM_GENERATION_SHIFT > w->generation)
+	if (v->epoch >> CHP_GENERATION_SHIFT > w->generation)
 		sim_cold_start(w, v);
 	known = sim_entered(w, v->epoch);
 	if (known != NULL && !same_view(w, known, v)) {

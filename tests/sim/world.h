@@ -54,8 +54,7 @@
  */
 #define SIM_EPOCHS 1024u
 /* An epoch is the generation of a cluster, which rises with each cold start, and the number of a view in it, from 1. */
-#define SIM_GENERATION_SHIFT 20u
-#define SIM_NUMBER(epoch) ((uint32_t)((epoch) & ((UINT64_C(1) << SIM_GENERATION_SHIFT) - 1)))
+#define SIM_NUMBER(epoch) ((uint32_t)((epoch) & ((UINT64_C(1) << CHP_GENERATION_SHIFT) - 1)))
 /* Views that may be decided or may come to be, at one time. */
 #define SIM_POSSIBLE_MAX 64u
 /* A number of this many milliseconds, as all the drawn times are. */
@@ -133,6 +132,7 @@ struct sim_config {
 	uint32_t floor_ppm;            /* floors rise, at one node more than at another */
 	uint64_t host_down_ns_max;
 	uint32_t put_bytes, loads;     /* that the host allows */
+	uint64_t host_grace_ns, leave_fill_ppm; /* as in struct chp_membership_config */
 };
 
 enum sim_event_kind {
@@ -196,6 +196,8 @@ struct sim_node {
 	uint64_t view_at_ns;           /* when the shard stage sees them, and a new life */
 	uint64_t lease_until_ns;
 	uint32_t lives;
+	uint64_t founding;             /* epoch of the first view that it wants to accept; 0: none */
+	struct chp_host_status told;   /* what the control stage knows of the host */
 
 	/* The shard stage. */
 	struct chp_shard *shard;
@@ -430,7 +432,7 @@ sim_entered(const struct sim_world *w, uint64_t epoch)
 {
 	const uint32_t number = SIM_NUMBER(epoch);
 
-	return epoch >> SIM_GENERATION_SHIFT == w->generation && number > 0 && number <= w->n_entered &&
+	return epoch >> CHP_GENERATION_SHIFT == w->generation && number > 0 && number <= w->n_entered &&
 			       w->entered[number - 1].epoch != 0
 		       ? &w->entered[number - 1]
 		       : NULL;
