@@ -306,6 +306,52 @@ Test(host, a_replica_comes_back_with_its_own_datastore, .timeout = 100)
 	local_destroy(&l);
 }
 
+/* All replicas lose their memory; their hosts have everything (SAFETY 34). */
+static void
+begin_again(struct local_options o)
+{
+	struct chp_error error = { 0 };
+	uint64_t epoch;
+
+	o.keep = true;
+	start(o);
+	put_keys(0, 300);
+	WAIT_FOR(all_saved());
+	for (uint32_t round = 1; round <= 2; round++) {
+		for (uint32_t i = 0; i < 3; i++)
+			local_kill(&l, i);
+		for (uint32_t i = 0; i < 3; i++)
+			cr_assert_eq(local_start(&l, i, &error), 0, "%s", error.text);
+		cr_assert(local_wait_serving(&l), "round %u", round);
+		epoch = chp_shard_view_epoch(chp_pipeline_shard(l.replica[0], 0));
+		cr_assert_eq(chp_generation(epoch), round);
+		get_keys(0, 300);
+		put_keys(0, 30);
+		put_keys(300, 30);
+		get_keys(0, 330);
+		WAIT_FOR(all_saved() && status_of(0, 0)->epoch > epoch && status_of(1, 0)->epoch > epoch &&
+			 status_of(2, 0)->epoch > epoch);
+	}
+	for (uint32_t i = 0; i < 3; i++)
+		expect_stored(i, 0, 330);
+	local_destroy(&l);
+}
+
+Test(host, a_cluster_without_memory_begins_again_from_its_hosts, .timeout = 100)
+{
+	begin_again((struct local_options){ .cluster = SMALL });
+}
+
+Test(host, so_does_one_with_several_shards, .timeout = 100)
+{
+	begin_again((struct local_options){ .shards = 2 });
+}
+
+Test(host, so_does_one_whose_writes_are_durable, .timeout = 100)
+{
+	begin_again((struct local_options){ .cluster = SMALL "\"durability\": \"datastore\"," });
+}
+
 /* What people see: of the node, and of a shard. */
 Test(host, status_says_how_the_host_is, .timeout = 100)
 {
