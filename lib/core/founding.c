@@ -32,7 +32,7 @@ chp_membership_host_add(struct chp_membership_host *h, const struct chp_host_sta
 	h->shards++;
 }
 
-/* The fit members that hear each other, each all the others. Of a pair that does not, the higher id goes. */
+/* The fit members that hear each other, each all the others: who does not hear one of them is left out. */
 static uint64_t
 who_is_fit(const struct chp_founding_member *member, uint32_t n_nodes)
 {
