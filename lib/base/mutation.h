@@ -66,6 +66,7 @@
 
 /* Of clusters with datastores behind their caches. */
 #define CHP_MUTATION_LIST_HOSTS(X)                                                                \
+	X(S29_DURABLE_TOO_EARLY, "a batch is reported durable before the datastore has it")         \
 	X(S30_MARK_PASSES, "a version is not sent for a newer one that goes in a later batch")     \
 	X(S34_OLD_SOURCE, "a cold start takes what stores hold of an older epoch for as good as the newest") \
 	X(S34_MINORITY_FOUNDS, "a cold start does with the hosts of a minority") \

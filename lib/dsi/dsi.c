@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/mutation.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -14,7 +15,7 @@
 #define ITEM_BYTES_MIN ((uint32_t)(sizeof(struct chp_host_item) + CHP_MESSAGE_ALIGN))
 /* Numbers for people: told again when they have changed, this often at most. */
 #define STATE_NS NS_PER_S
-/* Incarnations of the shard that were replaced: late HELLOs of theirs are dropped. */
+/* Incarnations of the shard that were replaced, remembered for their late HELLOs. */
 #define REPLACED 8u
 /* Those with the store, and one that is gathered. */
 #define WRITES (CHP_DSI_WRITES_OPEN + 1u)
@@ -89,7 +90,11 @@ struct chp_dsi {
 	/* The shard. */
 	uint64_t incarnation;            /* 0: none yet */
 	uint64_t own_incarnation;        /* a new one for each of the shard's: no link begins twice */
-	uint64_t replaced[REPLACED];
+	uint32_t hello_number;           /* of its newest HELLO */
+	struct {
+		uint64_t incarnation;
+		uint32_t hello_number;
+	} replaced[REPLACED];
 	uint32_t n_replaced;
 	uint64_t session;                /* counts incarnations and resets of the link */
 	bool is_welcome;                 /* it was told what the store holds: packets of its link are taken */
@@ -286,6 +291,7 @@ drop_session(struct chp_dsi *d)
 	g->n = g->n_closed = g->used = g->held = g->held_closed = g->batches = 0;
 	d->begin_wanted = d->record_wanted = 0;
 	d->begun = d->recorded = d->durable = 0;
+	d->handed = d->flushed; /* nothing is left that a RECORD could wait for */
 	d->n_loads = d->loads_open = 0;
 	d->n_scans = 0;
 	memset(d->scan_op, 0, sizeof(d->scan_op));
@@ -318,8 +324,10 @@ reset_link(struct chp_dsi *d, uint64_t *why)
 static void
 new_incarnation(struct chp_dsi *d, uint64_t incarnation)
 {
-	if (d->incarnation != 0)
-		d->replaced[d->n_replaced++ % REPLACED] = d->incarnation;
+	if (d->incarnation != 0) {
+		d->replaced[d->n_replaced % REPLACED].incarnation = d->incarnation;
+		d->replaced[d->n_replaced++ % REPLACED].hello_number = d->hello_number;
+	}
 	d->incarnation = incarnation;
 	d->own_incarnation = d->config.incarnation + d->counters.incarnations++;
 	chp_link_peer(&d->link, d->own_incarnation, incarnation, d->now_ns);
@@ -632,6 +640,8 @@ take_flush(struct chp_dsi *d, const struct chp_message *m)
 	g->seq = d->flushed = b->seq;
 	g->batches++;
 	d->counters.batches++;
+	if (CHP_MUTATED(S29_DURABLE_TOO_EARLY))
+		d->durable = b->seq;
 	return true;
 }
 
@@ -726,14 +736,20 @@ deliver(struct chp_dsi *d, const uint8_t *data, uint32_t len)
 
 /* ------------------------------------------------------------------ packets */
 
+/*
+ * Whether a HELLO was sent before what its sender said last. Incarnations have no order: which of two lives shows in
+ * the numbers of its HELLOs, which go on to rise.
+ */
 static bool
-was_replaced(const struct chp_dsi *d, uint64_t incarnation)
+is_late(const struct chp_dsi *d, const struct chp_host_hello *h)
 {
+	uint32_t seen = h->incarnation == d->incarnation ? d->hello_number : 0;
+
 	for (uint32_t i = 0; i < REPLACED; i++) {
-		if (d->replaced[i] == incarnation)
-			return true;
+		if (d->replaced[i].incarnation == h->incarnation && d->replaced[i].hello_number > seen)
+			seen = d->replaced[i].hello_number;
 	}
-	return false;
+	return h->number <= seen;
 }
 
 static void
@@ -778,7 +794,7 @@ receive_hello(struct chp_dsi *d, const struct chp_dsi_packet *p)
 		d->counters.bad_packet++;
 		return;
 	}
-	if (h->type != CHP_HOST_HELLO || was_replaced(d, h->incarnation)) {
+	if (h->type != CHP_HOST_HELLO || is_late(d, h)) {
 		d->counters.stray++;
 		return;
 	}
@@ -926,6 +942,7 @@ answer_hello(struct chp_dsi *d)
 	}
 	if (d->hello.incarnation != d->incarnation)
 		new_incarnation(d, d->hello.incarnation);
+	d->hello_number = d->hello.number;
 	if (!d->is_welcome && open_ordered(d) > 0) {
 		/* What the store holds is known when these are done. A store that is down may take for ever: say so. */
 		if (d->info.state == CHP_STORE_DOWN) {
@@ -990,7 +1007,6 @@ hand_write(struct chp_dsi *d)
 		const struct chp_store_item *item = &g->item[k];
 
 		add_put(next, item, chp_host_item_bytes(item->key_len, item->value_len));
-		g->used -= item->key_len + item->value_len;
 	}
 	if (g->n > g->n_closed)
 		g->used = (uint32_t)(g->item[g->n_closed].key - g->bytes);

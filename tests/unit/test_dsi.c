@@ -839,10 +839,51 @@ Test(dsi, a_new_incarnation_is_welcomed_when_earlier_writes_are_done)
 	cr_assert_eq(durable(), 0, "nobody waits for the old one's");
 	/* A late HELLO of the one before changes nothing. */
 	h = hello_of(SHARD_INCARNATION);
+	h.number = 1;
 	send_hello(&h);
 	settle();
 	cr_assert_eq(b.n_hellos, 1);
 	cr_assert_eq(status().shard_incarnation, SHARD_INCARNATION + 1);
+}
+
+Test(dsi, a_late_hello_of_one_that_was_never_seen_does_no_lasting_harm)
+{
+	struct chp_host_hello dead = hello_of(SHARD_INCARNATION + 9);
+
+	begin();
+	send_hello(&dead);
+	settle();
+	cr_assert_eq(b.hello.to_incarnation, SHARD_INCARNATION + 9, "nobody can know");
+	join();
+	cr_assert_eq(status().shard_incarnation, SHARD_INCARNATION, "it lives: its numbers go on to rise");
+	send_hello(&dead);
+	settle();
+	cr_assert_eq(status().shard_incarnation, SHARD_INCARNATION);
+	say_put("k", "v", 10);
+	say_flush(1, 1);
+	settle();
+	serve_all();
+	cr_assert_eq(durable(), 1);
+}
+
+Test(dsi, an_epoch_does_not_wait_for_batches_that_a_reset_dropped)
+{
+	begin();
+	for (uint64_t seq = 1; seq <= 3; seq++) {
+		say_put("k", "v", 10 + seq);
+		say_flush(seq, 1);
+		settle();
+	}
+	chp_link_reset(&b.link, b.now);
+	b.at = b.end = NULL;
+	settle();
+	serve_all();
+	join();
+	say_record(7);
+	settle();
+	serve_all();
+	cr_assert_eq(b.record.epoch, 7);
+	cr_assert_eq(b.record.batch, 2);
 }
 
 Test(dsi, a_store_that_is_down_is_no_silence)
