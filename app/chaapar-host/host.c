@@ -152,6 +152,7 @@ host_open(struct host *h, struct chp_error *error)
 					      .name = "host",
 					      .port = k->port,
 					      .ring = k->ring,
+					      .dma = strcmp(k->dma, "none") != 0 ? k->dma : NULL,
 					      .address = k->address,
 					      .service = k->service };
 	const struct chp_channel_ops *ops = chp_channel_find(chp_channel_kind_name(k->channel));

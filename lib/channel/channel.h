@@ -59,6 +59,7 @@ enum chp_channel_state {
 	X(tx_bursts, "calls that sent something")                                        \
 	X(tx_full, "calls that the transport did not take everything of")                \
 	X(tx_no_buffer, "packets not taken for want of a buffer, among these")           \
+	X(dma_copies, "packets copied by the DMA device")                                \
 	X(rx_packets, "packets taken from the transport")                                \
 	X(rx_bytes, "bytes of them")                                                     \
 	X(rx_bursts, "calls that received something")                                    \

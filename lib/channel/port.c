@@ -6,6 +6,7 @@
  * a scalable function towards a function of the host. Its link state says whether the other end is there.
  */
 #include "base/assert.h"
+#include "channel/dma.h"
 #include "channel/frame.h"
 #include "channel/transports.h"
 
@@ -31,6 +32,8 @@
 #define LINK_HZ 1000u
 /* Who was silent for so long may have come back with another MAC address: everybody is sent to. */
 #define SILENT_S 1u
+/* Bursts from this size on are copied by the DMA device, if there is one: smaller ones take longer to ask for. */
+#define DMA_BYTES_MIN 8192u
 
 struct port {
 	struct chp_channel ch;
@@ -45,6 +48,7 @@ struct port {
 	uint64_t heard_tsc; /* when a frame of the other end came */
 	uint64_t link_ticks, silent_ticks;
 	struct rte_mempool *pool;
+	struct chp_channel_dma *dma; /* NULL: the CPU copies */
 	char text[CHP_CHANNEL_TEXT_BYTES];
 	char name[RTE_ETH_NAME_MAX_LEN];
 };
@@ -192,6 +196,7 @@ port_close(struct chp_channel *ch)
 
 	if (p->started)
 		(void)rte_eth_dev_stop(p->id);
+	chp_channel_dma_close(p->dma);
 	rte_mempool_free(p->pool);
 	rte_free(p);
 }
@@ -223,7 +228,8 @@ port_open(const struct chp_channel_config *config, struct chp_channel_error *err
 	if (make_pool(p, config, ring, error) != 0 || start_device(p, &info, ring, error) != 0)
 		goto fail;
 	find_mac(p);
-	return &p->ch;
+	if (config->dma == NULL || (p->dma = chp_channel_dma_open(config->dma, error)) != NULL)
+		return &p->ch;
 
 fail:
 	port_close(&p->ch);
@@ -286,6 +292,30 @@ take_mbufs(struct port *p, struct rte_mbuf **m, uint32_t n)
 	return got;
 }
 
+/* Begin to copy packets into mbufs, behind where the headers will be. Returns whether the DMA device does it. */
+static bool
+copy_packets(struct port *p, struct rte_mbuf *const *m, const struct chp_channel_packet *packets, uint32_t n)
+{
+	uint64_t bytes = 0;
+	bool by_dma;
+
+	for (uint32_t i = 0; i < n; i++)
+		bytes += packets[i].len;
+	by_dma = p->dma != NULL && bytes >= DMA_BYTES_MIN;
+	for (uint32_t i = 0; i < n; i++) {
+		uint8_t *to = rte_pktmbuf_mtod_offset(m[i], uint8_t *, CHP_CHANNEL_FRAME_BYTES);
+
+		CHP_ASSERT(packets[i].len > 0 && packets[i].len <= p->ch.payload_bytes_max);
+		if (by_dma)
+			chp_channel_dma_add(p->dma, to, packets[i].data, packets[i].len);
+		else
+			memcpy(to, packets[i].data, packets[i].len);
+	}
+	if (by_dma)
+		chp_channel_dma_start(p->dma);
+	return by_dma;
+}
+
 /* One burst; returns how many the device took. */
 static uint32_t
 send_burst(struct port *p, const struct chp_channel_packet *packets, uint32_t n)
@@ -293,17 +323,19 @@ send_burst(struct port *p, const struct chp_channel_packet *packets, uint32_t n)
 	struct rte_mbuf *m[CHP_CHANNEL_BURST];
 	uint64_t bytes = 0;
 	uint32_t sent;
+	bool by_dma;
 
 	n = take_mbufs(p, m, n);
+	by_dma = copy_packets(p, m, packets, n);
 	for (uint32_t i = 0; i < n; i++) {
-		uint8_t *frame = rte_pktmbuf_mtod(m[i], uint8_t *);
+		void *frame = rte_pktmbuf_mtod(m[i], void *);
 
-		CHP_ASSERT(packets[i].len > 0 && packets[i].len <= p->ch.payload_bytes_max);
-		memcpy(frame + CHP_CHANNEL_FRAME_BYTES, packets[i].data, packets[i].len);
 		m[i]->data_len = (uint16_t)chp_channel_frame_build(frame, packets[i].len, p->ch.is_host, p->mac,
 								   p->knows_peer ? p->peer : NULL);
 		m[i]->pkt_len = m[i]->data_len;
 	}
+	if (by_dma)
+		chp_channel_count(&p->ch, CHP_CHANNEL_dma_copies, chp_channel_dma_finish(p->dma));
 	sent = n > 0 ? rte_eth_tx_burst(p->id, 0, m, (uint16_t)n) : 0;
 	for (uint32_t i = 0; i < sent; i++)
 		bytes += packets[i].len;

@@ -111,6 +111,7 @@ enum chp_channel_kind {
 struct chp_channel_keys {
 	enum chp_channel_kind channel;
 	char port[CHP_NAME_BYTES_MAX + 1]; /* port: its DPDK name */
+	char dma[CHP_NAME_BYTES_MAX + 1];  /* port: DPDK name of a DMA device that copies large batches, or "none" */
 	uint32_t address; /* rdma: IPv4 that the replica listens at, host byte order; 0 there: any */
 	uint32_t service; /* rdma: its port number there */
 	uint32_t ring;    /* packets under way in each direction; power of two */

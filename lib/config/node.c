@@ -133,6 +133,7 @@ const struct chp_field chp_channel_fields[] = {
 	CHP_ROW_CHOICE(K, channel, "channel", channel_names, NULL, CHP_CHANNEL_KIND_PORT,
 		       "what moves packets between replica and host"),
 	CHP_ROW_PORT_DEFAULT(K, port, "port", "none", "the name of the DPDK port, as \"net_vhost0\""),
+	CHP_ROW_PORT_DEFAULT(K, dma, "dma", "none", "the name of a DMA device, as \"dma_skeleton\""),
 	CHP_ROW_ADDRESS(K, address, "address", 0, "the address that the replica listens at"),
 	CHP_ROW_UINT(K, service, "service", 1024, UINT16_MAX, RDMA_SERVICE_DEFAULT, 1, "the RDMA port number there"),
 	CHP_ROW_POW2(K, ring, "ring", RING_MIN, DESCRIPTORS_MAX, 1024, "packets under way in each direction"),

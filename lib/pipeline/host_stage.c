@@ -237,6 +237,7 @@ chp_host_stage_open(struct chp_host_stage *s, struct chp_channel *given, struct 
 		.name = s->p->name,
 		.ring = keys->ring,
 		.port = keys->port,
+		.dma = strcmp(keys->dma, "none") != 0 ? keys->dma : NULL,
 		.address = keys->address,
 		.service = keys->service,
 		.cluster_hash = s->p->cluster.hash,

@@ -259,6 +259,50 @@ Test(channel_port, a_frame_that_is_longer_than_packets_may_be_is_dropped)
 	expect(CHP_CHANNEL_drop_rx_length);
 }
 
+/* With a DMA device. Its driver has a thread that copies. */
+Test(channel_dma, large_bursts_are_copied_by_the_device)
+{
+	static uint8_t data[CHP_CHANNEL_BURST][PAYLOAD];
+	struct chp_channel_config config = { .payload_bytes_max = PAYLOAD, .name = "dma", .port = "net_ring_replica",
+					     .dma = "dma_skeleton" };
+	struct chp_channel_packet p[CHP_CHANNEL_BURST];
+	struct chp_channel_error error = { 0 };
+	struct chp_channel *ch;
+
+	cr_assert(start_eal("dma_skeleton", false));
+	to_replica = rte_ring_create("to_replica", 64, 0, RING_F_SP_ENQ | RING_F_SC_DEQ);
+	cr_assert_geq(rte_eth_from_rings("replica", &to_replica, 1, &to_replica, 1, 0), 0);
+	config.dma = "dma_skeleton7";
+	cr_assert_null(chp_channel_port.open(&config, &error));
+	cr_assert_not_null(strstr(error.text, "the DMA device \"dma_skeleton7\" of the channel does not exist"), "%s",
+			   error.text);
+	config.dma = "dma_skeleton";
+	ch = chp_channel_port.open(&config, &error);
+	cr_assert_not_null(ch, "%s", error.text);
+	for (uint32_t round = 0; round < 50; round++) {
+		for (uint32_t i = 0; i < CHP_CHANNEL_BURST; i++) {
+			memset(data[i], (int)(round + i), PAYLOAD);
+			p[i] = packet_of(data[i], PAYLOAD - i);
+		}
+		cr_assert_eq(chp_channel_send(ch, p, CHP_CHANNEL_BURST), CHP_CHANNEL_BURST);
+		memset(data, 0xff, sizeof(data)); /* the caller's again */
+		for (uint32_t i = 0; i < CHP_CHANNEL_BURST; i++) {
+			struct rte_mbuf *m;
+			const uint8_t *bytes;
+
+			cr_assert_eq(rte_ring_dequeue(to_replica, (void **)&m), 0);
+			bytes = rte_pktmbuf_mtod(m, const uint8_t *) + CHP_CHANNEL_FRAME_BYTES;
+			for (uint32_t k = 0; k < PAYLOAD - i; k++)
+				cr_assert_eq(bytes[k], (uint8_t)(round + i));
+			rte_pktmbuf_free(m);
+		}
+	}
+	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), 50 * CHP_CHANNEL_BURST);
+	cr_assert_eq(chp_channel_send(ch, p, 3), 3); /* too few for it */
+	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), 50 * CHP_CHANNEL_BURST);
+	chp_channel_close(ch);
+}
+
 Test(channel_port, a_port_that_does_not_exist_is_refused_with_those_that_do)
 {
 	const struct chp_channel_config config = { .payload_bytes_max = PAYLOAD, .name = "x", .port = "net_vhost7" };

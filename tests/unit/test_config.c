@@ -995,6 +995,7 @@ Test(config, test_node_host)
 	cr_expect_eq(node.host.channel, CHP_CHANNEL_KIND_PORT);
 	cr_expect_str_eq(node.host.port, "net_vhost0");
 	cr_expect_eq(node.host.ring, 1024);
+	cr_expect_str_eq(node.host.dma, "none");
 	cr_expect_eq(chp_node_lcore_of(&node, CHP_STAGE_HOST, 0), 1);
 	/* A ring each way for shard 0, on another lcore, and the queues of shard 1. */
 	cr_expect_eq(chp_node_pool_min(&cluster, &node, CHP_POOL_RX), 1024 + 64 + 2 * 1024 + 1056 + 96);
