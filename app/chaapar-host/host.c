@@ -154,7 +154,8 @@ host_open(struct host *h, struct chp_error *error)
 					      .ring = k->ring,
 					      .dma = strcmp(k->dma, "none") != 0 ? k->dma : NULL,
 					      .address = k->address,
-					      .service = k->service };
+					      .service = k->service,
+					      .cluster_hash = h->cluster->hash };
 	const struct chp_channel_ops *ops = chp_channel_find(chp_channel_kind_name(k->channel));
 	struct chp_channel_error why;
 

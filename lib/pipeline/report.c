@@ -566,11 +566,11 @@ percent(struct json *j, const char *key, uint64_t part, uint64_t whole)
 	put(j, "%.1f", whole > 0 ? 100.0 * (double)part / (double)whole : 0.0);
 }
 
-/* Of the reads, those that waited for no load. Read-modify-writes that had to load count as if they were reads. */
-static void
-hit_ratio(struct json *j, uint64_t reads, uint64_t misses)
+/* Reads that had to load: not more than all operations that had to, nor than the reads that waited for anything. */
+static uint64_t
+read_misses(const struct chp_protocol_counters *c)
 {
-	percent(j, "hit_pct", reads - chp_min_u64(reads, misses), reads);
+	return chp_min_u64(c->reads, chp_min_u64(c->misses, c->reads_parked));
 }
 
 /* What several shards have in common with one. */
@@ -622,7 +622,7 @@ node_host(struct json *j, const struct chp_control *s)
 		const struct chp_host_status *h = &r->host;
 
 		reads += r->core.protocol.reads;
-		misses += r->core.protocol.misses;
+		misses += read_misses(&r->core.protocol);
 		evictions += r->core.cache.evictions;
 		if (i == 0)
 			continue;
@@ -642,7 +642,7 @@ node_host(struct json *j, const struct chp_control *s)
 	}
 	open(j, "host", '{');
 	host_numbers(j, &all);
-	hit_ratio(j, reads, misses);
+	percent(j, "hit_pct", reads - misses, reads);
 	number(j, "evictions", evictions);
 	string(j, "durability", s->p->cluster.durability == CHP_DURABILITY_DATASTORE ? "datastore" : "memory");
 	open(j, "channel", '{');
@@ -773,7 +773,7 @@ status_shard(const struct chp_pipeline *p, uint32_t shard, const struct chp_shar
 	number(&j, "blocks_max", p->cluster.value_blocks_max);
 	number(&j, "collisions", t->cache.collisions);
 	if (p->cluster.hosts) {
-		hit_ratio(&j, t->protocol.reads, t->protocol.misses);
+		percent(&j, "hit_pct", t->protocol.reads - read_misses(&t->protocol), t->protocol.reads);
 		number(&j, "evictions", t->cache.evictions);
 		number(&j, "pinned", t->cache.pinned);
 	}
