@@ -1026,6 +1026,8 @@ watch_channel(struct chp_host *h, uint64_t now_ns)
 void
 chp_host_run(struct chp_host *h, uint64_t now_ns, bool copy_done)
 {
+	const struct chp_backing before = h->backing;
+
 	if (!h->backing.is_present)
 		return;
 	h->is_more = false;
@@ -1050,6 +1052,8 @@ chp_host_run(struct chp_host *h, uint64_t now_ns, bool copy_done)
 	else if (h->bad_ns == 0)
 		h->bad_ns = now_ns;
 	refresh(h);
+	/* The protocol has had its turn in this run: it must look again. */
+	h->is_more |= h->backing.durable != before.durable || h->backing.is_ready != before.is_ready;
 }
 
 static uint32_t

@@ -1500,6 +1500,31 @@ Test(host, a_record_is_sent_again_until_the_store_has_it)
 	done(b);
 }
 
+Test(host, the_protocol_looks_again_when_a_run_changes_what_it_sees)
+{
+	struct bench *b = bench();
+
+	step(b);
+	welcome(b);
+	chp_host_view(&b->h, 1u << 20 | 1, true);
+	step(b);
+	say_number(b, CHP_HOST_BEGUN, 1u << 20 | 1);
+	step(b);
+	chp_log_commit(&b->log, append_entry(b, "session!", CHP_SLOT_SESSION, 0));
+	chp_host_run(&b->h, b->now.ns, false);
+	b->now.ns += 500 * US;
+	chp_host_run(&b->h, b->now.ns, false);
+	cr_assert_eq(b->h.backing.durable, 2, "nothing had to be sent");
+	cr_assert_eq(chp_host_wake_ns(&b->h), 0);
+	chp_host_run(&b->h, b->now.ns, false);
+	cr_assert(chp_host_wake_ns(&b->h) > b->now.ns);
+	b->now.ns += 2 * SILENT;
+	chp_host_run(&b->h, b->now.ns, false);
+	cr_assert(!b->h.backing.is_ready);
+	cr_assert_eq(chp_host_wake_ns(&b->h), 0);
+	done(b);
+}
+
 Test(host, in_the_first_view_of_a_generation_what_a_source_has_counts_at_once)
 {
 	struct bench *b = bench();
