@@ -791,13 +791,13 @@ simulate(uint64_t seed, uint32_t steps, bool has_trouble)
 	free(w);
 }
 
-Test(channel_ends, without_trouble, .timeout = 120)
+Test(channel_ends, without_trouble)
 {
 	for (uint64_t seed = 1; seed <= 10; seed++)
 		simulate(seed, 2000, false);
 }
 
-Test(channel_ends, with_losses_cuts_and_crashes, .timeout = 300)
+Test(channel_ends, with_losses_cuts_and_crashes)
 {
 	for (uint64_t seed = 1; seed <= 200; seed++)
 		simulate(1000 + seed, 5000, true);
