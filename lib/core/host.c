@@ -52,11 +52,11 @@ is_up(const struct chp_host *h)
 	return h->is_linked && h->link.state == CHP_LINK_UP;
 }
 
-/* Our life has begun in the store. */
+/* Our life has begun in the store, and no other one is about to. */
 static bool
 has_begun(const struct chp_host *h)
 {
-	return h->life != 0 && h->life >= h->need_life;
+	return h->life != 0 && h->life >= h->need_life && h->life >= h->asked_life;
 }
 
 static enum chp_host_state_of_link
@@ -1026,7 +1026,8 @@ watch_channel(struct chp_host *h, uint64_t now_ns)
 void
 chp_host_run(struct chp_host *h, uint64_t now_ns, bool copy_done)
 {
-	const struct chp_backing before = h->backing;
+	const uint64_t durable = h->backing.durable;
+	const bool was_ready = h->backing.is_ready;
 
 	if (!h->backing.is_present)
 		return;
@@ -1053,7 +1054,7 @@ chp_host_run(struct chp_host *h, uint64_t now_ns, bool copy_done)
 		h->bad_ns = now_ns;
 	refresh(h);
 	/* The protocol has had its turn in this run: it must look again. */
-	h->is_more |= h->backing.durable != before.durable || h->backing.is_ready != before.is_ready;
+	h->is_more |= h->backing.durable != durable || h->backing.is_ready != was_ready;
 }
 
 static uint32_t

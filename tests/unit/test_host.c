@@ -802,6 +802,37 @@ Test(host, a_founding_is_durable_before_the_view)
 	done(b);
 }
 
+Test(host, nothing_is_sent_while_another_life_is_about_to_begin)
+{
+	struct bench *b = bench();
+
+	step(b);
+	welcome(b);
+	chp_host_found(&b->h, 10);
+	step(b);
+	say_number(b, CHP_HOST_BEGUN, 10);
+	step(b);
+	chp_host_found(&b->h, 20);
+	step(b);
+	/* The first founding came to something after all. */
+	chp_host_view(&b->h, 10, false);
+	for (uint32_t i = 0; i < 4; i++)
+		write_key(b, "a");
+	pass(b, MS);
+	cr_assert_eq(status(b).state, CHP_HOST_WAITING);
+	cr_assert_null(next(b, CHP_HOST_PUT));
+	chp_link_reset(&b->theirs, b->now.ns);
+	pass(b, MS);
+	cr_assert_null(next(b, CHP_HOST_PUT));
+	cr_assert_eq(b->heard[b->n_heard - 1].number, 20, "it is asked for again");
+	say_number(b, CHP_HOST_BEGUN, 20);
+	pass(b, MS);
+	cr_assert_eq(status(b).state, CHP_HOST_READY);
+	cr_assert_eq(status(b).life, 20);
+	ASSERT_FLUSH(b, 1, 1);
+	done(b);
+}
+
 Test(host, begin_is_said_again_after_a_reset_and_begun_may_have_been_lost)
 {
 	struct bench *b = bench();
