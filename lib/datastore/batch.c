@@ -107,3 +107,46 @@ chp_store_batch_apply(struct chp_store_batch *b, const struct chp_store_item *it
 	b->applied++;
 	return true;
 }
+
+static const char hex_digits[] = "0123456789abcdef";
+
+static void
+write_hex(char *to, uint64_t x)
+{
+	for (int i = 15; i >= 0; i--, x >>= 4)
+		to[i] = hex_digits[x & 15];
+}
+
+static bool
+read_hex(const char *from, uint64_t *x)
+{
+	*x = 0;
+	for (uint32_t i = 0; i < 16; i++) {
+		const char *at = from[i] != '\0' ? strchr(hex_digits, from[i]) : NULL;
+
+		if (at == NULL)
+			return false;
+		*x = *x << 4 | (uint64_t)(at - hex_digits);
+	}
+	return true;
+}
+
+void
+chp_store_meta_text(const struct chp_store_item *item, char to[CHP_STORE_META_TEXT_LEN + 1])
+{
+	write_hex(to, item->life);
+	write_hex(to + 16, item->version);
+	to[32] = (item->flags & CHP_HOST_TOMBSTONE) != 0 ? 't' : 'v';
+	to[33] = (item->flags & CHP_HOST_RMW) != 0 ? 'r' : '-';
+	to[34] = '\0';
+}
+
+bool
+chp_store_meta_parse(const char *text, size_t len, struct chp_store_meta *m)
+{
+	if (len != CHP_STORE_META_TEXT_LEN || !read_hex(text, &m->life) || !read_hex(text + 16, &m->version) ||
+	    (text[32] != 'v' && text[32] != 't') || (text[33] != 'r' && text[33] != '-'))
+		return false;
+	m->flags = (uint8_t)((text[32] == 't' ? CHP_HOST_TOMBSTONE : 0) | (text[33] == 'r' ? CHP_HOST_RMW : 0));
+	return true;
+}

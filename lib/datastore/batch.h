@@ -49,6 +49,15 @@ chp_store_meta_of(const struct chp_store_item *item)
 	return (struct chp_store_meta){ .version = item->version, .life = item->life, .flags = item->flags };
 }
 
+/*
+ * The same as text, for stores that are read by people: 16 digits of life, 16 of version, both hexadecimal and so in
+ * the order of chp_store_is_newer, then v or t (tombstone), then r (RMW) or -.
+ */
+#define CHP_STORE_META_TEXT_LEN 34u
+void chp_store_meta_text(const struct chp_store_item *item, char to[CHP_STORE_META_TEXT_LEN + 1]);
+/** Returns false for anything but what chp_store_meta_text wrote. */
+bool chp_store_meta_parse(const char *text, size_t len, struct chp_store_meta *m);
+
 /** Make room for n elements of `size` bytes in an array that only grows; contents stay. False: no memory. */
 bool chp_store_grow(void **array, uint32_t *room, uint32_t n, size_t size);
 

@@ -25,11 +25,6 @@
 #define ESCAPE "chaapar:key:" /* before a user's key that begins with OURS */
 #define NAME_BYTES_MAX (sizeof(ESCAPE) - 1 + CHP_KEY_BYTES_MAX)
 
-/* Beside a key, as text: 16 digits of life, 16 of version, both hexadecimal, v or t (tombstone), r (RMW) or -. */
-#define META_LEN 34u
-#define META_TOMBSTONE 32u
-#define META_RMW 33u
-
 #define RUN_ID_LEN 40u
 /* Names that a scan asks for at a time, and how often in one call: what is not asked for costs time too. */
 #define SCAN_STEP "1000"
@@ -127,7 +122,7 @@ struct command {
 /* Room for the texts that one key needs. */
 struct words {
 	char name[NAME_BYTES_MAX];
-	char meta[META_LEN];
+	char meta[CHP_STORE_META_TEXT_LEN + 1];
 };
 
 struct handle {
@@ -631,45 +626,10 @@ key_of(const char *name, size_t len, uint32_t *key_len)
 	return (const uint8_t *)name + skip;
 }
 
-static void
-write_hex(char *to, uint64_t x)
-{
-	for (int i = 15; i >= 0; i--, x >>= 4)
-		to[i] = "0123456789abcdef"[x & 15];
-}
-
-static bool
-read_hex(const char *from, uint64_t *x)
-{
-	*x = 0;
-	for (uint32_t i = 0; i < 16; i++) {
-		const char *digits = "0123456789abcdef", *at = from[i] != '\0' ? strchr(digits, from[i]) : NULL;
-
-		if (at == NULL)
-			return false;
-		*x = *x << 4 | (uint64_t)(at - digits);
-	}
-	return true;
-}
-
-static void
-write_meta(char to[META_LEN], const struct chp_store_item *item)
-{
-	write_hex(to, item->life);
-	write_hex(to + 16, item->version);
-	to[META_TOMBSTONE] = (item->flags & CHP_HOST_TOMBSTONE) != 0 ? 't' : 'v';
-	to[META_RMW] = (item->flags & CHP_HOST_RMW) != 0 ? 'r' : '-';
-}
-
 static bool
 read_meta(const redisReply *r, struct chp_store_meta *m)
 {
-	if (r->type != REDIS_REPLY_STRING || r->len != META_LEN || !read_hex(r->str, &m->life) ||
-	    !read_hex(r->str + 16, &m->version))
-		return false;
-	m->flags = (uint8_t)((r->str[META_TOMBSTONE] == 't' ? CHP_HOST_TOMBSTONE : 0) |
-			     (r->str[META_RMW] == 'r' ? CHP_HOST_RMW : 0));
-	return true;
+	return r->type == REDIS_REPLY_STRING && chp_store_meta_parse(r->str, r->len, m);
 }
 
 /* A number that is a text, or an integer, or not there: 0. */
@@ -726,8 +686,8 @@ add_items(struct handle *h, const struct chp_store_batch *b)
 	for (uint32_t i = 0; i < h->pick.n; i++) {
 		const struct chp_store_item *item = chp_store_picked(&h->pick, b, i);
 
-		write_meta(h->words[i].meta, item);
-		add(&h->command, h->words[i].meta, META_LEN);
+		chp_store_meta_text(item, h->words[i].meta);
+		add(&h->command, h->words[i].meta, CHP_STORE_META_TEXT_LEN);
 		add(&h->command, item->value_len > 0 ? (const char *)item->value : nothing, item->value_len);
 	}
 }

@@ -9,12 +9,14 @@
 extern const struct chp_adapter chp_adapter_rocksdb;
 extern const struct chp_adapter chp_adapter_redis;
 extern const struct chp_adapter chp_adapter_memcached;
+extern const struct chp_adapter chp_adapter_s3;
 extern const struct chp_adapter chp_adapter_memory;
 
 static const struct chp_adapter *const adapters[] = {
 	&chp_adapter_rocksdb,
 	&chp_adapter_redis,
 	&chp_adapter_memcached,
+	&chp_adapter_s3,
 	&chp_adapter_memory,
 };
 

@@ -251,23 +251,24 @@ read_many(struct suite *s)
 	static struct chp_store_read read[N];
 	static uint8_t value[N][VALUE_MAX];
 	static char key[N][64];
+	uint32_t n = s->is_slow ? 48 : N;
 
 	begin_all(s, 1);
-	for (uint32_t i = 0; i < N; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		uint32_t shard = i % SHARDS, len = suite_key(s, shard, i, key[i]);
 
 		read[i] = (struct chp_store_read){ .key = (const uint8_t *)key[i], .key_len = (uint8_t)len,
 						   .value = value[i], .found = 77 };
 	}
 	for (uint32_t shard = 0; shard < SHARDS; shard++) {
-		for (uint32_t i = shard; i < N; i += SHARDS)
+		for (uint32_t i = shard; i < n; i += SHARDS)
 			if (i / SHARDS % 3 != 2) /* every third one is not there */
 				suite_put(s, key[i], read[i].key_len, V(i + 1, 0), i / SHARDS % 3 == 1 ? NULL : key[i],
 					  read[i].key_len);
 		suite_flush(s, shard);
 	}
-	CHECK(s->adapter->read(s->handle, read, N, &s->error) == 0, "%s", s->error.text);
-	for (uint32_t i = 0; i < N; i++) {
+	CHECK(s->adapter->read(s->handle, read, n, &s->error) == 0, "%s", s->error.text);
+	for (uint32_t i = 0; i < n; i++) {
 		static const uint8_t want[] = { CHP_STORE_FOUND, CHP_STORE_TOMBSTONE, CHP_STORE_ABSENT };
 
 		CHECK(read[i].found == want[i / SHARDS % 3], "%s: found %u", key[i], read[i].found);
@@ -306,7 +307,7 @@ static const char *const hard_text[] = {
 
 /* And long ones, and every byte. Returns how many. */
 static uint32_t
-hard_keys(struct key *k)
+hard_keys(struct key *k, uint32_t step)
 {
 	uint32_t n = 0;
 
@@ -325,7 +326,7 @@ hard_keys(struct key *k)
 		if (i == 7)
 			k[n].byte[5] = '\0';
 	}
-	for (uint32_t i = 0; i < 256; i++, n++) { /* every byte at the end of a key */
+	for (uint32_t i = 0; i < 256; i += step, n++) { /* every byte at the end of a key */
 		k[n].len = 4;
 		memcpy(k[n].byte, "zz.", 3);
 		k[n].byte[3] = (uint8_t)i;
@@ -352,7 +353,7 @@ static void
 binary_keys(struct suite *s)
 {
 	static struct key k[512];
-	uint32_t n = hard_keys(k);
+	uint32_t n = hard_keys(k, s->is_slow ? 7 : 1);
 
 	begin_all(s, 1);
 	for (uint32_t shard = 0; shard < SHARDS; shard++) {
@@ -419,25 +420,26 @@ static void
 scans(struct suite *s)
 {
 	static const uint32_t bytes[] = { 1, 500, 100000 }, items[] = { 300, 7, 300 };
+	const uint32_t n = s->is_slow ? 20 : 100;
 
 	suite_begin(s, 0, 1);
-	write_keys(s, 0, 150, V(1, 0));
+	write_keys(s, 0, n + n / 2, V(1, 0));
 	suite_begin(s, 0, 2);
-	write_keys(s, 100, 100, V(1, 0));
+	write_keys(s, n, n, V(1, 0));
 	suite_begin(s, 1, 2);
 	suite_put_text(s, "of another shard", V(1, 0), "value");
 	suite_flush(s, suite_shard(s, "of another shard", 16) == 0 ? 0 : 1);
 	for (uint32_t i = 0; i < CHP_ARRAY_LEN(bytes); i++) {
 		struct sight old = { 0 }, now = { 0 };
 
-		CHECK(suite_scan(s, 0, i, true, bytes[i], items[i], count_item, &old) == 100, "%" PRIu32 " old",
+		CHECK(suite_scan(s, 0, i, true, bytes[i], items[i], count_item, &old) == n, "%" PRIu32 " old",
 		      old.of_life[1]);
-		CHECK(old.of_life[1] == 100 && old.tombstones == 10, "%" PRIu32 " tombstones", old.tombstones);
-		CHECK(suite_scan(s, 0, i, false, bytes[i], items[i], count_item, &now) == 100,
+		CHECK(old.of_life[1] == n && old.tombstones == n / 10, "%" PRIu32 " tombstones", old.tombstones);
+		CHECK(suite_scan(s, 0, i, false, bytes[i], items[i], count_item, &now) == n,
 		      "%" PRIu32 " of this life", now.of_life[2]);
-		CHECK(now.of_life[2] == 100 && now.tombstones == 10, "%" PRIu32 " tombstones", now.tombstones);
-		for (uint32_t k = 0; k < 200; k++)
-			CHECK(old.times[k] == (k < 100) && now.times[k] == (k >= 100), "key %" PRIu32, k);
+		CHECK(now.of_life[2] == n && now.tombstones == n / 10, "%" PRIu32 " tombstones", now.tombstones);
+		for (uint32_t k = 0; k < 2 * n; k++)
+			CHECK(old.times[k] == (k < n) && now.times[k] == (k >= n), "key %" PRIu32, k);
 	}
 }
 
@@ -447,20 +449,20 @@ scans_while_writing(struct suite *s)
 {
 	struct chp_store_scan a = { .id = 0 }, b = { .id = 64 };
 	struct sight seen_a = { 0 }, seen_b = { 0 };
-	uint32_t next = 600;
+	uint32_t n = s->is_slow ? 60 : 600, next = n;
 
 	suite_begin(s, 0, 2);
-	write_keys(s, 0, 600, V(1, 0));
+	write_keys(s, 0, n, V(1, 0));
 	while (!a.end || !b.end) {
 		if (!a.end)
 			suite_scan_part(s, 0, &a, 2000, 300, count_item, &seen_a);
 		if (!b.end)
 			suite_scan_part(s, 0, &b, 5000, 300, count_item, &seen_b);
-		if (next < 1500)
-			write_keys(s, next, 50, V(2, 0));
-		next += 50;
+		if (next < 2 * n)
+			write_keys(s, next, n / 12, V(2, 0));
+		next += n / 12;
 	}
-	for (uint32_t k = 0; k < 600; k++)
+	for (uint32_t k = 0; k < n; k++)
 		CHECK(seen_a.times[k] > 0 && seen_b.times[k] > 0, "key %" PRIu32 " was not seen", k);
 	/* From the beginning, although the last scan of that number did not end. */
 	memset(&seen_a, 0, sizeof(seen_a));
@@ -468,7 +470,7 @@ scans_while_writing(struct suite *s)
 	suite_scan_part(s, 0, &a, 2000, 300, count_item, &seen_a);
 	memset(&seen_a, 0, sizeof(seen_a));
 	suite_scan(s, 0, 0, false, 20000, 300, count_item, &seen_a);
-	for (uint32_t k = 0; k < 600; k++)
+	for (uint32_t k = 0; k < n; k++)
 		CHECK(seen_a.times[k] > 0, "key %" PRIu32 " was not seen", k);
 }
 
@@ -524,7 +526,7 @@ configuration(struct suite *s)
 
 /* ------------------------------------------------------------------ at random */
 
-#define MODEL_KEYS 300u
+#define MODEL_KEYS_MAX 300u
 
 struct model {
 	char key[64];
@@ -535,15 +537,21 @@ struct model {
 	uint8_t value[64];
 };
 
+static uint32_t
+model_keys(const struct suite *s)
+{
+	return s->is_slow ? 40 : MODEL_KEYS_MAX;
+}
+
 static void
 random_batch(struct suite *s, struct model *m, uint32_t shard)
 {
 	static uint8_t value[256][64];
-	uint32_t n = suite_random() % 60;
+	uint32_t n = suite_random() % (s->is_slow ? 20 : 60);
 	uint64_t newer = 0;
 
 	for (uint32_t i = 0; i < n; i++) {
-		struct model *k = &m[suite_random() % MODEL_KEYS];
+		struct model *k = &m[suite_random() % model_keys(s)];
 		uint64_t version = V(1 + suite_random() % 50, suite_random() % 3), life = s->record[shard].life;
 		bool tombstone = suite_random() % 5 == 0;
 		uint32_t len = suite_random() % sizeof(value[0]);
@@ -569,7 +577,7 @@ compare_with_model(struct suite *s, const struct model *m)
 {
 	struct chp_store_record want[SHARDS] = { 0 };
 
-	for (uint32_t i = 0; i < MODEL_KEYS; i++) {
+	for (uint32_t i = 0; i < model_keys(s); i++) {
 		if (m[i].life == 0) {
 			suite_expect_absent(s, m[i].key);
 			continue;
@@ -588,9 +596,9 @@ compare_with_model(struct suite *s, const struct model *m)
 static void
 at_random(struct suite *s)
 {
-	static struct model m[MODEL_KEYS];
+	static struct model m[MODEL_KEYS_MAX];
 
-	for (uint32_t i = 0; i < MODEL_KEYS; i++) {
+	for (uint32_t i = 0; i < model_keys(s); i++) {
 		m[i].shard = i % SHARDS;
 		m[i].len = suite_key(s, m[i].shard, i, m[i].key);
 	}
@@ -611,15 +619,16 @@ large_batches(struct suite *s)
 {
 	static char key[1024][64];
 	static uint8_t value[VALUE_MAX];
+	uint32_t n = s->is_slow ? 100 : 1024;
 
 	begin_all(s, 1);
-	for (uint32_t i = 0; i < 1024; i++)
+	for (uint32_t i = 0; i < n; i++)
 		suite_put(s, key[i], suite_key(s, 0, i, key[i]), V(1, 0), value, i % 64 == 0 ? VALUE_MAX : 32);
-	CHECK(suite_flush(s, 0) == 1024, "not all were newer");
-	for (uint32_t i = 0; i < 1024; i += 100)
+	CHECK(suite_flush(s, 0) == n, "not all were newer");
+	for (uint32_t i = 0; i < n; i += 100)
 		suite_expect_bytes(s, key[i], (uint32_t)strlen(key[i]), 1, V(1, 0), value,
 				   i % 64 == 0 ? VALUE_MAX : 32);
-	CHECK(s->record[0].items == 1024, "%" PRIu64 " items", s->record[0].items);
+	CHECK(s->record[0].items == n, "%" PRIu64 " items", s->record[0].items);
 }
 
 /* Another program finds the values under their keys. */

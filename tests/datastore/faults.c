@@ -63,7 +63,7 @@ killed_and_back(struct suite *s)
 		done++;
 		suite_check_crash_keys(s, done);
 	}
-	CHECK(done > 6, "only %" PRIu64 " batches were written", done);
+	CHECK(done >= 3, "only %" PRIu64 " batches were written", done);
 	suite_close(s);
 	suite_open(s);
 	suite_check_crash_keys(s, done);

@@ -80,7 +80,7 @@ int
 main(int argc, char **argv)
 {
 	static const struct suite_case *const all[] = { suite_cases, suite_faults, suite_rocksdb, suite_redis,
-							     suite_memcached };
+							     suite_memcached, suite_s3 };
 	static struct suite s = { .id = { .cluster = "conformance", .cluster_hash = 7, .node = 2, .shards = SHARDS,
 					  .hash_seed = 0xfedcba9876543210u, .key_bytes_max = CHP_KEY_BYTES_MAX,
 					  .value_bytes_max = VALUE_MAX } };
@@ -99,6 +99,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 	s.server = argv[3];
+	s.is_slow = strcmp(argv[1], "s3") == 0;
 	signal(SIGPIPE, SIG_IGN); /* as chaapar-host does */
 	for (uint32_t a = 0; a < CHP_ARRAY_LEN(all); a++)
 		for (const struct suite_case *c = all[a]; c->name != NULL; c++)

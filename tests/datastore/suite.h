@@ -21,6 +21,7 @@ struct suite {
 	const char *server; /* the command that controls the server: server VERB */
 	struct chp_store_identity id;
 	uint32_t flags;
+	bool is_slow; /* each key is some requests: cases do less */
 	void *store, *handle; /* NULL when closed */
 	struct chp_store_record record[SHARDS];
 	struct chp_store_error error; /* of the last call */
@@ -50,7 +51,7 @@ struct suite_case {
 };
 
 extern const struct suite_case suite_cases[], suite_faults[], suite_rocksdb[], suite_redis[],
-	suite_memcached[];
+	suite_memcached[], suite_s3[];
 
 /* Ends the case when cond is false: the text says what was found. */
 #define CHECK(cond, ...) ((cond) ? (void)0 : suite_failed(__FILE__, __LINE__, #cond, __VA_ARGS__))

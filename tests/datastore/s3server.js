@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-3-Clause
+//
+// s3server.js DIRECTORY PORT BUCKET: s3rver, a server that speaks as S3 does, with what it lacks and S3 has:
+//   - signatures (version 4) are verified, by the published rules and not by what a client does
+//   - an object is replaced as a whole: a server that is killed leaves no half
+'use strict';
+
+const crypto = require('crypto');
+const http = require('http');
+const path = require('path');
+const npm = path.join(__dirname, '../../build/npm/node_modules');
+const fs = require(path.join(npm, 'fs-extra'));
+const S3rver = require(path.join(npm, 's3rver'));
+const FilesystemStore = require(path.join(npm, 's3rver/lib/stores/filesystem'));
+
+const [directory, port, bucket] = process.argv.slice(2);
+const accounts = { S3RVER: 'S3RVER' };
+
+const sha256 = data => crypto.createHash('sha256').update(data).digest('hex');
+const hmac = (key, data) => crypto.createHmac('sha256', key).update(data).digest();
+const escape = text =>
+  encodeURIComponent(text).replace(/[!'()*]/g, c => '%' + c.charCodeAt(0).toString(16).toUpperCase());
+
+// What the signature must be; '' when the request has none that could be right.
+function signatureOf(req, secret, scope, names) {
+  const [rawPath, rawQuery = ''] = req.url.split('?');
+  const query = rawQuery === '' ? [] : rawQuery.split('&').map(pair => {
+    const [name, value = ''] = pair.split('=');
+    return escape(decodeURIComponent(name)) + '=' + escape(decodeURIComponent(value));
+  });
+  const mustSign = ['host', ...Object.keys(req.headers).filter(h => h.startsWith('x-amz-'))];
+
+  if (mustSign.some(h => !names.includes(h))) return '';
+  const canonical = [
+    req.method,
+    rawPath.split('/').map(part => escape(decodeURIComponent(part))).join('/'),
+    query.sort().join('&'),
+    ...names.map(h => h + ':' + (req.headers[h] || '').trim().replace(/ +/g, ' ')),
+    '',
+    names.join(';'),
+    req.headers['x-amz-content-sha256'],
+  ].join('\n');
+  const toSign = ['AWS4-HMAC-SHA256', req.headers['x-amz-date'], scope.join('/'), sha256(canonical)].join('\n');
+  const key = scope.reduce((k, part) => hmac(k, part), 'AWS4' + secret);
+
+  return hmac(key, toSign).toString('hex');
+}
+
+// The code of what is wrong with a request's signature; '' if nothing is.
+function refusal(req) {
+  const m = /^AWS4-HMAC-SHA256 Credential=([^,]*), ?SignedHeaders=([^,]*), ?Signature=([0-9a-f]*)$/
+    .exec(req.headers.authorization || '');
+
+  if (!m) return 'AccessDenied';
+  const [account, ...scope] = m[1].split('/');
+
+  if (!(account in accounts)) return 'InvalidAccessKeyId';
+  if (!/^([0-9a-f]{64}|UNSIGNED-PAYLOAD)$/.test(req.headers['x-amz-content-sha256'] || '')) return 'InvalidArgument';
+  if (scope.length !== 4 || scope[3] !== 'aws4_request') return 'AuthorizationHeaderMalformed';
+  return signatureOf(req, accounts[account], scope, m[2].split(';')) === m[3] ? '' : 'SignatureDoesNotMatch';
+}
+
+// The body is what its header says. A client that lies here is a fault that must not be missed.
+function watchBody(req) {
+  const want = req.headers['x-amz-content-sha256'];
+  const hash = crypto.createHash('sha256');
+  const push = req.push.bind(req);
+
+  req.push = chunk => {
+    if (chunk !== null) hash.update(chunk);
+    else if (want !== 'UNSIGNED-PAYLOAD' && want !== hash.digest('hex')) {
+      console.error('s3server: the body is not what x-amz-content-sha256 says: ' + req.url);
+      process.exit(1);
+    }
+    return push(chunk);
+  };
+}
+
+FilesystemStore.prototype.putObject = async function (object) {
+  const chunks = [];
+
+  if (Buffer.isBuffer(object.content)) chunks.push(object.content);
+  else for await (const chunk of object.content) chunks.push(chunk);
+  const data = Buffer.concat(chunks);
+  const md5 = crypto.createHash('md5').update(data).digest('hex');
+  const place = resource => this.getResourcePath(object.bucket, object.key, resource);
+  const metadata = Object.fromEntries(Object.entries(object.metadata).filter(([name]) =>
+    name.startsWith('x-amz-meta-') || name.startsWith('content-')));
+  const files = [['object', data], ['object.md5', md5], ['metadata.json', JSON.stringify(metadata)]];
+
+  for (;;)
+    try {
+      fs.mkdirpSync(path.dirname(place('object')));
+      for (const [resource, content] of files) fs.writeFileSync(place(resource) + '.new', content);
+      for (const [resource] of files) fs.renameSync(place(resource) + '.new', place(resource));
+      return { size: data.length, md5 };
+    } catch (e) {
+      if (e.code !== 'ENOENT') throw e; // somebody has deleted the last object of the folder
+    }
+};
+
+async function main() {
+  const s3 = new S3rver({ directory, silent: true, configureBuckets: [{ name: bucket }] });
+
+  await s3.configureBuckets();
+  const serve = s3.callback();
+
+  http.createServer((req, res) => {
+    const code = refusal(req);
+
+    watchBody(req);
+    if (code === '') {
+      serve(req, res);
+      return;
+    }
+    res.writeHead(403, { 'Content-Type': 'application/xml' });
+    res.end(req.method === 'HEAD' ? undefined : `<?xml version="1.0"?><Error><Code>${code}</Code></Error>`);
+    req.resume();
+  }).listen(Number(port), '127.0.0.1');
+}
+
+main();
