@@ -102,6 +102,14 @@ find_slot(const struct sim_world *w, uint32_t n, uint32_t key)
 	return chp_cache_find(cache, &k);
 }
 
+uint64_t
+sim_backed_cached(const struct sim_world *w, uint32_t n, uint32_t key)
+{
+	const struct chp_slot *s = find_slot(w, n, key);
+
+	return s == NULL ? 0 : s->version;
+}
+
 /* The store's life is the shard's own from when the shard says that all is ready. */
 static uint64_t
 life_of(struct sim_world *w, uint32_t n)

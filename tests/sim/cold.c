@@ -3,7 +3,8 @@
  * A cold start (SAFETY 34): every node's memory is lost, and the cluster begins again from what the stores hold, in
  * another generation. With level `datastore` its history goes on: nothing that was acknowledged may be missing. With
  * level `memory` the versions newer than the newest saved one of each key are lost, and exactly those: the
- * history ends there, and another begins with what the stores held.
+ * history ends there, and another begins with what the stores held. Only where a member is lost before what its store
+ * alone has was reconciled, that is lost, too.
  */
 #include "host.h"
 #include "kind.h"
@@ -33,12 +34,12 @@ newest_stored(const struct sim_world *w, uint64_t sources, uint32_t key)
 }
 
 /* A write that is over before anything else happens. */
-static void
-begin_with(struct sim_world *w, uint32_t key, const struct sim_stored *s)
+static uint32_t
+begin_with(struct sim_world *w, const struct sim_stored *s, enum chp_history_outcome outcome)
 {
 	const struct chp_history_call call = { .t_ns = w->now_ns,
 					       .client = NOBODY,
-					       .req = key,
+					       .req = w->history.n_ops,
 					       .kind = CHP_HISTORY_PUT,
 					       .node = CHP_HISTORY_NONE,
 					       .key = s->key,
@@ -46,13 +47,15 @@ begin_with(struct sim_world *w, uint32_t key, const struct sim_stored *s)
 					       .value = s->value,
 					       .value_len = s->value_len };
 	const struct chp_history_result result = { .t_ns = w->now_ns,
-						   .outcome = CHP_HISTORY_OK,
+						   .outcome = outcome,
 						   .node = CHP_HISTORY_NONE,
-						   .version = s->version };
+						   .version = outcome == CHP_HISTORY_OK ? s->version
+										: CHP_HISTORY_NO_VERSION };
 	const int64_t i = chp_history_invoke(&w->history, &call);
 
 	if (i < 0 || chp_history_complete(&w->history, (uint32_t)i, &result) != 0)
 		sim_fail(w, "history refused what the stores hold");
+	return (uint32_t)i;
 }
 
 static void
@@ -64,14 +67,56 @@ cut_history(struct sim_world *w, uint64_t sources)
 	for (uint32_t key = 0; key < w->config.n_keys; key++) {
 		const struct sim_stored *s = newest_stored(w, sources, key);
 
+		w->first[key] = (struct sim_first){ .history = CHP_HISTORY_NONE };
 		if (s == NULL)
 			continue;
+		w->first[key].version = s->version;
 		sim_trace(w, "key %u goes on from version %" PRIu64 ".%u%s", key, chp_version_counter(s->version),
 			  (uint16_t)s->version, (s->flags & CHP_HOST_TOMBSTONE) != 0 ? ", deleted" : "");
 		if ((s->flags & CHP_HOST_TOMBSTONE) == 0)
-			begin_with(w, key, s);
+			w->first[key].history = begin_with(w, s, CHP_HISTORY_OK);
 	}
 	sim_clients_go_on(w);
+}
+
+/* Whether somebody who is there has this version of a key, or a newer one. */
+static bool
+is_known(struct sim_world *w, uint64_t live, uint32_t key, uint64_t version)
+{
+	for (; live != 0; live &= live - 1) {
+		const uint32_t n = chp_first_bit(live);
+		const struct sim_stored *s = newest_stored(w, chp_bit(n), key);
+
+		if ((s != NULL && s->version >= version) ||
+		    (w->node[n].alive && sim_backed_cached(w, n, key) >= version))
+			return true;
+	}
+	return false;
+}
+
+void
+sim_cold_lost(struct sim_world *w, const struct chp_view *before, const struct chp_view *v)
+{
+	const uint64_t left = before->sources & chp_view_live(v);
+
+	if (left == before->sources || w->config.shard.is_durable)
+		return;
+	for (uint32_t key = 0; key < w->config.n_keys; key++) {
+		struct sim_first *f = &w->first[key];
+		const struct sim_stored *s = newest_stored(w, left, key);
+
+		if (f->version == 0 || is_known(w, chp_view_live(v), key, f->version))
+			continue;
+		sim_trace(w, "key %u has lost version %" PRIu64 ".%u", key, chp_version_counter(f->version),
+			  (uint16_t)f->version);
+		if (f->history != CHP_HISTORY_NONE) { /* as if it had never been said to be there */
+			w->history.op[f->history].outcome = CHP_HISTORY_UNKNOWN;
+			w->history.op[f->history].version = CHP_HISTORY_NO_VERSION;
+		}
+		f->version = 0;
+		if (s != NULL && (s->flags & CHP_HOST_TOMBSTONE) == 0)
+			begin_with(w, s, CHP_HISTORY_UNKNOWN);
+	}
 }
 
 void

@@ -55,6 +55,24 @@ can_decide(const struct sim_world *w, const struct sim_possible *p, uint64_t wit
 	return chp_count_bits(left) >= majority(before->voters);
 }
 
+/*
+ * Until a cold start is reconciled, most of all members must still be those that it began with: nothing else keeps
+ * another one from happening beside it.
+ */
+static bool
+reconciling_bearable(const struct sim_world *w, uint64_t without)
+{
+	const struct chp_view *v = sim_newest_view(w);
+	uint64_t first = 0;
+
+	if (v == NULL || v->sources == 0)
+		return true;
+	for (uint32_t n = 0; n < w->config.n_nodes; n++)
+		if ((chp_view_live(v) & chp_bit(n)) != 0 && v->writer[n] <= w->config.n_nodes)
+			first |= chp_bit(n);
+	return chp_count_bits(remembering(w, first, v->incarnation) & ~without) >= w->config.n_nodes / 2 + 1;
+}
+
 bool
 sim_faults_views_bearable(const struct sim_world *w, uint64_t lost, uint64_t disturbed)
 {
@@ -76,7 +94,7 @@ sim_faults_views_bearable(const struct sim_world *w, uint64_t lost, uint64_t dis
 		if (p->epoch > newest && !can_decide(w, p, without))
 			return false;
 	}
-	return true;
+	return reconciling_bearable(w, without);
 }
 
 static uint64_t

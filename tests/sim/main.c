@@ -461,7 +461,7 @@ parse_options(int argc, char **argv, struct options *o)
 	bool known = true;
 	int c;
 
-	*o = (struct options){ .seeds = 200, .replicas = 3, .jobs = 1, .hosts = SIM_HOSTS_NO };
+	*o = (struct options){ .seeds = 200, .replicas = 3, .jobs = 1 };
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
 		case 'p':

@@ -134,6 +134,8 @@ check_step(struct sim_world *w, const struct chp_view *v)
 	before = sim_entered(w, v->epoch - 1);
 	if (before == NULL)
 		return;
+	if (before->sources != 0)
+		sim_cold_lost(w, before, v);
 	for (uint64_t live = chp_view_live(before); live != 0; live &= live - 1) {
 		const uint32_t n = chp_first_bit(live);
 		const bool voted = (before->voters & chp_bit(n)) != 0;

@@ -270,6 +270,12 @@ struct sim_trigger {
 	uint64_t expires_ns;
 };
 
+/* What a key began with after a cold start. */
+struct sim_first {
+	uint64_t version; /* 0: nothing */
+	uint32_t history; /* index; CHP_HISTORY_NONE: it was deleted */
+};
+
 /* What became of a session's request. */
 struct sim_request {
 	uint64_t session, request;    /* session 0: not in use */
@@ -328,6 +334,7 @@ struct sim_world {
 	bool refounded;                /* all was lost, and the cluster founded again: beyond repair */
 	bool healed;                   /* liveness phase: no faults, no new operations */
 	struct chp_history history;
+	struct sim_first first[SIM_KEYS_MAX];
 	uint64_t runs;
 	bool undecided;
 	struct {
@@ -521,6 +528,10 @@ void sim_host_dump(const struct sim_world *w, uint32_t n, struct chp_text *t);
 
 /** Somebody enters the first view of another generation. */
 void sim_cold_start(struct sim_world *w, const struct chp_view *v);
+/** A view is entered, and the one before was to be reconciled: members may have gone with what they alone had. */
+void sim_cold_lost(struct sim_world *w, const struct chp_view *before, const struct chp_view *v);
+/** The version of a key in a node's cache; 0: it is not there. */
+uint64_t sim_backed_cached(const struct sim_world *w, uint32_t n, uint32_t key);
 
 /* What must hold of a node's cache, log and store: after a run, and over all nodes at rest. */
 void sim_backed_init(struct sim_world *w, uint32_t n);
