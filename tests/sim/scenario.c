@@ -21,8 +21,10 @@
  *   tick TIME             time passes; nodes run when they are due
  *   pass TIME             the same, and packets arrive at once
  *   cut NODE              packets from and to the node are lost   mend (no more)
- *   view [NODE] live=0,1 [learners=2]   a new view; with NODE, only that one has it yet
+ *   view [NODE] live=0,1 [learners=2]   a new view, which may still have sources=; with
+ *                         NODE, only that one has it yet
  *   view NODE             the node enters the newest view
+ *   cold live=0,1 sources=0,1 [learners=2]   the first view after a cold start, from the stores of these
  *   crash NODE   restart NODE (a new incarnation, empty)   reset A B (A resets its link to B)
  *   lease NODE on|off     whether the node has a lease; all have one at first
  *   copied                which nodes have a complete copy
@@ -378,6 +380,12 @@ print_link(FILE *out, const struct chp_peer_header *h)
 		(h->flags & CHP_PEER_ACK_NOW) != 0 ? ", answer wanted" : "");
 }
 
+static bool
+is_alive(const struct scene *s, uint32_t end)
+{
+	return end < SIM_NODES_MAX ? s->world.node[end].alive : s->host[end - SIM_NODES_MAX].alive;
+}
+
 /* Whether what is sent on a way is lost for now. */
 static bool
 is_cut(const struct scene *s, uint32_t from, uint32_t to)
@@ -414,7 +422,8 @@ print_packet(struct scene *s, uint32_t source, uint32_t to, const struct scene_p
 	const struct chp_peer_header *h = (const void *)p->data;
 	const struct sim_kind *kind = s->world.config.kind;
 	struct scene_node *from = &s->node[source];
-	const bool lost = is_cut(s, source, to);
+	/* What comes again on the channel says nothing that is new. */
+	const bool hides = is_cut(s, source, to) || h->prelude.kind == CHP_PACKET_HOST;
 	bool again;
 
 	if (h->prelude.kind == CHP_PACKET_HOST_HELLO) {
@@ -437,7 +446,7 @@ print_packet(struct scene *s, uint32_t source, uint32_t to, const struct scene_p
 		const struct chp_message *m = (const void *)(p->data + at);
 
 		at += m->len;
-		if (s->silent || (!s->chatter && (is_dull(kind, h, m) || (again && lost))))
+		if (s->silent || (!s->chatter && (is_dull(kind, h, m) || (again && hides))))
 			continue;
 		print_way(s->out, source, to, before);
 		if (h->epoch > 1)
@@ -531,12 +540,6 @@ way_drop(struct way *w, uint32_t n)
 	for (uint32_t i = 0; i < n; i++)
 		free(w->packet[i]);
 	way_forget(w, n);
-}
-
-static bool
-is_alive(const struct scene *s, uint32_t end)
-{
-	return end < SIM_NODES_MAX ? s->world.node[end].alive : s->host[end - SIM_NODES_MAX].alive;
 }
 
 /* The first n packets from one node reach another. */
@@ -878,6 +881,13 @@ on_nodes(struct scene *s, struct words *w)
 	return true;
 }
 
+/* A host's process is another one: what it and its node say is new. */
+static void
+forget_printed(struct scene *s, uint32_t a, uint32_t b)
+{
+	s->node[a].printed_seq[b] = s->node[b].printed_seq[a] = 0;
+}
+
 static bool
 on_crash(struct scene *s, struct words *w)
 {
@@ -901,7 +911,7 @@ on_restart(struct scene *s, struct words *w)
 		return fail(s, "node %u runs", n);
 	chp_shard_destroy(s->world.node[n].shard);
 	s->world.node[n].shard = NULL;
-	for (uint32_t peer = 0; peer < s->world.config.n_nodes; peer++) {
+	for (uint32_t peer = 0; peer < ENDS_MAX; peer++) {
 		way_drop(&s->way[n][peer], s->way[n][peer].n);
 		s->node[peer].printed_seq[n] = 0;
 	}
@@ -945,8 +955,9 @@ on_reset(struct scene *s, struct words *w)
 static bool
 on_view(struct scene *s, struct words *w)
 {
-	const char *live = option(w, "live"), *learners = option(w, "learners");
+	const char *live = option(w, "live"), *learners = option(w, "learners"), *sources = option(w, "sources");
 	struct chp_view *v = &s->world.view;
+	const bool cold = strcmp(w->word[0], "cold") == 0;
 	uint32_t only = SIM_NODES_MAX;
 	uint64_t everybody = 0;
 
@@ -956,9 +967,13 @@ on_view(struct scene *s, struct words *w)
 		return fail(s, "view needs live= or a node");
 	if (live != NULL) {
 		if (!parse_nodes(s, live, &v->voters) ||
-		    !parse_nodes(s, learners == NULL ? "" : learners, &v->learners))
+		    !parse_nodes(s, learners == NULL ? "" : learners, &v->learners) ||
+		    !parse_nodes(s, sources == NULL ? "" : sources, &v->sources))
 			return false;
-		v->epoch++;
+		if (cold)
+			v->epoch = chp_epoch_of_generation(chp_generation(v->epoch) + 1);
+		else
+			v->epoch++;
 	}
 	everybody = chp_view_live(v);
 	for (uint32_t n = 0; n < s->world.config.n_nodes; n++) {
@@ -1092,6 +1107,7 @@ on_host(struct scene *s, struct words *w)
 	if (starts == s->host[n].alive)
 		return fail(s, "the host of node %u %s", n, starts ? "runs" : "does not run");
 	if (starts) {
+		forget_printed(s, SIM_NODES_MAX + n, n);
 		s->node[SIM_NODES_MAX + n].wake_ns = 0;
 		scene_host_start(&s->host[n], &s->world.config.shard, n);
 		return run_unless_held(s, SIM_NODES_MAX + n);
@@ -1389,7 +1405,7 @@ on_digest(struct scene *s, struct words *w)
 	return true;
 }
 
-/* A counter by name: the shard's, the protocol's, or the sum over a node's links. */
+/* A counter by name: the shard's, the protocol's, the host's, the cache's, or the sum over a node's links. */
 static bool
 counter_of(const struct scene *s, uint32_t n, const char *name, uint64_t *sum)
 {
@@ -1411,6 +1427,9 @@ counter_of(const struct scene *s, uint32_t n, const char *name, uint64_t *sum)
 #undef FIND_IN
 #define FIND_IN host
 	CHP_HOST_COUNTERS(FIND)
+#undef FIND_IN
+#define FIND_IN cache
+	FIND(evictions, "")
 #undef FIND_IN
 #define FIND_IN zab
 	if (s->world.config.kind == &sim_zab) {
@@ -1479,7 +1498,8 @@ static const struct command {
 	{ "cut", 2, 2, on_cut },
 	{ "mend", 1, 1, on_mend },
 	{ "status", 1, 1, on_status },
-	{ "view", 2, 4, on_view },
+	{ "view", 2, 5, on_view },
+	{ "cold", 3, 4, on_view },
 	{ "crash", 2, 2, on_crash },
 	{ "restart", 2, 2, on_restart },
 	{ "host", 3, 3, on_host },
