@@ -330,6 +330,25 @@ hosts(void)
 	host_hello("refused", CHP_HOST_REFUSED, sizeof(struct chp_host_hello));
 }
 
+/* ---- the host's end of a shard: a script as fuzz_dsi.c reads it; a 0 is the truth ---- */
+
+static void
+host_ends(void)
+{
+	static const uint8_t script[] = {
+		0, 0, 0, 0, 0, 0, 0, 0, 3,             /* HELLO */
+		1, 0, 0, 0, 0, 0, 1, 0, 0, 3,          /* BEGIN of a life */
+		4, 9, 10, 3,                           /* which the store has, later */
+		1, 0, 0, 0, 0, 0, 5,                   /* two PUTs and their FLUSH, a LOAD and a SCAN */
+		6, 1, 9, 0, 1, 6, 2, 0, 0, 2, 1, 0, 0, 3, 1, 1, 1, 4, 1, 0, 100, 1, 3,
+		4, 0, 4, 0, 0, 0, 0, 0, 9, 4, 0, 0, 250, 3, 5, 5, 5, 9, 12, 3, /* the store completes all of it */
+		1, 0, 0, 0, 0, 0, 1, 2, 5, 0, 3,       /* RECORD of an epoch */
+		4, 0, 7, 1, 200, 0, 3, 9, 30, 3,       /* done; the store is slow; time goes by */
+	};
+
+	write_seed("fuzz_dsi", "session", script, sizeof(script));
+}
+
 /* ---- control: rows of u16 length, u8 choices, bytes, as fuzz_control.c reads them ---- */
 
 static void
@@ -457,6 +476,7 @@ main(int argc, char **argv)
 	clients();
 	controls();
 	hosts();
+	host_ends();
 	histories();
 	return 0;
 }
