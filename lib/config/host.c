@@ -15,7 +15,7 @@ const struct chp_field chp_host_fields[] = {
 	CHP_ROW_CUSTOM("channel", CHP_FIELD_REQUIRED, "the channel to the replica, { \"channel\": ... }"),
 	CHP_ROW_CUSTOM("store", CHP_FIELD_REQUIRED, "the datastore, { \"type\": ... }"),
 	CHP_ROW_CHOICE(H, idle, "idle", idle_names, NULL, CHP_IDLE_SLEEP, "what to do without work"),
-	CHP_ROW_UINT(H, idle_sleep_ns, "idle_sleep_us", 1, 100000, 200, US_NS, "the longest sleep"),
+	CHP_ROW_UINT(H, idle_sleep_ns, "idle_sleep_us", 1, 10000, 200, US_NS, "the longest sleep"),
 	CHP_ROW_UINT(H, put_bytes, "put_bytes", 16384, 1u << 28, 4u << 20, 1,
 		     "bytes of versions of a shard that are not durable yet"),
 	CHP_ROW_UINT(H, scan_bytes, "scan_bytes", 2048, CHP_COPY_BYTES_MAX, 65536, 1, "bytes of one part of a scan"),

@@ -220,9 +220,9 @@ chp_store_get_text(const json_t *config, const char *key, const char *def, const
 
 	*to = def;
 	if (v == NULL)
-		return def != NULL ? 0 : bad_key(e, key, "is missing");
+		return def != NULL ? 0 : bad_key(e, key, "expected a text");
 	if (!json_is_string(v) || json_string_length(v) == 0)
-		return bad_key(e, key, "must be a text that is not empty");
+		return bad_key(e, key, "expected a text that is not empty");
 	*to = json_string_value(v);
 	return 0;
 }
@@ -239,7 +239,7 @@ chp_store_get_uint(const json_t *config, const char *key, uint64_t min, uint64_t
 		return 0;
 	n = json_is_integer(v) ? json_integer_value(v) : -1;
 	if (n < 0 || (uint64_t)n < min || (uint64_t)n > max)
-		return bad_key(e, key, "must be a number from %" PRIu64 " to %" PRIu64, min, max);
+		return bad_key(e, key, "expected a number from %" PRIu64 " to %" PRIu64, min, max);
 	*to = (uint64_t)n;
 	return 0;
 }
@@ -253,7 +253,7 @@ chp_store_get_bool(const json_t *config, const char *key, bool def, bool *to, st
 	if (v == NULL)
 		return 0;
 	if (!json_is_boolean(v))
-		return bad_key(e, key, "must be true or false");
+		return bad_key(e, key, "expected true or false");
 	*to = json_is_true(v);
 	return 0;
 }

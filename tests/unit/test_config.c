@@ -1642,6 +1642,7 @@ Test(config, test_docs_have_every_key)
 	check_docs(docs, chp_pool_fields);
 	check_docs(docs, chp_timer_fields);
 	check_docs(docs, chp_channel_fields);
+	check_docs(docs, chp_host_fields);
 	free(docs);
 }
 

@@ -601,12 +601,12 @@ Test(store_support, configuration)
 	cr_assert_eq(chp_store_get_text(c, "nothing", "default", &text, &e), 0);
 	cr_assert_str_eq(text, "default");
 	cr_assert_eq(chp_store_get_text(c, "nothing", NULL, &text, &e), -1);
-	cr_assert_str_eq(e.text, "nothing: is missing");
+	cr_assert_str_eq(e.text, "nothing: expected a text");
 	cr_assert_eq(chp_store_get_text(c, "size", NULL, &text, &e), -1);
 	cr_assert_eq(chp_store_get_uint(c, "size", 1, 5, 2, &n, &e), 0);
 	cr_assert_eq(n, 5);
 	cr_assert_eq(chp_store_get_uint(c, "size", 1, 4, 2, &n, &e), -1);
-	cr_assert_str_eq(e.text, "size: must be a number from 1 to 4");
+	cr_assert_str_eq(e.text, "size: expected a number from 1 to 4");
 	cr_assert_eq(chp_store_get_uint(c, "nothing", 1, 4, 2, &n, &e), 0);
 	cr_assert_eq(n, 2);
 	cr_assert_eq(chp_store_get_bool(c, "sync", false, &on, &e), 0);
