@@ -408,6 +408,12 @@ chp_cache_session_tombstones(const struct chp_cache *c)
 	return c->session_tombstones;
 }
 
+uint32_t
+chp_cache_sessions(const struct chp_cache *c)
+{
+	return c->sessions;
+}
+
 struct chp_slot *
 chp_cache_victim(struct chp_cache *c, uint32_t looks, bool (*may)(const void *arg, const struct chp_slot *s),
 		 const void *arg)

@@ -169,6 +169,9 @@ bool chp_cache_remove(struct chp_cache *c, struct chp_slot *s);
 uint32_t chp_cache_tombstones(const struct chp_cache *c);
 uint32_t chp_cache_session_tombstones(const struct chp_cache *c);
 
+/** Slots that hold session numbers. */
+uint32_t chp_cache_sessions(const struct chp_cache *c);
+
 /** The slot was used: the clock passes it by once more. */
 static inline void
 chp_cache_touch(struct chp_slot *s)

@@ -59,6 +59,8 @@ struct chp_backing {
 	bool is_ready;    /* the store answers and this life has begun there; falls and rises with the channel */
 	bool has_begun;   /* this life has begun there, however the channel is now: newest is known */
 	bool may_evict;   /* the store keeps what it was given (SAFETY 31); false until it has said so */
+	/* The view up to which the store had everything when this life began; see RECORD in wire/host.h. */
+	uint64_t recorded;
 	uint64_t newest;  /* counter of the newest version that the store held when this life began (SAFETY 4) */
 	/*
 	 * Every log position below is durable in this replica's store, which has recorded that it has everything from

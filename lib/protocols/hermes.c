@@ -48,6 +48,11 @@
 /* Replays open at a time: bounds what a view change adds to the links' queues at once. */
 #define REPLAYS_MAX 64u
 
+/* Versions carry the generation of the cluster above these bits of their counter: 2^36 writes of a key in each. */
+#define GENERATION_SHIFT 36u
+
+_Static_assert((uint64_t)CHP_GENERATION_MAX << GENERATION_SHIFT < CHP_HERMES_FLOOR_MAX, "versions have room");
+
 enum key_state {
 	VALID = 0, /* readable */
 	INVALID,   /* another's write is on its way */
@@ -154,6 +159,7 @@ struct fetch {
 	uint64_t due;        /* of those, who must be asked now */
 	uint64_t again;      /* of those, who must be asked once more, later */
 	uint64_t version;    /* the newest so far; 0 = none */
+	uint64_t recorded;   /* of the store that has it, or has not */
 	uint32_t value_len;
 	bool is_deleted;
 };
@@ -203,6 +209,7 @@ struct hermes {
 	/* With a datastore behind the cache. */
 	bool is_backed;
 	bool knows_evicted;         /* `evicted` covers what the datastore had when this life began (SAFETY 4) */
+	uint64_t generation;        /* of the cluster: cold starts so far */
 	uint64_t evicted;           /* counter: no version that left the cache, or was stored before, is above */
 	uint64_t peers_evicted;     /* the highest that any peer has announced */
 	uint64_t evicted_due;       /* peers that must hear of ours */
@@ -214,6 +221,7 @@ struct hermes {
 	uint32_t n_parked;
 	bool is_short;              /* a key could not be loaded for want of a token: clients get none meanwhile */
 	struct owed_stored *stored;
+	uint64_t copied;            /* log position: what a copy brought is below; absence counts when it is durable */
 	uint8_t *copy_parts;        /* see struct chp_copy_config; our own node's holds keys to reconcile */
 	struct fetch *fetch;        /* [FETCHES] */
 	uint8_t *fetch_value;       /* of fetch i: value_bytes_max */
@@ -922,8 +930,8 @@ unask(struct hermes *h, uint32_t i)
 }
 
 static void
-send_fetched(uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version, const uint8_t *value,
-	     uint32_t value_len, struct chp_out *out)
+send_fetched(const struct hermes *h, uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version,
+	     const uint8_t *value, uint32_t value_len, struct chp_out *out)
 {
 	const uint32_t used = (uint32_t)sizeof(struct chp_hermes_fetched) + value_len;
 	const uint32_t bytes = chp_align_u32(used, CHP_MESSAGE_ALIGN);
@@ -933,6 +941,7 @@ send_fetched(uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint
 		.generation = generation,
 		.status = status,
 		.version = version,
+		.recorded = h->env.backing->recorded,
 		.value_total = value_len,
 	};
 
@@ -960,7 +969,8 @@ stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(i / FETCHES, i % FETCHES, h->asked[i].generation, CHP_HERMES_FETCH_AGAIN, 0, NULL, 0, out);
+		send_fetched(h, i / FETCHES, i % FETCHES, h->asked[i].generation, CHP_HERMES_FETCH_AGAIN, 0, NULL, 0,
+			     out);
 	}
 }
 
@@ -1580,11 +1590,16 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 	return true;
 }
 
-/* What a store has from an earlier life counts for nothing to a learner before it is reconciled (SAFETY 34). */
+/*
+ * What a store has from an earlier life counts for nothing to a learner before it is reconciled (SAFETY 34), and what
+ * we copied ourselves is in our store first.
+ */
 static bool
 may_scan(void *p)
 {
-	return ((const struct hermes *)p)->view.sources == 0;
+	const struct hermes *h = p;
+
+	return h->view.sources == 0 && h->env.log->mark >= h->copied;
 }
 
 /* A learner that has copied everything, and has heard all that was under way when its view began, is complete. */
@@ -1594,6 +1609,7 @@ complete_copy(struct hermes *h)
 	if (h->is_complete || !chp_copy_is_done(&h->copy) || (h->peers & ~h->floor_known) != 0)
 		return;
 	h->is_complete = true;
+	h->copied = h->env.log->next;
 	chp_sessions_drop_guesses(h->env.sessions);
 }
 
@@ -1672,6 +1688,11 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 		h->env.counters->busy++;
 		return CHP_STATUS_BUSY;
 	}
+	/* What never leaves the cache gets half of it. */
+	if (h->is_backed && key->session && s == NULL && chp_cache_sessions(h->env.cache) >= h->env.keys_max / 2 + 1) {
+		h->env.counters->full++;
+		return CHP_STATUS_FULL;
+	}
 	/* A tombstone takes no more room than the record it replaces: deletes work on a full cache. */
 	if ((w->version_flags & CHP_INV_TOMBSTONE) == 0 && !make_room(h, key->len, w->value_len, s == NULL)) {
 		h->env.counters->full++;
@@ -1716,6 +1737,8 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	e.version = chp_version_counter(s->version);
 	if (absent && !(behind && rmw))
 		e.version = chp_max_u64(e.version, chp_max_u64(h->floor, chp_max_u64(h->evicted, h->peers_evicted)));
+	if (absent) /* each generation's versions are above those of all before (SAFETY 34) */
+		e.version = chp_max_u64(e.version, h->generation << GENERATION_SHIFT);
 	e.version = version != 0 ? version : chp_version_make(e.version + (rmw ? 1 : 2), h->writer);
 	k = take_key(h, s);
 	stop_loading(h, k, out);
@@ -2225,13 +2248,47 @@ come_to_rest(struct hermes *h, struct key_record *k, struct chp_out *out)
 	release_key(h, k);
 }
 
-static void
-take_newer(struct hermes *h, struct fetch *f, uint64_t version, const uint8_t *value, uint32_t value_len,
-	   bool is_deleted)
+static uint64_t
+generation_of(uint64_t version)
 {
-	if (version <= f->version)
+	return chp_version_counter(version) >> GENERATION_SHIFT;
+}
+
+/*
+ * How much a store knows of a generation's versions: it has everything from before the view that it has recorded. The
+ * first view of a generation counts for nothing: all its sources have the same right to be asked then.
+ */
+static uint64_t
+rank_of(uint64_t recorded, uint64_t generation)
+{
+	if (recorded >> CHP_GENERATION_SHIFT < generation ||
+	    (recorded >> CHP_GENERATION_SHIFT == generation && chp_epoch_is_first(recorded)))
+		return 0;
+	return recorded;
+}
+
+/* A store's answer, version 0: it has nothing. Whether it counts more than what is known so far. */
+static bool
+is_better(const struct fetch *f, uint64_t version, uint64_t recorded)
+{
+	const uint64_t mine = generation_of(f->version), theirs = generation_of(version);
+	const uint64_t g = chp_max_u64(mine, theirs);
+
+	if (version != 0 && f->version != 0 && mine != theirs)
+		return theirs > mine;
+	if (rank_of(recorded, g) != rank_of(f->recorded, g))
+		return rank_of(recorded, g) > rank_of(f->recorded, g);
+	return version > f->version;
+}
+
+static void
+take_better(struct hermes *h, struct fetch *f, uint64_t version, uint64_t recorded, const uint8_t *value,
+	    uint32_t value_len, bool is_deleted)
+{
+	if (!is_better(f, version, recorded))
 		return;
 	f->version = version;
+	f->recorded = recorded;
 	f->is_deleted = is_deleted;
 	f->value_len = value_len;
 	if (value_len > 0)
@@ -2250,9 +2307,11 @@ fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 		*f = (struct fetch){ .key = index_of_key(h, k),
 				     .generation = f->generation + 1,
 				     .waiting = h->view.sources & h->peers,
-				     .due = h->view.sources & h->peers };
+				     .due = h->view.sources & h->peers,
+				     .recorded = h->env.backing->recorded };
 		if (l->status != CHP_LOAD_ABSENT)
-			take_newer(h, f, l->version, l->value, l->value_len, l->status == CHP_LOAD_TOMBSTONE);
+			take_better(h, f, l->version, f->recorded, l->value, l->value_len,
+				    l->status == CHP_LOAD_TOMBSTONE);
 		k->fetch = i;
 		h->env.counters->fetches++;
 		return true;
@@ -2301,7 +2360,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		status = s->version == 0 ? CHP_HERMES_FETCH_ABSENT :
 			 is_gone	 ? CHP_HERMES_FETCH_TOMBSTONE :
 					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(m->from, from->message.op, from->generation, status, s->version, h->record,
+		send_fetched(h, m->from, from->message.op, from->generation, status, s->version, h->record,
 			     is_gone ? 0 : s->value_len, out);
 		return;
 	}
@@ -2312,7 +2371,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		status = f->version == 0 ? CHP_HERMES_FETCH_ABSENT :
 			 f->is_deleted	 ? CHP_HERMES_FETCH_TOMBSTONE :
 					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(m->from, from->message.op, from->generation, status, f->version,
+		send_fetched(h, m->from, from->message.op, from->generation, status, f->version,
 			     h->fetch_value + (size_t)k->fetch * h->env.value_bytes_max, f->value_len, out);
 		return;
 	}
@@ -2322,7 +2381,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		wait_for_token(h, k, token);
 	}
 	if (k == NULL || k->load == NONE) {
-		send_fetched(m->from, from->message.op, from->generation, status, 0, NULL, 0, out);
+		send_fetched(h, m->from, from->message.op, from->generation, status, 0, NULL, 0, out);
 		return;
 	}
 	h->asked[i] = (struct parked_fetch){ .key = index_of_key(h, k),
@@ -2346,8 +2405,8 @@ on_fetched(struct hermes *h, const struct chp_peer_message *m)
 		return;
 	}
 	f->waiting &= ~chp_bit(m->from);
-	take_newer(h, f, from->version, (const uint8_t *)(from + 1), from->value_total,
-		   from->status == CHP_HERMES_FETCH_TOMBSTONE);
+	take_better(h, f, from->version, from->recorded, (const uint8_t *)(from + 1), from->value_total,
+		    from->status == CHP_HERMES_FETCH_TOMBSTONE);
 }
 
 /*
@@ -2361,6 +2420,9 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 	struct chp_slot *s = slot_at(h, k->slot);
 	uint8_t bytes[CHP_KEY_BYTES_MAX];
 	const struct chp_key key = { .bytes = bytes, .len = s->key_len };
+	/* Whoever reconciles the key gives it the same version, above those of all earlier generations. */
+	const uint64_t version = generation_of(f->version) == h->generation ? f->version :
+				 chp_version_make(h->generation << GENERATION_SHIFT, (uint16_t)f->version);
 	const struct intent w = { .value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
 				  .value_len = f->value_len,
 				  .version_flags = f->is_deleted ? CHP_INV_TOMBSTONE : 0 };
@@ -2375,7 +2437,7 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 		return false;
 	chp_cache_key(h->env.cache, s, bytes);
 	h->env.counters->reconciled++;
-	begin(h, now, NONE, s, &key, &w, f->version, out);
+	begin(h, now, NONE, s, &key, &w, version, out);
 	return true;
 }
 
@@ -2470,6 +2532,18 @@ reconcile(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 
 /* ------------------------------------------------------------------ what the datastore answers */
 
+/* Nothing was learned of the key: who waits is told to try again. */
+static void
+not_loaded(struct hermes *h, struct key_record *k, struct chp_out *out)
+{
+	stop_loading(h, k, out);
+	k->is_failed = true;
+	if (k->wait_head != NONE)
+		make_ready(h, k); /* they are answered from wake() */
+	else
+		give_up_loading(h, k, out);
+}
+
 /* The peers that asked what our datastore has of this key. */
 static void
 answer_fetches(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out)
@@ -2482,7 +2556,7 @@ answer_fetches(struct hermes *h, struct key_record *k, const struct chp_loaded *
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(i / FETCHES, i % FETCHES, h->asked[i].generation, status[l->status],
+		send_fetched(h, i / FETCHES, i % FETCHES, h->asked[i].generation, status[l->status],
 			     l->status == CHP_LOAD_ABSENT ? 0 : l->version, l->value,
 			     l->status == CHP_LOAD_FOUND ? l->value_len : 0, out);
 	}
@@ -2516,8 +2590,9 @@ finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *
 		return;
 	}
 	/* Its store does not have everything yet: a learner learns nothing from what it has not. */
-	if (!h->is_complete && (l->status == CHP_LOAD_ABSENT || l->is_old) && k->parked_head == NONE) {
-		give_up_loading(h, k, out);
+	if ((!h->is_complete || h->env.log->mark < h->copied) && (l->status == CHP_LOAD_ABSENT || l->is_old) &&
+	    k->parked_head == NONE) {
+		not_loaded(h, k, out);
 		return;
 	}
 	stop_loading(h, k, out);
@@ -2562,12 +2637,7 @@ hermes_loaded(void *p, const struct chp_now *now, const struct chp_loaded *l, ui
 			continue;
 		}
 		h->env.counters->loads_failed++;
-		stop_loading(h, k, out);
-		k->is_failed = true;
-		if (k->wait_head != NONE)
-			make_ready(h, k); /* they are answered from wake() */
-		else
-			give_up_loading(h, k, out);
+		not_loaded(h, k, out);
 	}
 	(void)now;
 }
@@ -2808,6 +2878,7 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	chp_homes_enter(&h->homes, &old, v, h->env.n_nodes);
 	h->is_complete = h->is_complete || (v->voters & chp_bit(h->env.self)) != 0;
 	h->view = *v;
+	h->generation = v->epoch >> CHP_GENERATION_SHIFT;
 	h->live = chp_view_live(v);
 	h->ever_live |= h->live;
 	h->peers = h->live & ~chp_bit(h->env.self);

@@ -18,8 +18,8 @@
  * a reconciliation, and writer numbers end after 65,535 incarnations.
  */
 #define CHP_GENERATION_SHIFT 20u
-/* Session numbers have 12 bits for it, and clients the low half of an epoch. */
-#define CHP_GENERATION_MAX 4095u
+/* Versions have 11 bits for it, and clients the low half of an epoch. */
+#define CHP_GENERATION_MAX 2047u
 
 struct chp_view {
 	uint64_t epoch;    /* 1 is the first view of a new cluster; 0 = no view yet */

@@ -102,13 +102,14 @@ struct chp_hermes_fetched {
 	uint8_t status;       /* enum chp_hermes_fetched_status */
 	uint8_t reserved[3];  /* 0 */
 	uint64_t version;     /* 0 unless FOUND or TOMBSTONE */
+	uint64_t recorded;    /* the view up to which the sender's store had everything when its life began */
 	uint32_t value_total; /* 0 unless FOUND */
 	uint32_t reserved2;   /* 0 */
 	/* the value, then zeros up to a multiple of 8 */
 } CHP_PACKED;
 
 _Static_assert(sizeof(struct chp_hermes_fetch) == 16, "wire format");
-_Static_assert(sizeof(struct chp_hermes_fetched) == 32, "wire format");
+_Static_assert(sizeof(struct chp_hermes_fetched) == 40, "wire format");
 _Static_assert(sizeof(struct chp_hermes_inv) == 64, "wire format");
 _Static_assert(sizeof(struct chp_hermes_ack) == 24, "wire format");
 _Static_assert(sizeof(struct chp_hermes_val) == 24, "wire format");
