@@ -246,13 +246,14 @@ attach_writer(struct chp_engine *e, struct chp_store_error *error)
 static void
 now_open(struct chp_engine *e)
 {
+	/* First: who reads in the info that the store is open may ask for records and hand over requests at once. */
+	atomic_store_explicit(&e->is_open, true, memory_order_release);
 	(void)pthread_mutex_lock(&e->info_lock);
 	e->config.adapter->describe(e->store, &e->info.flags, e->info.name);
 	e->info.refusal = CHP_HOST_OK;
 	e->version++;
 	(void)pthread_mutex_unlock(&e->info_lock);
 	succeeded(e, WRITING);
-	atomic_store_explicit(&e->is_open, true, memory_order_release);
 	wake_owner(e);
 }
 

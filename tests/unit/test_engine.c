@@ -376,6 +376,36 @@ Test(engine, a_store_that_is_not_there_is_opened_later)
 	cr_assert_eq(info.errors, 3);
 }
 
+/* As fast as an owner can be: in the very call that says that there is news. */
+static _Atomic(struct chp_engine *) started;
+static atomic_bool was_open;
+
+static void
+look_at_once(void *arg)
+{
+	struct chp_store_info now = { .refusal = CHP_HOST_NO_STORE };
+	struct chp_store_record r;
+	struct chp_engine *e;
+	uint64_t none = 0;
+
+	(void)arg;
+	while ((e = atomic_load(&started)) == NULL) {
+	}
+	(void)chp_engine_info(e, &none, &now);
+	if (now.refusal == CHP_HOST_OK && !atomic_exchange(&was_open, true)) {
+		chp_engine_record(e, 0, &r);
+		(void)sem_post(&news);
+	}
+}
+
+Test(engine, what_is_said_to_be_open_can_be_used)
+{
+	config.wake = look_at_once;
+	start();
+	atomic_store(&started, engine);
+	UNTIL(atomic_load(&was_open));
+}
+
 Test(engine, anothers_store_is_refused_and_looked_at_again)
 {
 	atomic_store(&fake.kind, CHP_STORE_ERROR_REFUSED);
