@@ -51,7 +51,7 @@ struct suite_case {
 };
 
 extern const struct suite_case suite_cases[], suite_faults[], suite_rocksdb[], suite_redis[],
-	suite_memcached[], suite_s3[];
+	suite_memcached[], suite_s3[], suite_rate[];
 
 /* Ends the case when cond is false: the text says what was found. */
 #define CHECK(cond, ...) ((cond) ? (void)0 : suite_failed(__FILE__, __LINE__, #cond, __VA_ARGS__))
