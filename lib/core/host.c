@@ -720,7 +720,8 @@ begin_life(struct chp_host *h, uint64_t life)
 	h->life = h->stored_life = life;
 	h->last_seq = h->durable_seq = 0;
 	h->backing.newest = chp_max_u64(h->backing.newest, h->newest);
-	h->backing.recorded = h->epoch;
+	if (!h->backing.has_begun)
+		h->backing.recorded = h->epoch;
 }
 
 static void

@@ -761,6 +761,7 @@ Test(host, a_life_begins_with_the_first_view)
 	cr_assert_eq(status(b).state, CHP_HOST_READY);
 	cr_assert(b->h.backing.is_ready && b->h.backing.has_begun && b->h.backing.may_evict);
 	cr_assert_eq(b->h.backing.newest, 1000);
+	cr_assert_eq(b->h.backing.recorded, 3);
 	cr_assert_eq(status(b).life, 7);
 	/* Later views belong to the same life. */
 	chp_host_view(&b->h, 30, false);
@@ -1490,6 +1491,7 @@ Test(host, a_record_follows_what_was_there_before_the_view)
 	step(b);
 	cr_assert_eq(b->h.backing.durable, 3);
 	cr_assert_eq(status(b).epoch, 9);
+	cr_assert_eq(b->h.backing.recorded, 3, "as the life began");
 	cr_assert(chp_host_is_idle(&b->h));
 	write_key(b, "c");
 	pass(b, MS);
