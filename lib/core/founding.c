@@ -68,21 +68,39 @@ who_remembers(const struct chp_founding_member *member, uint64_t fit)
 	return who;
 }
 
+/*
+ * The bounds that a store must reach to count: `recorded`, the highest epoch that some member has recorded in all of
+ * its shards, or `life`: a life of a generation of which nobody has recorded anything yet. Such a one has perhaps
+ * served for a while: what it wrote is in the stores of those who began it, whatever they had recorded before.
+ */
+static void
+find_bounds(const struct chp_founding_member *member, uint64_t live, uint64_t *recorded, uint64_t *life)
+{
+	uint64_t newest = 0;
+
+	*recorded = 0;
+	for (uint64_t rest = who_remembers(member, live); rest != 0; rest &= rest - 1) {
+		const struct chp_membership_host *h = &member[chp_first_bit(rest)].host;
+
+		newest = chp_max_u64(newest, chp_generation(h->life_max));
+		*recorded = chp_max_u64(*recorded, h->recorded_min);
+	}
+	*life = newest > chp_generation(*recorded) ? chp_epoch_of_generation(newest) : UINT64_MAX;
+}
+
 /* Epoch, voters, learners and sources of a view of `live`. False: every generation is used up. */
 static bool
 choose(const struct chp_founding_member *member, uint64_t live, bool is_all, struct chp_view *v)
 {
-	uint64_t known = 0, recorded = 0;
+	uint64_t known = 0, recorded, life;
 	bool has_items = false;
 
+	find_bounds(member, live, &recorded, &life);
 	for (uint64_t rest = live; rest != 0; rest &= rest - 1) {
 		const struct chp_membership_host *h = &member[chp_first_bit(rest)].host;
 
 		known = chp_max_u64(known, chp_max_u64(h->life_max, h->recorded_max));
-		if (!remembers(h))
-			continue;
-		recorded = chp_max_u64(recorded, h->recorded_min);
-		has_items |= h->has_items;
+		has_items |= remembers(h) && h->has_items;
 	}
 	v->epoch = known == 0 ? 1 : chp_epoch_of_generation(chp_generation(known) + 1);
 	v->voters = live;
@@ -93,8 +111,9 @@ choose(const struct chp_founding_member *member, uint64_t live, bool is_all, str
 	v->voters = 0;
 	for (uint64_t rest = live; rest != 0; rest &= rest - 1) {
 		const struct chp_membership_host *h = &member[chp_first_bit(rest)].host;
+		const bool is_newest = h->recorded_max >= recorded || h->life_max >= life;
 
-		if (remembers(h) && (h->recorded_max >= recorded || CHP_MUTATED(S34_OLD_SOURCE)))
+		if (remembers(h) && (is_newest || CHP_MUTATED(S34_OLD_SOURCE)))
 			v->voters |= rest & -rest;
 	}
 	v->learners = live & ~v->voters;

@@ -8,8 +8,9 @@
  *   who takes part   all configured members, or those of a majority whose stores remember that they were in this
  *                    cluster: whatever was durable at a majority is known to one of them
  *   its epoch        the first of a generation above all that any of their stores knows of
- *   its voters       those whose stores have the highest recorded epoch: what others hold may have been superseded.
- *                    The same are the view's `sources`
+ *   its voters       those whose stores have the highest recorded epoch, and those that began a generation of which
+ *                    nobody has recorded anything yet: what others hold may have been superseded. The same are the
+ *                    view's `sources`
  *   its learners     the others
  *
  * A member's shards have a store each, which record an epoch one after the other. The highest epoch that some member

@@ -239,7 +239,8 @@ void chp_host_deliver_waiting(struct chp_host *h, const struct chp_host_sink *to
 /**
  * Look after the channel, send what is ready to go, move the log's mark where a volatile store needs it.
  *
- * @param copy_done  chp_protocol.copy_done
+ * @param copy_done  chp_protocol.copy_done, and the view has no sources: until all of them have reconciled what they
+ *                   hold, no store has everything, and none is recorded to have it
  */
 void chp_host_run(struct chp_host *h, uint64_t now_ns, bool copy_done);
 

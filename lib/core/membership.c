@@ -494,12 +494,16 @@ may_ask(const struct chp_membership *m)
 	       (a->accepted_ballot == 0 || names_us(m, &a->accepted));
 }
 
-/* Whether this learner may be a voter, or what this source holds is reconciled; and with hosts, recorded. */
+/*
+ * Whether what this source holds is reconciled, or this learner may be a voter: with hosts when its stores have
+ * recorded that they have everything. Nobody's has before all is reconciled.
+ */
 static bool
 is_ready(const struct chp_membership *m)
 {
-	return m->ready && ((m->view.learners | m->view.sources) & self_bit(m)) != 0 &&
-	       (!m->config.has_hosts || m->host.recorded_min >= m->joined_epoch);
+	if (!m->ready || (m->view.learners & self_bit(m)) == 0)
+		return m->ready && (m->view.sources & self_bit(m)) != 0;
+	return !m->config.has_hosts || (m->view.sources == 0 && m->host.recorded_min >= m->joined_epoch);
 }
 
 /* The lease counts from now, which is before the packet leaves (SAFETY 17, pitfall P12). */
@@ -988,7 +992,10 @@ accept_founding(struct chp_membership *m, uint64_t now_ns, const struct chp_view
 	CHP_ASSERT_OP(v->incarnation[m->config.self], ==, m->incarnation);
 	m->founding = *v;
 	m->founding_by = 0;
+	m->founding_hosts = 0;
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
+		if (m->peer[i].host.is_there)
+			m->founding_hosts |= chp_bit(i);
 		m->peer[i].named_ns = now_ns;
 		m->peer[i].other_ns = 0;
 	}
@@ -1020,7 +1027,8 @@ is_hopeless(const struct chp_membership *m, uint64_t now_ns, uint32_t node)
 	if (p->other_ns > p->named_ns && since(p->named_ns, now_ns) >= CHP_MEMBERSHIP_ABANDON_NS)
 		return true;
 	return m->config.has_hosts && (m->founding_by & chp_bit(node)) == 0 &&
-	       (since(p->named_ns, now_ns) >= CHP_MEMBERSHIP_ALIVE_NS || !p->host.is_there);
+	       (since(p->named_ns, now_ns) >= CHP_MEMBERSHIP_ALIVE_NS ||
+		((m->founding_hosts & chp_bit(node)) != 0 && !p->host.is_there));
 }
 
 static void
@@ -1036,20 +1044,6 @@ abandon_if_hopeless(struct chp_membership *m, uint64_t now_ns)
 			return;
 		}
 	}
-}
-
-/* Who may begin a first view. With hosts whoever has --bootstrap: the founder of old may be the one that is lost. */
-static bool
-is_founder(const struct chp_membership *m, uint64_t now_ns)
-{
-	if (!m->config.bootstrap || !m->config.has_hosts)
-		return m->config.bootstrap && m->config.self == FOUNDER;
-	/* Of several the first, or they might thwart each other for ever. */
-	for (uint32_t i = 0; i < m->config.self; i++) {
-		if (m->peer[i].bootstrap && is_recent(m->peer[i].heard_ns, now_ns))
-			return false;
-	}
-	return true;
 }
 
 /* What this process knows of all configured members. */
@@ -1073,6 +1067,25 @@ survey(const struct chp_membership *m, uint64_t now_ns, struct chp_founding_memb
 		.hears = heard_full(m, now_ns),
 		.host = m->host,
 	};
+}
+
+/*
+ * Whether it is this process that begins a first view. A new cluster needs --bootstrap (SAFETY 21): without hosts at
+ * node 0, with hosts anywhere. A cluster that stores remember begins again by itself. Of several the first does it, or
+ * they might thwart each other for ever.
+ */
+static bool
+is_founder(const struct chp_membership *m, uint64_t now_ns, const struct chp_view *v)
+{
+	if (!m->config.has_hosts)
+		return m->config.bootstrap && m->config.self == FOUNDER;
+	if (v->epoch != 1)
+		return chp_first_bit(chp_view_live(v)) == m->config.self;
+	for (uint32_t i = 0; i < m->config.self; i++) {
+		if (m->peer[i].bootstrap && is_recent(m->peer[i].heard_ns, now_ns))
+			return false;
+	}
+	return m->config.bootstrap;
 }
 
 /*
@@ -1129,7 +1142,7 @@ found_if_ready(struct chp_membership *m, uint64_t now_ns)
 	enum chp_founding_result result;
 	struct chp_view v;
 
-	if (m->state != CHP_MEMBERSHIP_FORMING || m->founding.epoch != 0 || !is_founder(m, now_ns)) {
+	if (m->state != CHP_MEMBERSHIP_FORMING || m->founding.epoch != 0) {
 		m->part_ns = 0;
 		return;
 	}
@@ -1138,14 +1151,14 @@ found_if_ready(struct chp_membership *m, uint64_t now_ns)
 	if (result == CHP_FOUNDING_EXHAUSTED && first_report(m, m->config.self, REPORT_GENERATIONS))
 		report(m, "this cluster has begun %u times and cannot begin again: its stores need a new cluster",
 		       CHP_GENERATION_MAX);
+	/* It must have ourselves: who hears others too badly to take part leaves it to them. */
+	if (result <= CHP_FOUNDING_PART && (!names_us(m, &v) || !is_founder(m, now_ns, &v)))
+		result = CHP_FOUNDING_TOO_FEW;
 	if (result != CHP_FOUNDING_PART)
 		m->part_ns = 0;
 	else if (m->part_ns == 0)
 		m->part_ns = now_ns;
 	if (result != CHP_FOUNDING_ALL && (result != CHP_FOUNDING_PART || now_ns < found_at_ns(m)))
-		return;
-	/* It must have ourselves: who left us out hears us too badly. */
-	if (!names_us(m, &v))
 		return;
 	if (v.sources != 0)
 		report_cold_start(m, &v);
@@ -1414,7 +1427,7 @@ next_view(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
 	for (uint32_t i = 0; i < m->config.n_nodes; i++) {
 		uint64_t bit = chp_bit(i);
 
-		if ((v->learners & bit) != 0 && i != m->config.self && m->peer[i].ready) {
+		if ((v->learners & bit) != 0 && i != m->config.self && m->peer[i].ready && m->view.sources == 0) {
 			v->learners &= ~bit;
 			v->voters |= bit;
 		} else if (!is_live(m, i) && v->next_writer != 0 && is_candidate(m, now_ns, i)) {
@@ -2670,6 +2683,17 @@ obstacle_text(const struct chp_membership *m, uint64_t now_ns, uint32_t node, st
 	}
 }
 
+/* Whether a store remembers that there was a cluster. */
+static bool
+has_begun_before(const struct chp_membership *m)
+{
+	uint64_t life = m->host.life_max;
+
+	for (uint32_t i = 0; i < m->config.n_nodes; i++)
+		life = chp_max_u64(life, m->peer[i].host.life_max);
+	return life != 0;
+}
+
 static void
 forming_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t)
 {
@@ -2707,6 +2731,10 @@ forming_text(const struct chp_membership *m, uint64_t now_ns, struct chp_text *t
 	if (worst != OBSTACLE_NONE) {
 		chp_text_add(t, "waiting for %s: ", node_text(m, node).text);
 		obstacle_text(m, now_ns, node, t);
+		return;
+	}
+	if (has_begun_before(m)) {
+		chp_text_add(t, "waiting for a member to begin with what the hosts hold");
 		return;
 	}
 	if (m->config.self != FOUNDER && m->peer[FOUNDER].bootstrap)

@@ -227,6 +227,7 @@ struct chp_membership {
 	/* The first view. */
 	struct chp_view founding;      /* the one that this incarnation accepts; epoch 0 = none */
 	uint64_t founding_by;          /* node mask: named incarnations known to have accepted it */
+	uint64_t founding_hosts;       /* node mask: named members whose host was known to be there then */
 	uint64_t part_ns;              /* since when a cold start without some members could be; 0 = it could not */
 
 	/* Our host. */

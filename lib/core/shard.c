@@ -902,7 +902,7 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 	s->tick_ns = chp_min_u64(s->tick_ns, s->out.wake_ns);
 	settle_credits(s);
 	if (s->host.backing.is_present)
-		chp_host_run(&s->host, now->ns, s->protocol->copy_done(s->instance));
+		chp_host_run(&s->host, now->ns, s->view.sources == 0 && s->protocol->copy_done(s->instance));
 	s->counters.log_compacted += chp_log_compact(&s->log, COMPACT_MAX);
 	raise_grants(s);
 	transmit_all(s);

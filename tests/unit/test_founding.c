@@ -179,6 +179,25 @@ Test(founding, shards_that_differ_are_all_read)
 	cr_assert_eq(v.learners, 0x14);
 }
 
+/* A generation that served, and ended before anybody had recorded it: those that began it have what it wrote. */
+Test(founding, who_began_a_generation_that_nobody_recorded_is_read)
+{
+	reset();
+	holds(0, 9, 9, UINT64_C(1) << 20 | 1);
+	holds(1, 9, 9, UINT64_C(1) << 20 | 4);
+	holds(2, 10, 10, 1);
+	holds(3, 9, 9, 1);
+	holds(4, 5, 5, UINT64_C(1) << 20 | 1);
+	cr_assert_eq(found(), CHP_FOUNDING_ALL);
+	cr_assert_eq(v.sources, 0x17);
+	cr_assert_eq(v.epoch, UINT64_C(2) << 20 | 1);
+	/* Recorded by one of them, it is complete there. */
+	holds(1, UINT64_C(1) << 20 | 5, UINT64_C(1) << 20 | 5, UINT64_C(1) << 20 | 1);
+	cr_assert_eq(found(), CHP_FOUNDING_ALL);
+	cr_assert_eq(v.sources, 0x02);
+	cr_assert_eq(v.learners, 0x1d);
+}
+
 Test(founding, who_is_not_heard_by_all_is_left_out)
 {
 	reset();

@@ -24,6 +24,7 @@
 #define SUSPECT (1 * S)
 #define LEASE (300 * MS)
 #define DRIFT_PPM 20000u
+#define HOST_GRACE (2 * S)
 #define NOBODY UINT32_MAX
 
 struct process {
@@ -38,6 +39,21 @@ struct process {
 	uint64_t epoch;
 	uint32_t history;         /* of its view: see struct entered */
 	uint64_t copied_at_ns;    /* when a learner has its copy; 0 = is none */
+
+	/* Its end of the channel to its host. */
+	uint64_t welcomed_at_ns;
+	uint64_t need_life, begun_at_ns; /* it asked for a life, which begins then */
+	uint64_t life;                   /* that has begun */
+	uint64_t recorded_at_ns;         /* when its store will have recorded its view; 0 = it need not */
+	uint64_t value;                  /* the newest committed one that it knows */
+};
+
+/* The datastore of a node's host: it survives the processes. */
+struct store {
+	uint64_t life, recorded;
+	uint64_t value;           /* the newest that is durable here */
+	bool is_down, has_lost, has_items;
+	uint64_t log_fill_ppm;    /* of the replica in front of it */
 };
 
 struct packet {
@@ -70,6 +86,12 @@ struct world {
 	bool one_of_two;         /* a packet reaches one of the processes with its node id, not all */
 	bool clocks_agree;
 	bool keeps;              /* as in protocols that keep their members */
+	bool hosts;
+	struct store store[NODES_MAX];
+	uint64_t store_ns;       /* how long a store takes at most for anything */
+	uint64_t value;          /* the last one given out; durable, and acknowledged: */
+	uint64_t acknowledged;
+	uint32_t cold_starts;
 	struct entered entered[VIEWS_MAX];
 	uint32_t n_entered, n_histories;
 	uint64_t packets_of[CHP_CONTROL_TYPES];
@@ -100,6 +122,15 @@ world_init_keeping(uint64_t seed, uint32_t n_nodes)
 {
 	world_init(seed, n_nodes);
 	w.keeps = true;
+}
+
+/* With hosts. */
+static void
+world_init_hosts(uint64_t seed, uint32_t n_nodes)
+{
+	world_init(seed, n_nodes);
+	w.hosts = true;
+	w.store_ns = 20 * MS;
 }
 
 /* ---- clocks ---- */
@@ -202,19 +233,59 @@ check_kept(const struct chp_view *old, const struct chp_view *v)
 	}
 }
 
+/*
+ * Until all is reconciled, what is left of the stores that count has what was acknowledged at level `datastore`; and a
+ * new cluster begins where nothing was.
+ */
+static void
+check_sources(const struct chp_view *old, const struct chp_view *v)
+{
+	uint64_t sources = v->sources, newest = 0;
+
+	if (v->epoch == 1)
+		cr_assert_eq(w.acknowledged, 0, "a new cluster, and value %lu was acknowledged", w.acknowledged);
+	if (old != NULL && old->sources != 0)
+		sources = old->sources & v->voters;
+	if (sources == 0)
+		return;
+	for (; sources != 0; sources &= sources - 1)
+		newest = chp_max_u64(newest, w.store[chp_first_bit(sources)].value);
+	cr_assert_geq(newest, w.acknowledged, "value %lu is lost with view %lu", w.acknowledged, v->epoch);
+}
+
+/* A view with hosts: there is one history, through all cold starts. */
+static void
+note_view_of_hosts(struct process *p, const struct chp_view *v)
+{
+	const struct chp_view *old = NULL;
+
+	p->history = 1;
+	for (uint32_t i = 0; i < w.n_entered; i++)
+		if (w.entered[i].view.epoch + 1 == v->epoch)
+			old = &w.entered[i].view;
+	w.cold_starts += v->sources != 0 && chp_epoch_is_first(v->epoch);
+	check_sources(old, v);
+}
+
 /* A process has entered a view. */
 static void
 note_view(struct process *p, const struct chp_view *v)
 {
 	struct entered e = { .view = *v, .history = p->history, .at_ns = w.now_ns };
 
+	cr_assert_leq(w.n_entered, VIEWS_MAX);
 	for (uint32_t i = 0; i < w.n_entered; i++)
 		if (memcmp(&w.entered[i].view, v, sizeof(*v)) == 0) {
 			p->history = w.entered[i].history;
 			return;
 		}
 	/* Who decided it enters it first, and was in the view before. */
-	if (v->epoch == 1)
+	if (w.hosts)
+		note_view_of_hosts(p, v);
+	e.history = p->history;
+	if (w.hosts)
+		cr_assert(p->epoch != 0 || chp_epoch_is_first(v->epoch), "a view from nowhere");
+	else if (v->epoch == 1)
 		p->history = e.history = ++w.n_histories;
 	else
 		cr_assert_neq(p->epoch, 0, "a view from nowhere");
@@ -232,7 +303,8 @@ note_view(struct process *p, const struct chp_view *v)
 static void
 drive_learner(struct process *p, const struct chp_view *v)
 {
-	bool learner = v != NULL && (v->learners & chp_bit(p->id)) != 0;
+	uint64_t copies = v == NULL ? 0 : v->sources != 0 ? v->sources : v->learners;
+	bool learner = (copies & chp_bit(p->id)) != 0;
 
 	if (!learner)
 		p->copied_at_ns = 0;
@@ -242,9 +314,75 @@ drive_learner(struct process *p, const struct chp_view *v)
 		chp_membership_set_ready(&p->m, clock_of(p), true);
 }
 
+/* Time that a store takes for something, at least the least step of the clocks. */
+static uint64_t
+done_at_ns(void)
+{
+	return w.now_ns + 1 + chp_random_below(&w.random, w.store_ns);
+}
+
+/* A life begins, when membership wants one for a first view, or in the first view that there is. */
+static void
+drive_life(struct process *p, struct store *s, const struct chp_view *v)
+{
+	uint64_t need = chp_membership_founding(&p->m);
+
+	if (v != NULL && p->life == 0)
+		need = chp_max_u64(need, v->epoch);
+	if (need > p->life && need > p->need_life) {
+		p->need_life = need;
+		p->begun_at_ns = done_at_ns();
+	}
+	if (p->need_life > p->life && w.now_ns >= p->begun_at_ns)
+		p->life = s->life = chp_max_u64(s->life + 1, p->need_life);
+}
+
+/* What this replica has of before its view is recorded: when its copy is complete, or all is reconciled. */
+static void
+drive_record(struct process *p, struct store *s, const struct chp_view *v)
+{
+	bool copies = v != NULL && (v->learners & chp_bit(p->id)) != 0;
+
+	if (v == NULL || p->life == 0 || s->recorded >= v->epoch || v->sources != 0 ||
+	    (copies && (p->copied_at_ns == 0 || w.now_ns < p->copied_at_ns))) {
+		p->recorded_at_ns = 0;
+		return;
+	}
+	if (p->recorded_at_ns == 0)
+		p->recorded_at_ns = done_at_ns();
+	if (w.now_ns < p->recorded_at_ns)
+		return;
+	s->value = chp_max_u64(s->value, w.acknowledged); /* all voters have that, and it has all they have */
+	s->recorded = v->epoch;
+	p->recorded_at_ns = 0;
+}
+
+/* What the driver does with a host. True: membership may be in another view now. */
+static void
+drive_host(struct process *p)
+{
+	const struct chp_view *v = chp_membership_view(&p->m);
+	struct store *s = &w.store[p->id];
+	struct chp_membership_host h = { .shards = 1, .has_lost = s->has_lost && p->epoch != 0 };
+
+	if (p->welcomed_at_ns == 0)
+		p->welcomed_at_ns = done_at_ns();
+	if (w.now_ns >= p->welcomed_at_ns && !s->is_down) {
+		drive_life(p, s, v);
+		drive_record(p, s, v);
+		h.is_there = !h.has_lost;
+		h.is_ready = h.is_there && v != NULL && p->life != 0;
+		h.has_items = s->has_items;
+		h.recorded_min = h.recorded_max = s->recorded;
+		h.life_min = h.life_max = s->life;
+		h.log_fill_ppm = s->log_fill_ppm;
+	}
+	chp_membership_set_host(&p->m, clock_of(p), &h);
+}
+
 /* Look at every process after every step. */
 static void
-check(struct process *p)
+look(struct process *p)
 {
 	const struct chp_view *v = chp_membership_view(&p->m);
 
@@ -255,6 +393,8 @@ check(struct process *p)
 			cr_assert_neq(p->m.incarnation, p->incarnation);
 			cr_assert_eq(p->m.lives, p->lives + 1);
 			cr_assert_not(p->m.ready);
+			p->need_life = p->life = p->welcomed_at_ns = p->recorded_at_ns = 0;
+			w.store[p->id % NODES_MAX].has_lost = false; /* what it had reported was to its predecessor */
 		} else {
 			cr_assert_eq(p->m.lives, p->lives);
 		}
@@ -270,6 +410,51 @@ check(struct process *p)
 	}
 	check_lease(p);
 	drive_learner(p, v);
+}
+
+static void
+check(struct process *p)
+{
+	look(p);
+	for (uint32_t i = 0; i < 2 && w.hosts && p->alive; i++) { /* what it hears leads to what it wants */
+		drive_host(p);
+		look(p);
+	}
+}
+
+/*
+ * A write of level `datastore`: acknowledged when all live members have it and the stores of a majority of all
+ * configured members, each of which has recorded the view, or is a source in the first one of a generation.
+ */
+static void
+write_value(struct process *p)
+{
+	const struct chp_view *v = chp_membership_view(&p->m);
+	uint64_t stores = 0;
+
+	if (v == NULL || !p->alive || (v->voters & chp_bit(p->id)) == 0 || !has_lease(p))
+		return;
+	for (uint64_t rest = chp_view_live(v); rest != 0; rest &= rest - 1) {
+		uint32_t id = chp_first_bit(rest);
+		const struct process *o = NULL;
+
+		for (uint32_t i = 0; i < w.n_processes; i++)
+			if (w.process[i].alive && w.process[i].m.incarnation == v->incarnation[id])
+				o = &w.process[i];
+		if (o == NULL || o->epoch != v->epoch)
+			return;
+		if (!w.store[id].is_down && o->life != 0 && chp_random_chance(&w.random, 700000) &&
+		    (w.store[id].recorded >= v->epoch ||
+		     (chp_epoch_is_first(v->epoch) && (v->sources & chp_bit(id)) != 0)))
+			stores |= chp_bit(id);
+	}
+	if (2 * chp_count_bits(stores) <= w.n_nodes)
+		return;
+	w.acknowledged = ++w.value;
+	for (; stores != 0; stores &= stores - 1) {
+		w.store[chp_first_bit(stores)].value = w.value;
+		w.store[chp_first_bit(stores)].has_items = true;
+	}
 }
 
 /* ---- processes ---- */
@@ -289,6 +474,10 @@ start(uint32_t id, bool bootstrap)
 		.lease_ns = w.lease_ns,
 		.clock_drift_ppm = DRIFT_PPM,
 		.keeps_members = w.keeps,
+		.has_hosts = w.hosts,
+		.host_grace_ns = HOST_GRACE,
+		.leave_fill_ppm = 950000,
+		.lease_ns_max = w.lease_ns,
 	};
 
 	cr_assert_leq(w.n_processes, PROCESSES_MAX);
@@ -441,9 +630,16 @@ deliver(const struct packet *k)
 static uint64_t
 wake_of(const struct process *p)
 {
+	const uint64_t host_ns[] = { p->welcomed_at_ns, p->begun_at_ns, p->recorded_at_ns, p->copied_at_ns };
+	uint64_t wake_ns;
+
 	if (!p->alive)
 		return CHP_NEVER;
-	return chp_max_u64(moment_of(p, chp_membership_wake_ns(&p->m)), p->paused_until_ns);
+	wake_ns = moment_of(p, chp_membership_wake_ns(&p->m));
+	for (uint32_t i = 0; i < 4 && w.hosts; i++)
+		if (host_ns[i] > w.now_ns)
+			wake_ns = chp_min_u64(wake_ns, host_ns[i]);
+	return chp_max_u64(wake_ns, p->paused_until_ns);
 }
 
 /* The next thing happens, at most until `until_ns`. False when there is nothing before. */
@@ -2330,4 +2526,431 @@ Test(membership, peers_are_heard_through_their_links_too)
 	chp_membership_peer_text(&p->m, clock_of(p) + 12 * MS, 1, &t);
 	cr_assert_str_eq(text, "heard 12 ms ago, suspected, does not hear us");
 	cr_assert_eq(p->m.view.epoch, 1, "no majority, no view");
+}
+
+/* ---- hosts ---- */
+
+static void
+found_hosts(uint64_t seed, uint32_t n_nodes)
+{
+	world_init_hosts(seed, n_nodes);
+	start_all();
+	cr_assert(run_until(all_serve, 3 * S), "%s", everybody());
+	cr_assert_eq(w.entered[0].view.epoch, 1);
+	cr_assert_eq(w.entered[0].view.sources, 0);
+}
+
+static bool
+all_recorded(void)
+{
+	for (uint32_t i = 0; i < w.n_nodes; i++)
+		if (node(i)->alive && w.store[i].recorded < node(i)->epoch)
+			return false;
+	return all_serve() && node(0)->m.view.sources == 0;
+}
+
+/* Write until something was acknowledged. */
+static void
+write_values(uint32_t n)
+{
+	uint64_t before = w.acknowledged;
+
+	for (uint32_t i = 0; i < 100000 && w.acknowledged < before + n; i++)
+		write_value(&w.process[chp_random_below(&w.random, w.n_processes)]);
+	cr_assert_eq(w.acknowledged, before + n, "%s", everybody());
+}
+
+static void
+end_all(void)
+{
+	for (uint32_t i = 0; i < w.n_processes; i++)
+		w.process[i].alive = false;
+}
+
+Test(membership, a_new_cluster_waits_for_every_host)
+{
+	world_init_hosts(1, 3);
+	w.store[2].is_down = true;
+	start_all();
+	run_for(20 * S);
+	cr_assert_eq(w.n_entered, 0);
+	cr_assert_str_eq(waiting(node(0)), "waiting for node 2 (10.99.0.12): its host is not there");
+	cr_assert_str_eq(waiting(node(2)), "waiting for our host");
+	w.store[2].is_down = false;
+	cr_assert(run_until(all_serve, 3 * S), "%s", everybody());
+	for (uint32_t i = 0; i < 3; i++)
+		cr_assert_eq(w.store[i].life, 1, "the store knows the view before anybody enters it");
+}
+
+Test(membership, a_cluster_of_one_waits_for_its_host)
+{
+	world_init_hosts(1, 1);
+	start(0, true);
+	cr_assert_eq(w.n_entered, 0);
+	cr_assert(run_until(all_recorded, S));
+	write_values(3);
+	end(0);
+	start(0, true);
+	cr_assert(run_until(all_recorded, S), "%s", everybody());
+	cr_assert_eq(chp_generation(node(0)->epoch), 1);
+}
+
+Test(membership, all_processes_restart_and_begin_again)
+{
+	for (uint64_t seed = 0; seed < 40; seed++) {
+		uint32_t n = 1 + (uint32_t)(seed % NODES_MAX);
+
+		found_hosts(seed, n);
+		for (uint32_t generation = 1; generation <= 3; generation++) {
+			cr_assert(run_until(all_recorded, 5 * S), "seed %lu: %s", seed, everybody());
+			write_values(5);
+			end_all();
+			start_all();
+			cr_assert(run_until(all_serve, 10 * S), "seed %lu: %s", seed, everybody());
+			/* More where a late packet of before made somebody wait for a view that there is not. */
+			cr_assert_geq(chp_generation(node(0)->epoch), generation);
+			cr_assert_eq(w.cold_starts, generation);
+		}
+	}
+}
+
+/* The founder says what it does; the others are admitted when they come. */
+Test(membership, a_majority_begins_again_after_the_grace)
+{
+	uint64_t at_ns;
+
+	found_hosts(1, 5);
+	cr_assert(run_until(all_recorded, S));
+	write_values(5);
+	end_all();
+	at_ns = w.now_ns;
+	for (uint32_t i = 0; i < 3; i++)
+		start(i, i == 0);
+	run_for(S);
+	cr_assert_not_null(strstr(waiting(node(0)), "beginning without it in "), "%s", waiting(node(0)));
+	cr_assert(run_until(all_recorded, 10 * S), "%s", everybody());
+	cr_assert_geq(w.now_ns, at_ns + HOST_GRACE);
+	cr_assert(reported(node(0), "cold start: view 1048577 from the stores of the hosts of 0 1 2, without 3 4"));
+	start(3, false);
+	start(4, true);
+	cr_assert(run_until(all_recorded, 10 * S), "%s", everybody());
+	cr_assert_eq(w.cold_starts, 1);
+	cr_assert_eq(chp_generation(node(4)->epoch), 1);
+}
+
+Test(membership, a_minority_begins_nothing)
+{
+	found_hosts(1, 5);
+	cr_assert(run_until(all_recorded, S));
+	write_values(5);
+	end_all();
+	start(0, true);
+	start(1, true);
+	run_for(60 * S);
+	cr_assert_eq(w.n_entered, 1);
+	/* Nor one with a host that was emptied. */
+	w.store[2] = (struct store){ .life = 0 };
+	start(2, false);
+	run_for(60 * S);
+	cr_assert_eq(w.n_entered, 1);
+	start(3, false);
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+}
+
+/* Node 0 is lost: another one begins. */
+Test(membership, another_founder)
+{
+	found_hosts(1, 3);
+	cr_assert(run_until(all_recorded, S));
+	write_values(5);
+	end_all();
+	start(1, false);
+	start(2, false);
+	run_for(S);
+	cr_assert_str_eq(waiting(node(2)), "waiting for node 0 (10.99.0.10): never heard");
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+	cr_assert_eq(w.cold_starts, 1);
+}
+
+/* One that was out of the view when the power failed: what it holds is not the newest. */
+Test(membership, who_was_behind_is_a_learner)
+{
+	found_hosts(1, 3);
+	cr_assert(run_until(all_recorded, S));
+	end(1);
+	cr_assert(run_until(all_recorded, 10 * S), "%s", everybody());
+	write_values(5);
+	end_all();
+	start_all();
+	cr_assert(run_until(settled, 10 * S), "%s", everybody());
+	cr_assert_eq(w.entered[w.n_entered - 1].view.sources, 5);
+	cr_assert_eq(w.entered[w.n_entered - 1].view.learners, 2);
+	cr_assert(run_until(all_recorded, 10 * S), "%s", everybody());
+}
+
+/*
+ * The founder dies after all have accepted, and one is in the view. Those that were slow form another one with its
+ * successor: of a later generation, which their stores make sure of.
+ */
+Test(membership, two_first_views_have_two_generations)
+{
+	uint32_t twice = 0;
+
+	for (uint64_t seed = 0; seed < 200; seed++) {
+		found_hosts(seed, 3);
+		cr_assert(run_until(all_recorded, 2 * S));
+		write_values(3);
+		end_all();
+		start(0, true);
+		start(1, false);
+		w.n_packets = 0;
+		for (uint32_t i = 0; i < 4000 && node(0)->m.founding_by != 3 && node(0)->epoch == 0; i++)
+			(void)step(CHP_NEVER);
+		/* At some moment of the founding. */
+		run_for(chp_random_below(&w.random, 3 * MS));
+		end(0);
+		run_for(chp_random_below(&w.random, 10 * MS));
+		cut_off(chp_bit(1));
+		start(0, true);
+		start(2, false);
+		run_for(12 * S);
+		heal();
+		cr_assert(run_until(all_recorded, 60 * S), "seed %lu: %s", seed, everybody());
+		twice += w.cold_starts >= 2;
+	}
+	cr_assert_gt(twice, 50);
+}
+
+/* A minority that is cut off stops to serve before the others can begin again. */
+Test(membership, a_minority_does_not_serve_beside_a_new_generation)
+{
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		uint32_t n = 3 + 2 * (uint32_t)(seed % 3);
+		uint64_t minority = 0;
+
+		found_hosts(seed, n);
+		cr_assert(run_until(all_recorded, 5 * S));
+		/* Down to a majority first: the rest could go on alone, without hosts. */
+		for (uint32_t i = n; i-- > n / 2 + 1;)
+			end(i);
+		cr_assert(run_until(all_recorded, 20 * S), "seed %lu: %s", seed, everybody());
+		write_values(3);
+		while (chp_count_bits(minority) < n / 2)
+			minority |= chp_bit(1 + (uint32_t)chp_random_below(&w.random, n / 2));
+		cut_off(minority);
+		for (uint32_t i = 0; i < n; i++) {
+			if ((minority & chp_bit(i)) != 0)
+				continue;
+			end(i);
+			start(i, i == 0);
+		}
+		run_for(20 * S);
+		cr_assert_eq(w.cold_starts, 1, "seed %lu: %s", seed, everybody());
+		heal();
+		cr_assert(run_until(all_recorded, 60 * S), "seed %lu: %s", seed, everybody());
+	}
+}
+
+/* ---- leaving because of the host ---- */
+
+Test(membership, a_replica_without_its_host_leaves_and_comes_back_with_it)
+{
+	found_hosts(1, 3);
+	cr_assert(run_until(all_recorded, S));
+	w.store[1].is_down = true;
+	run_for(HOST_GRACE / 2);
+	cr_assert_eq(w.n_entered, 1, "there is a grace");
+	run_for(HOST_GRACE);
+	cr_assert_eq(w.entered[1].view.voters, 5);
+	cr_assert_str_eq(node(0)->m.change[1].why, "node 1 left");
+	cr_assert(reported(node(1), "asks for a view without it: its host is gone"));
+	run_for(20 * S);
+	cr_assert_eq(w.n_entered, 2, "not admitted without it");
+	cr_assert_str_eq(waiting(node(1)), "joining: node 0 (10.99.0.10) will admit us when our host is there");
+	w.store[1].is_down = false;
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+	cr_assert_eq(node(1)->m.lives, 2);
+}
+
+Test(membership, a_host_that_is_back_in_time_changes_nothing)
+{
+	found_hosts(1, 3);
+	w.store[1].is_down = true;
+	run_for(HOST_GRACE / 2);
+	w.store[1].is_down = false;
+	run_for(10 * S);
+	cr_assert_eq(w.n_entered, 1);
+}
+
+static bool
+without_node_0(void)
+{
+	return node(1)->m.view.voters == 6;
+}
+
+Test(membership, a_full_log_and_lost_data_are_reasons_to_leave)
+{
+	found_hosts(1, 3);
+	w.store[2].log_fill_ppm = 950000;
+	run_for(S);
+	cr_assert_eq(w.entered[1].view.voters, 3);
+	cr_assert(reported(node(2), "its log is full"));
+	w.store[2].log_fill_ppm = 0;
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+	w.store[0].has_lost = true;
+	cr_assert(run_until(without_node_0, S), "%s", everybody());
+	cr_assert(reported(node(0), "less than it had reported durable"));
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+}
+
+/* The rest would not be a majority: it stays, as long as it takes. */
+Test(membership, nobody_leaves_a_view_that_needs_it)
+{
+	found_hosts(1, 3);
+	w.store[1].is_down = true;
+	run_for(2 * HOST_GRACE);
+	cr_assert_eq(w.entered[1].view.voters, 5);
+	w.store[2].is_down = true;
+	run_for(10 * HOST_GRACE);
+	cr_assert_eq(w.n_entered, 2);
+	cr_assert(has_lease(node(2)));
+	cr_assert_str_eq(waiting(node(2)), "in view 2, asks to leave it because of its host");
+	w.store[2].is_down = false;
+	run_for(S);
+	cr_assert_str_eq(waiting(node(2)), "in view 2");
+	w.store[1].is_down = false;
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+}
+
+/* All hosts are gone: nobody leaves, whoever noticed first. */
+Test(membership, all_hosts_gone_is_no_reason_to_end)
+{
+	found_hosts(1, 5);
+	for (uint32_t i = 0; i < 5; i++)
+		w.store[i].is_down = true;
+	run_for(10 * HOST_GRACE);
+	cr_assert_geq(chp_count_bits(w.entered[w.n_entered - 1].view.voters), 3);
+	for (uint32_t i = 0; i < 5; i++)
+		w.store[i].is_down = false;
+	cr_assert(run_until(all_recorded, 30 * S), "%s", everybody());
+}
+
+/* ---- reconciling ---- */
+
+/* Sources that are lost before all is reconciled: who is left goes on only while nothing can be missing. */
+Test(membership, too_many_sources_lost_is_a_standstill)
+{
+	found_hosts(1, 5);
+	cr_assert(run_until(all_recorded, S));
+	write_values(5);
+	end_all();
+	w.copy_ns = 1000 * S;
+	for (uint32_t i = 0; i < 4; i++)
+		start(i, i == 0);
+	cr_assert(run_until(all_serve, 10 * S), "%s", everybody());
+	end(3);
+	run_for(5 * S);
+	cr_assert_eq(node(0)->m.view.sources, 7);
+	start(4, false);
+	run_for(5 * S);
+	cr_assert_eq(node(0)->m.view.learners, 0x10, "%s", everybody());
+	end(2);
+	run_for(30 * S);
+	cr_assert_eq(node(0)->m.view.sources, 7, "stands still");
+	cr_assert_not(has_lease(node(0)) && has_lease(node(1)) && node(0)->m.view.voters == 3);
+	/* All again, as people do. */
+	w.copy_ns = 100 * MS;
+	end_all();
+	start_all();
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+}
+
+/* ---- with hosts, everything at once ---- */
+
+Test(membership, repairable_faults_at_random_with_hosts)
+{
+	for (uint64_t seed = 0; seed < 60; seed++) {
+		uint32_t n = 3 + (uint32_t)(seed % 5);
+
+		found_hosts(seed, n);
+		cr_assert(run_until(all_recorded, 20 * S));
+		for (uint32_t round = 0; round < 8; round++) {
+			uint32_t victim = (uint32_t)chp_random_below(&w.random, n);
+
+			random_faults();
+			switch (chp_random_below(&w.random, 5)) {
+			case 0:
+				end(victim);
+				run_for(chp_random_below(&w.random, 3 * S));
+				start(victim, victim == 0);
+				break;
+			case 1:
+				w.store[victim].is_down = true;
+				break;
+			case 2:
+				end_all();
+				for (uint32_t i = 0; i < n; i++) {
+					run_for(chp_random_below(&w.random, 500 * MS));
+					start(i, chp_random_chance(&w.random, 500000) || i == 0);
+				}
+				break;
+			case 3:
+				cut_off(chp_bit(victim));
+				break;
+			default:
+				pause_for(node(victim), chp_random_below(&w.random, 4 * S));
+				break;
+			}
+			run_for(chp_random_below(&w.random, 4 * S));
+			write_value(node((uint32_t)chp_random_below(&w.random, n)));
+			no_faults();
+			w.store[victim].is_down = false;
+			cr_assert(run_until(all_quiet, 60 * S), "seed %lu round %u: %s", seed, round, everybody());
+			cr_assert(run_until(all_recorded, 5 * S), "seed %lu round %u: %s", seed, round, everybody());
+			write_values(2);
+		}
+	}
+}
+
+/* Processes die, alone and all together, at any time; one of a node id at a time. See check(). */
+Test(membership, chaos_with_hosts)
+{
+	uint32_t cold_starts = 0;
+	uint64_t written = 0;
+
+	for (uint64_t seed = 0; seed < 150; seed++) {
+		world_init_hosts(seed, 2 + (uint32_t)(seed % 4));
+		random_faults();
+		if (seed % 3 == 0)
+			no_faults();
+		w.copy_ns = chp_random_below(&w.random, 2 * S);
+		start_all();
+		run_for(3 * S);
+		for (uint32_t i = 0; i < 60 && w.n_processes < PROCESSES_MAX - NODES_MAX; i++) {
+			uint32_t k = (uint32_t)chp_random_below(&w.random, w.n_nodes);
+
+			run_for(chp_random_below(&w.random, chp_random_chance(&w.random, 200000) ? 6 * S : 500 * MS));
+			for (uint32_t t = 0; t < 5; t++)
+				write_value(node((uint32_t)chp_random_below(&w.random, w.n_nodes)));
+			w.cut[k] = chp_random_u64(&w.random) & chp_random_u64(&w.random) & chp_random_u64(&w.random);
+			if (chp_random_chance(&w.random, 600000))
+				heal();
+			w.store[k].is_down = chp_random_chance(&w.random, 200000);
+			k = (uint32_t)chp_random_below(&w.random, w.n_nodes);
+			if (chp_random_chance(&w.random, 200000))
+				pause_for(node(k), chp_random_below(&w.random, 3 * S));
+			if (chp_random_chance(&w.random, 300000)) {
+				end(k);
+				start(k, chp_random_chance(&w.random, 500000));
+			} else if (chp_random_chance(&w.random, 60000)) {
+				end_all();
+				for (uint32_t n = 0; n < w.n_nodes; n++)
+					start(n, n == 0 || chp_random_chance(&w.random, 300000));
+			}
+		}
+		cold_starts += w.cold_starts;
+		written += w.acknowledged;
+	}
+	cr_assert_gt(cold_starts, 100);
+	cr_assert_gt(written, 500);
 }
