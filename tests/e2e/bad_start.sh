@@ -17,13 +17,14 @@ starts() {
 	eal="--lcores (0-1)@(0-1) --no-huge --no-shconf --no-pci --iova-mode=va -m 700"
 	port="--vdev=net_af_packet0,iface=data"
 	files="-- -c cluster.json -n node0.json"
+	program=chaapar
 
 	# start CODE TEXT ARGUMENT...: the one line on standard error must have the text.
 	start() {
 		local code=$1 text=$2
 		shift 2
-		expect "$code" "exit code of: chaapar $*" "$build/chaapar" "$@"
-		check "it says why" has "$err" "^chaapar: .*($text)" || head -n 5 "$err" >&2
+		expect "$code" "exit code of: $program $*" "$build/$program" "$@"
+		check "it says why" has "$err" "^$program: .*($text)" || head -n 5 "$err" >&2
 		check "and little else" test "$(wc -l <"$err")" -le 5
 	}
 	# change FILE SED-SCRIPT: a copy of FILE with one thing else in it, as changed.json.
@@ -71,6 +72,31 @@ starts() {
 		start 3 'at most 1 receive queue' $eal $port -- -c cluster.json -n changed.json
 		change cluster.json 's/"mtu": 1500/"mtu": 9000/'
 		start 3 'MTU' $eal $port -- -c changed.json -n node0.json
+
+		# The datastore interface.
+		program=chaapar-host
+		files="-c hosts.json -n host-node.json -s"
+		sed 's/"protocol"/"hosts": true, "protocol"/' cluster.json >hosts.json
+		sed 's/"tx0"/"tx0", "host"/; s/"idle"/"host": { "port": "net_vhost0" }, "idle"/' node0.json \
+			>host-node.json
+		channel='"channel": { "port": "net_null0" }'
+		echo "{ $channel, \"store\": { \"type\": \"memory\" } }" >host.json
+		start 2 'HOST.json is missing' -c hosts.json -n host-node.json
+		start 2 'expected "hosts": true in the cluster file' -c cluster.json -n node0.json -s host.json
+		echo "{ $channel, \"store\": { \"type\": \"oracle\" } }" >changed.json
+		start 2 'changed.json:1: store.type: "oracle": expected one of "rocksdb", ' $files changed.json
+		echo "{ $channel, \"store\": { \"type\": \"memory\", \"delay\": 1 } }" >changed.json
+		start 2 'store.delay: 1: unknown key' $files changed.json
+		channel='"channel": { "channel": "rdma", "address": "10.0.0.1" }'
+		echo "{ $channel, \"store\": { \"type\": \"memory\" } }" >changed.json
+		start 2 'EAL options are for the channel "port"' -l 0 -- $files changed.json
+		start 3 'the port "net_null0" of the channel does not exist' $eal -- $files host.json
+		expect 0 "--check-config" "$build/chaapar-host" $files host.json --check-config
+		expect 0 "--print-config" "$build/chaapar-host" $files host.json --print-config
+		check "JSON" is_json "$out" 'd["put_bytes"] == 4194304 and d["derived"]["total_bytes"] > 0'
+
+		program=chaapar
+		files="-- -c cluster.json -n node0.json"
 		ip address add 10.99.0.10/24 dev data
 		start 3 'the kernel holds .* address 10.99.0.10 on interface data' $eal $port $files
 	}
