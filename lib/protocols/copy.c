@@ -319,6 +319,13 @@ serve_record(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, stru
 
 /* ------------------------------------------------------------------ source: the store */
 
+/* Whether all of the part that is held was sent. */
+static bool
+is_at_end(const struct chp_copy_part *part, const struct chp_copy_serving *v)
+{
+	return part->is_begun && !part->is_asked && v->cursor == part->first + part->n;
+}
+
 /*
  * The next part of the store, from cursor v->cursor on. Cursors only count: when the place in the store is lost, or the
  * learner asks for what was sent and is not held any more, all of it is looked through again.
@@ -327,7 +334,7 @@ static enum step
 ask_for_part(struct chp_copy *c, const struct chp_copy_serving *v, uint32_t peer)
 {
 	struct chp_copy_part *part = &c->part[peer];
-	const bool goes_on = part->is_begun && v->cursor == part->first + part->n;
+	const bool goes_on = is_at_end(part, v);
 
 	if (part->is_asked || !c->config.backing->may_evict || !c->config.may_scan(c->config.protocol) ||
 	    !chp_backing_scan(c->config.backing, peer, !goes_on, false, CHP_COPY_PART_BYTES))
@@ -353,10 +360,13 @@ chp_copy_scanned(struct chp_copy *c, uint32_t learner, const struct chp_stored *
 	};
 	uint8_t *to = c->config.parts + (size_t)learner * CHP_COPY_PART_BYTES + part->bytes;
 
-	CHP_ASSERT(part->is_asked);
-	if (part->is_stale)
+	if (!part->is_asked || part->is_stale)
 		return;
-	CHP_ASSERT_OP(part->bytes + bytes, <=, CHP_COPY_PART_BYTES);
+	/* More than was asked for: the part is of no use. */
+	if (part->bytes + bytes > CHP_COPY_PART_BYTES) {
+		part->is_stale = true;
+		return;
+	}
 	memcpy(to, &m, sizeof(m));
 	memcpy(to + sizeof(m), item->key, item->key_len);
 	if (item->value_len > 0)
@@ -403,14 +413,15 @@ serve_stored(struct chp_copy *c, struct chp_copy_serving *v, uint32_t peer, stru
 	struct chp_copy_item *m;
 	enum step room;
 
+	/* A chunk ends where a part does: what the learner may have to ask for once more is still held then. */
 	if (!find_in_part(c, v, peer))
-		return ask_for_part(c, v, peer);
+		return v->items > 0 && is_at_end(&c->part[peer], v) ? FULL : ask_for_part(c, v, peer);
 	item = (const void *)(c->config.parts + (size_t)peer * CHP_COPY_PART_BYTES + c->part[peer].at_byte);
 	key.bytes = chp_copy_item_key(item);
 	key.len = item->key_len;
 	key.digest = chp_cache_digest(c->config.cache, key.bytes, key.len, false);
 	s = chp_cache_find(c->config.cache, &key);
-	if (s != NULL && s->version > item->version)
+	if (s != NULL && s->version >= item->version) /* perhaps not committed, though it is in the store */
 		return serve_slot(c, v, s, peer, out);
 	room = room_for(v, &out->lane[peer], item->message.len);
 	if (room != PASSED)

@@ -222,6 +222,8 @@ struct hermes {
 	bool is_short;              /* a key could not be loaded for want of a token: clients get none meanwhile */
 	struct owed_stored *stored;
 	uint64_t copied;            /* log position: what a copy brought is below; absence counts when it is durable */
+	uint64_t *item_at;          /* [ITEM_PLACES]: log positions of a copy's items that went past the cache */
+	uint64_t last_item;         /* the highest of them */
 	uint8_t *copy_parts;        /* see struct chp_copy_config; our own node's holds keys to reconcile */
 	struct fetch *fetch;        /* [FETCHES] */
 	uint8_t *fetch_value;       /* of fetch i: value_bytes_max */
@@ -791,6 +793,8 @@ static void take_inv(struct hermes *h, struct chp_slot *s, const struct chp_herm
 #define EVICT_MAX 32u
 /* What could not be loaded is tried again after so long. */
 #define LOAD_AGAIN_NS UINT64_C(1000000)
+/* Items of a copy are remembered by so many parts of their digests until they are durable; a power of two. */
+#define ITEM_PLACES 4096u
 
 /* What may leave: a key at rest whose version the datastore has; what says that it has none may at any time. */
 static bool
@@ -900,12 +904,23 @@ wait_for_token(struct hermes *h, struct key_record *k, uint32_t token)
 	h->load_key[token] = index_of_key(h, k);
 }
 
-/* Ask for a key; if that cannot be done now it is tried again soon. */
+/* Where the last item of a copy that went past the cache is remembered, with all others of this place. */
+static uint32_t
+item_place(const struct chp_key *key)
+{
+	return (uint32_t)key->digest.lo & (ITEM_PLACES - 1);
+}
+
+/* Ask for a key; if that cannot be done now, or the store does not have all of it yet, it is tried again soon. */
 static void
 load(struct hermes *h, struct key_record *k, const struct chp_key *key)
 {
 	uint32_t token;
 
+	if (h->item_at[item_place(key)] >= h->env.log->mark) {
+		push(h, TO_LOAD, k);
+		return;
+	}
 	if (chp_backing_load(h->env.backing, key, &token)) {
 		wait_for_token(h, k, token);
 	} else {
@@ -1148,11 +1163,11 @@ report_stored(struct hermes *h, struct chp_out *out)
 
 /* What an INV that overtakes a read-modify-write says of it: was it Valid where the INV was issued? */
 static enum chp_record_fate
-fate_of(uint64_t version, const struct chp_hermes_inv *inv)
+fate_of(uint64_t version, uint64_t base, uint8_t flags)
 {
-	if ((inv->inv_flags & CHP_INV_BASE_UNKNOWN) != 0 || inv->base > version)
+	if ((flags & CHP_INV_BASE_UNKNOWN) != 0 || base > version)
 		return CHP_FATE_UNKNOWN;
-	return inv->base == version ? CHP_FATE_COMMITTED : CHP_FATE_ABORTED;
+	return base == version ? CHP_FATE_COMMITTED : CHP_FATE_ABORTED;
 }
 
 /* [SAFETY 7] A newer version overtakes our open RMW: what its base says of the RMW. */
@@ -1165,7 +1180,7 @@ judge_rmw(struct hermes *h, struct ticket *t, const struct chp_hermes_inv *inv, 
 		t->fate = FATE_ABORTED;
 		return;
 	}
-	switch (fate_of(t->version, inv)) {
+	switch (fate_of(t->version, inv->base, inv->inv_flags)) {
 	case CHP_FATE_COMMITTED:
 		finish(h, t, out); /* somebody saw it Valid */
 		break;
@@ -1202,7 +1217,7 @@ adopt(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, st
 	if (rmw)
 		judge_rmw(h, &h->ticket[k->own], inv, out);
 	if (s->state != VALID && (s->flags & CHP_SLOT_RMW) != 0)
-		settle(h, k, fate_of(s->version, inv));
+		settle(h, k, fate_of(s->version, inv->base, inv->inv_flags));
 	install(h, s, k, &e, chp_hermes_inv_key(inv), chp_hermes_inv_value(inv), false);
 	s->state = k->own != NONE && !rmw ? TRANS : INVALID;
 	if (!was_loading)
@@ -1516,43 +1531,67 @@ base_of_item(const struct chp_copy_item *item)
 
 /*
  * A key that is not in the cache: our store may have something newer of this life, which was evicted. It keeps the
- * newer; the cache needs neither. Whatever is loaded before the item is durable is compared with INVs of this view
- * only, which are newer than the item.
+ * newer; the cache needs neither. Until the item is durable the key is not loaded: an INV may come that is older, of a
+ * write that was overtaken and is sent again by the view.
  */
 static void
 store_only(struct hermes *h, struct chp_log_entry *e, const struct chp_key *key, const uint8_t *value)
 {
 	e->slot = NONE;
-	chp_log_commit(h->env.log, chp_log_append(h->env.log, e, key->bytes, value, CHP_LOG_NONE, false));
+	h->last_item = chp_log_append(h->env.log, e, key->bytes, value, CHP_LOG_NONE, false);
+	h->item_at[item_place(key)] = h->last_item;
+	chp_log_commit(h->env.log, h->last_item);
 	raise_evicted(h, chp_version_counter(e->version));
 }
 
+/* Whether an item can replace what is here: at rest, or a write under way, which it has overtaken. */
+static bool
+may_replace(const struct hermes *h, const struct chp_slot *s)
+{
+	return s == NULL || s->state == VALID ||
+	       ((s->state == INVALID || s->state == REPLAY) && record_of(h, s)->own == NONE);
+}
+
+static bool
+has_room_for_item(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, uint32_t value_len)
+{
+	bool has_room;
+
+	if (!h->is_backed)
+		return chp_cache_room(h->env.cache) > 0;
+	h->keep = s;
+	has_room = make_room(h, key->len, value_len, s == NULL);
+	h->keep = NULL;
+	return has_room;
+}
+
 /*
- * With a datastore: the item takes the way of any write, through log and cache, so that it is stored. It is committed,
- * and what is promised to the peers of log and cache is not touched. A key with an older write under way comes to
- * rest first, and one that is being loaded is known first.
+ * The item takes the way of any write, through log and cache. It is committed, and what is promised to the peers of the
+ * log is not touched. An older write under way counts as validated: its coordinator may have seen it overtaken, and
+ * sends no VAL. A key that is being loaded is known first.
  */
 static bool
-store_item(struct hermes *h, struct chp_slot *s, const struct chp_key *key, struct chp_log_entry *e,
-	   const uint8_t *value, struct chp_out *out)
+install_item(struct hermes *h, struct chp_slot *s, const struct chp_key *key, struct chp_log_entry *e,
+	     const uint8_t *value, struct chp_out *out)
 {
 	const uint32_t promised = (2 * h->env.n_nodes + 1) * h->env.credits;
 	struct key_record *k;
 
-	if (h->is_complete || (s != NULL && s->state != VALID) || chp_log_room_records(h->env.log) <= promised ||
-	    h->free_key == NONE)
+	if (!may_replace(h, s) || chp_log_room_records(h->env.log) <= promised || h->free_key == NONE)
 		return false;
-	if (s == NULL) {
+	if (s == NULL && h->env.backing->may_evict) {
 		store_only(h, e, key, value);
 		return true;
 	}
-	h->keep = s;
-	if (!make_room(h, key->len, e->value_len, false)) {
-		h->keep = NULL;
+	if (!has_room_for_item(h, s, key, e->value_len))
 		return false;
-	}
-	h->keep = NULL;
+	if (s == NULL)
+		s = chp_cache_insert(h->env.cache, key);
 	k = take_key(h, s);
+	if (k->replay != NONE)
+		release_ticket(h, &h->ticket[k->replay]);
+	if (s->state != VALID && (s->flags & CHP_SLOT_RMW) != 0)
+		settle(h, k, fate_of(s->version, e->base, e->version_flags));
 	install(h, s, k, e, key->bytes, value, false);
 	s->state = INVALID;
 	become_valid(h, k, out);
@@ -1561,7 +1600,7 @@ store_item(struct hermes *h, struct chp_slot *s, const struct chp_key *key, stru
 
 /*
  * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. Without a
- * datastore it needs no log entry, being committed: the log's room is promised to the peers. False: no room, the
+ * datastore it mostly needs no log entry, being committed: the log's room is promised to the peers. False: no room, the
  * chunk is asked for again.
  */
 static bool
@@ -1570,6 +1609,7 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 	struct hermes *h = p;
 	const struct chp_copy_item *item = (const void *)m->message;
 	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
+	const bool is_stored = is_behind(h, m->key.session);
 	struct chp_log_entry e = { .version = item->version,
 				   .base = base_of_item(item),
 				   .value_len = item->value_total,
@@ -1578,12 +1618,12 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 
 	if (s != NULL && s->version >= item->version)
 		return true;
-	if (is_behind(h, m->key.session))
-		return store_item(h, s, &m->key, &e, chp_copy_item_value(item), out);
-	/* A key with an older write under way comes to rest first: seldom, as what is committed was seen here. */
-	if (h->is_complete || (s != NULL && s->state != VALID) || chp_cache_room(h->env.cache) == 0 ||
+	/* What kind of store it is must be known before something is left to it alone. */
+	if (h->is_complete || (is_stored && !h->knows_evicted) || chp_cache_room(h->env.cache) == 0 ||
 	    no_room_for_session(h, e.version_flags, chp_copy_item_key(item)))
 		return false;
+	if (is_stored || (s != NULL && s->state != VALID))
+		return install_item(h, s, &m->key, &e, chp_copy_item_value(item), out);
 	if (s == NULL)
 		s = chp_cache_insert(h->env.cache, &m->key);
 	set_slot(h, s, &e, chp_copy_item_key(item), chp_copy_item_value(item));
@@ -1607,6 +1647,9 @@ static void
 complete_copy(struct hermes *h)
 {
 	if (h->is_complete || !chp_copy_is_done(&h->copy) || (h->peers & ~h->floor_known) != 0)
+		return;
+	/* What was left to the store must be there. */
+	if (h->last_item >= h->env.log->mark)
 		return;
 	h->is_complete = true;
 	h->copied = h->env.log->next;
@@ -2674,6 +2717,7 @@ load_again(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 			continue;
 		}
 		chp_cache_key(h->env.cache, s, bytes);
+		key.digest = chp_cache_digest(h->env.cache, bytes, key.len, false);
 		load(h, k, &key);
 	}
 	if (h->list[TO_LOAD].head != NONE)
@@ -2685,11 +2729,13 @@ take_old(struct hermes *h, const struct chp_stored *item)
 {
 	uint8_t *to = h->copy_parts + (size_t)h->env.self * CHP_COPY_PART_BYTES + h->old.bytes;
 
-	CHP_ASSERT_OP(h->old.bytes + 1 + item->key_len, <=, CHP_COPY_PART_BYTES);
+	h->old.has_met = true;
+	/* More than was asked for: the next look through the store meets it again. */
+	if (h->old.bytes + 1 + item->key_len > CHP_COPY_PART_BYTES)
+		return;
 	*to = item->key_len;
 	memcpy(to + 1, item->key, item->key_len);
 	h->old.bytes += 1u + item->key_len;
-	h->old.has_met = true;
 }
 
 static void
@@ -2974,6 +3020,7 @@ hermes_destroy(void *p)
 	memory->free(h->parked);
 	memory->free(h->parked_bytes);
 	memory->free(h->stored);
+	memory->free(h->item_at);
 	memory->free(h->copy_parts);
 	memory->free(h->fetch);
 	memory->free(h->fetch_value);
@@ -2995,12 +3042,13 @@ allocate_backed(struct hermes *h)
 	h->parked = m->zalloc(n * sizeof(*h->parked));
 	h->parked_bytes = m->zalloc(n * h->inv_bytes_max);
 	h->stored = m->zalloc(n * sizeof(*h->stored));
+	h->item_at = m->zalloc(ITEM_PLACES * sizeof(*h->item_at));
 	h->copy_parts = m->zalloc((size_t)h->env.n_nodes * CHP_COPY_PART_BYTES);
 	h->fetch = m->zalloc(FETCHES * sizeof(*h->fetch));
 	h->fetch_value = m->zalloc((size_t)FETCHES * h->env.value_bytes_max);
 	h->asked = m->zalloc((size_t)h->env.n_nodes * FETCHES * sizeof(*h->asked));
 	if (h->load_key == NULL || h->parked == NULL || h->parked_bytes == NULL || h->stored == NULL ||
-	    h->copy_parts == NULL || h->fetch == NULL || h->fetch_value == NULL || h->asked == NULL)
+	    h->item_at == NULL || h->copy_parts == NULL || h->fetch == NULL || h->fetch_value == NULL || h->asked == NULL)
 		return false;
 	for (uint32_t i = 0; i < FETCHES; i++)
 		h->fetch[i].key = NONE;

@@ -264,6 +264,50 @@ ack(struct replica *r, uint32_t from, const struct chp_hermes_inv *of)
 }
 
 void
+copy_item(struct replica *r, uint32_t transfer, const char *key, uint64_t version, const char *value)
+{
+	struct {
+		struct chp_copy_item item;
+		uint8_t bytes[512];
+	} m = { .item = { .message = { .type = CHP_COPY_ITEM, .op = transfer },
+			  .version = version,
+			  .key_len = (uint8_t)strlen(key),
+			  .item_flags = CHP_COPY_BASE_UNKNOWN,
+			  .value_total = (uint32_t)strlen(value) } };
+
+	m.item.message.len = (uint16_t)chp_copy_item_bytes(m.item.key_len, m.item.value_total);
+	memcpy(m.bytes, key, m.item.key_len);
+	memcpy(m.bytes + m.item.key_len, value, m.item.value_total);
+	r->items++;
+	r->digest += chp_hash64(&m, m.item.message.len, 0);
+	step(r, 1, &m);
+}
+
+void
+copy_end(struct replica *r, uint32_t transfer)
+{
+	struct chp_copy_end m = { .message = { .type = CHP_COPY_END, .len = sizeof(m), .op = transfer },
+				  .next = 1,
+				  .items = r->items,
+				  .end_flags = CHP_COPY_DONE,
+				  .digest = r->digest,
+				  .total = 1 };
+
+	step(r, 1, &m);
+	cr_assert_eq(r->copy_counters.chunks_bad, 0);
+}
+
+uint32_t
+transfer_asked(const struct replica *r)
+{
+	for (uint32_t i = 0; i < r->n_sent; i++)
+		if (r->sent[i].message.type == CHP_COPY_REQUEST)
+			return r->sent[i].message.op;
+	cr_assert_fail("no REQUEST");
+	return 0;
+}
+
+void
 put_valid(struct replica *r, const char *key, const char *value)
 {
 	struct chp_hermes_inv m;

@@ -10,6 +10,7 @@
 #include "protocols/application.h"
 #include "protocols/copy.h"
 #include "protocols/protocol.h"
+#include "wire/copy.h"
 #include "wire/hermes.h"
 
 #define SELF 0u
@@ -28,6 +29,7 @@ struct sent {
 		struct chp_hermes_ack ack;
 		struct chp_hermes_val val;
 		struct chp_hermes_floor floor;
+		struct chp_copy_request request;
 		uint8_t bytes[CHP_HERMES_INV_BYTES_MAX];
 	};
 };
@@ -54,6 +56,8 @@ struct replica {
 	struct answer answer[CHP_BATCH_MAX]; /* of the last call */
 	uint32_t n_answers;
 	bool keeps_floors; /* in `sent`, too */
+	uint32_t items;    /* of a copy, and their digest, in the chunk so far */
+	uint64_t digest;
 };
 
 struct replica_setup {
@@ -103,8 +107,16 @@ void ack(struct replica *r, uint32_t from, const struct chp_hermes_inv *of);
 /** Write a key and complete it: it is Valid at v(2, 1), or above what it was. */
 void put_valid(struct replica *r, const char *key, const char *value);
 
+/** An ITEM for the learner's REQUEST `transfer`, from node 1; what it was issued on is not known. */
+void copy_item(struct replica *r, uint32_t transfer, const char *key, uint64_t version, const char *value);
+
+/** The END of the transfer, whose only chunk had this item; it is the last. */
+void copy_end(struct replica *r, uint32_t transfer);
+
 /* ------------------------------------------------------------------ what comes out */
 
+/** The transfer of the one REQUEST among what was sent. */
+uint32_t transfer_asked(const struct replica *r);
 void expect_state(struct replica *r, const char *key, const char *expected);
 void expect_value(struct replica *r, const char *key, const char *value);
 void expect_answer(struct replica *r, uint32_t i, uint8_t opcode, uint8_t status, uint64_t version);

@@ -1239,6 +1239,35 @@ Test(hermes, s24_the_client_of_a_write_travels_with_it)
 	replica_free(r);
 }
 
+/* ------------------------------------------------------------------ a learner */
+
+Test(hermes, s9_an_item_of_the_copy_is_taken_over_an_older_write_that_nobody_validates)
+{
+	const struct replica_setup setup = { .self = SELF, .keys_max = KEYS, .value_blocks_max = 200 };
+	struct replica *r = replica_of(&setup);
+	uint32_t transfer;
+
+	enter_view(r, 6, 1);
+	wake(r, CHP_BATCH_MAX);
+	transfer = transfer_asked(r);
+	/* Node 2's write was overtaken before: the view made it send it again, and it will send no VAL. */
+	inv(r, 2, "x", v(2, 3), 0, 0, "old");
+	copy_item(r, transfer, "x", v(4, 2), "new");
+	expect_state(r, "x", "Valid v4.2");
+	cr_assert_eq(chp_log_unsettled(&r->log), 0);
+	cr_assert_eq(r->copy_counters.no_room, 0);
+	/* One that is under way and newer stays. */
+	inv(r, 2, "y", v(6, 3), 0, 0, "newer");
+	copy_item(r, transfer, "y", v(4, 2), "new");
+	expect_state(r, "y", "Invalid v6.3");
+	floor_from(r, 1, 0);
+	floor_from(r, 2, 0);
+	copy_end(r, transfer);
+	wake(r, CHP_BATCH_MAX);
+	cr_assert(chp_hermes.copy_done(r->p));
+	replica_free(r);
+}
+
 /* ------------------------------------------------------------------ messages that are wrong */
 
 Test(hermes, malformed_messages_are_not_accepted)

@@ -128,6 +128,15 @@ backed_created(uint32_t keys_max)
 	b->store.loads_max = LOADS_MAX;
 	b->store.backing = (struct chp_backing){ .is_present = true, .load = ask_load, .scan = ask_scan };
 	b->r = replica_of(&setup);
+	return b;
+}
+
+/* A voter in a view of all. */
+static struct backed *
+backed_in_view(uint32_t keys_max)
+{
+	struct backed *b = backed_created(keys_max);
+
 	enter_view(b->r, 7, 0);
 	floor_from(b->r, 1, 0);
 	floor_from(b->r, 2, 0);
@@ -146,7 +155,7 @@ store_begins(struct backed *b)
 static struct backed *
 backed_new(uint32_t keys_max)
 {
-	struct backed *b = backed_created(keys_max);
+	struct backed *b = backed_in_view(keys_max);
 
 	store_begins(b);
 	return b;
@@ -156,7 +165,7 @@ backed_new(uint32_t keys_max)
 static struct backed *
 durable_new(void)
 {
-	struct backed *b = backed_created(KEYS);
+	struct backed *b = backed_in_view(KEYS);
 
 	b->store.backing.is_durable = true;
 	store_begins(b);
@@ -534,7 +543,7 @@ Test(hermes_backed, s3_a_ticket_that_a_session_uses_next_forgets_it_too)
 
 Test(hermes_backed, s4_nothing_is_served_before_the_newest_version_of_the_store_is_known)
 {
-	struct backed *b = backed_created(KEYS);
+	struct backed *b = backed_in_view(KEYS);
 	struct chp_op put = op_of(b->r, CHP_OPCODE_PUT, "x", "one");
 	struct chp_protocol_status status;
 	uint64_t number;
@@ -555,7 +564,7 @@ Test(hermes_backed, s4_nothing_is_served_before_the_newest_version_of_the_store_
 
 Test(hermes_backed, s4_what_the_store_held_counts_as_evicted_and_the_peers_hear_of_it)
 {
-	struct backed *b = backed_created(KEYS);
+	struct backed *b = backed_in_view(KEYS);
 
 	wake(b->r, CHP_BATCH_MAX);
 	for (uint32_t i = 0; i < b->r->n_sent; i++)
@@ -577,7 +586,7 @@ Test(hermes_backed, s4_what_the_store_held_counts_as_evicted_and_the_peers_hear_
 
 Test(hermes_backed, s4_an_inv_waits_however_new_while_the_newest_is_not_known)
 {
-	struct backed *b = backed_created(KEYS);
+	struct backed *b = backed_in_view(KEYS);
 
 	inv(b->r, 1, "x", v(1000, 2), 0, 0, "one");
 	cr_assert_eq(b->r->n_sent, 0);
@@ -1481,5 +1490,125 @@ Test(hermes_backed, s33_closed_sessions_are_forgotten_though_no_store_has_them)
 	chp_cache_stats(r->env.cache, &stats);
 	cr_assert_lt(stats.tombstones, KEYS / 8 + 1, "some are gone");
 	cr_assert_gt(r->counters.forgotten, 0);
+	backed_free(b);
+}
+
+/* ------------------------------------------------------------------ SAFETY 9, 35: a learner */
+
+static struct backed *
+learner_new(uint32_t keys_max, uint32_t *transfer)
+{
+	struct backed *b = backed_created(keys_max);
+
+	enter_view(b->r, 6, 1);
+	store_begins(b);
+	*transfer = transfer_asked(b->r);
+	return b;
+}
+
+Test(hermes_backed, s9_what_is_copied_goes_to_the_store_past_the_cache)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	copy_item(b->r, transfer, "x", v(3000, 2), "one");
+	cr_assert(!is_cached(b, "x"));
+	cr_assert_eq(chp_log_at(&b->r->log, b->r->log.next - 1)->version, v(3000, 2));
+	cr_assert_eq(chp_log_unsettled(&b->r->log), 0, "committed");
+	/* The store may have it now: an INV that is not above waits. */
+	inv(b->r, 1, "y", v(3000, 2), 0, 0, "two");
+	cr_assert_eq(b->r->n_sent, 0);
+	backed_free(b);
+}
+
+Test(hermes_backed, s9_a_copied_key_is_not_loaded_before_it_is_durable)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	copy_item(b->r, transfer, "x", v(300, 2), "new");
+	/* A write that was overtaken, sent again because of the view: nobody will validate it. */
+	inv(b->r, 2, "x", v(298, 3), 0, 0, "old");
+	for (uint32_t i = 0; i < 3; i++) {
+		b->r->now.ns += 1000000;
+		wake(b->r, CHP_BATCH_MAX);
+		cr_assert(!is_asked(b, "x"), "the store does not have it yet");
+	}
+	save(b);
+	b->r->now.ns += 1000000;
+	wake(b->r, CHP_BATCH_MAX);
+	found(b, "x", v(300, 2), "new");
+	expect_ack(b->r, 2, v(298, 3));
+	expect_state(b->r, "x", "Valid v300.2");
+	backed_free(b);
+}
+
+Test(hermes_backed, s9_a_learner_is_complete_when_its_store_has_everything)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	floor_from(b->r, 1, 0);
+	floor_from(b->r, 2, 0);
+	copy_item(b->r, transfer, "x", v(300, 2), "new");
+	copy_end(b->r, transfer);
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert(!chp_hermes.copy_done(b->r->p));
+	save(b);
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert(chp_hermes.copy_done(b->r->p));
+	backed_free(b);
+}
+
+Test(hermes_backed, s9_what_left_the_cache_of_a_learner_does_not_come_back_older)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(1, &transfer);
+
+	inv(b->r, 2, "x", v(300, 3), 0, 0, "new");
+	val(b->r, 2, v(300, 3));
+	save(b);
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert(!is_cached(b, "x"));
+	copy_item(b->r, transfer, "x", v(298, 2), "old");
+	cr_assert(!is_cached(b, "x"), "the store keeps the newer");
+	backed_free(b);
+}
+
+Test(hermes_backed, s9_an_item_is_taken_over_an_older_write_that_nobody_validates)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	inv(b->r, 2, "x", v(298, 3), 0, 0, "old");
+	copy_item(b->r, transfer, "x", v(300, 2), "new");
+	expect_state(b->r, "x", "Valid v300.2");
+	cr_assert_eq(chp_log_unsettled(&b->r->log), 0);
+	backed_free(b);
+}
+
+Test(hermes_backed, s31_behind_a_volatile_store_a_learner_keeps_what_it_copies)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	b->store.backing.may_evict = false;
+	copy_item(b->r, transfer, "x", v(300, 2), "one");
+	expect_state(b->r, "x", "Valid v300.2");
+	backed_free(b);
+}
+
+Test(hermes_backed, s35_what_an_earlier_life_left_at_a_learner_is_not_known_to_be_absent)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+	struct replica *r = b->r;
+
+	inv(r, 1, "x", v(50, 2), 0, 0, "one");
+	begin_call(r, CHP_BATCH_MAX);
+	chp_hermes.link_down(r->p, &r->now, 1, &r->out);
+	end_call(r);
+	loaded(b, "x", (struct chp_loaded){ .status = CHP_LOAD_FOUND, .is_old = true, .version = v(60, 3) });
+	cr_assert(!is_cached(b, "x"), "its copy has yet to come");
 	backed_free(b);
 }
