@@ -381,6 +381,8 @@ chp_copy_scan_end(struct chp_copy *c, uint32_t learner, bool end, bool failed)
 {
 	struct chp_copy_part *part = &c->part[learner];
 
+	if (!part->is_asked)
+		return;
 	part->is_asked = false;
 	part->is_last = end;
 	if (failed || part->is_stale)
@@ -472,6 +474,8 @@ serve_peer(struct chp_copy *c, uint32_t peer, uint32_t looks, struct chp_out *ou
 			step = serve_slot(c, v, chp_cache_slot(c->config.cache, (uint32_t)v->cursor), peer, out);
 		else if (v->cursor < places)
 			step = serve_record(c, v, peer, out);
+		else if (v->from < places)
+			step = FULL; /* asked for again it must not begin the store anew */
 		else
 			step = serve_stored(c, v, peer, out);
 		if (step == FULL)
@@ -510,7 +514,8 @@ on_request(struct chp_copy *c, const struct chp_peer_message *m)
 	if (r->cursor < places_of(c))
 		c->part[m->from] = (struct chp_copy_part){ .is_asked = c->part[m->from].is_asked,
 							   .is_stale = c->part[m->from].is_asked };
-	c->serving[m->from] = (struct chp_copy_serving){ .cursor = r->cursor,
+	c->serving[m->from] = (struct chp_copy_serving){ .from = r->cursor,
+							 .cursor = r->cursor,
 							 .transfer = r->message.op,
 							 .bytes_left = r->bytes };
 	c->asked |= chp_bit(m->from);

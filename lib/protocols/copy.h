@@ -123,6 +123,7 @@ struct chp_copy_part {
 
 /* A chunk that we send to one peer. */
 struct chp_copy_serving {
+	uint64_t from;   /* where it began */
 	uint64_t cursor; /* the place to look at next */
 	uint64_t seen;   /* version of the slot there when we first waited for it; 0 = not yet */
 	uint64_t digest;

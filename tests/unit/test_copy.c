@@ -24,8 +24,22 @@ struct queue {
 	uint32_t head, tail;
 };
 
+/* Keys [first, end) are in the store of a member, as put() would make them; a place is a key. */
+struct store {
+	struct chp_backing backing; /* first: the scans come back with it */
+	uint32_t first, end;
+	struct {
+		uint32_t at, bytes;
+		bool is_asked;
+	} scan[NODES];
+	uint32_t starts; /* scans from the beginning */
+	bool may_scan;
+};
+
 struct member {
 	struct chp_out out; /* first: next_packet comes back with it */
+	struct store store;
+	uint8_t parts[NODES * CHP_COPY_PART_BYTES];
 	struct chp_copy copy;
 	struct chp_copy_counters counters;
 	struct chp_cache *cache;
@@ -269,6 +283,20 @@ reset_link(struct cluster *c, uint32_t a, uint32_t b)
 	chp_copy_link_up(&c->m[b]->copy, a);
 }
 
+static struct chp_copy_config
+copy_config(struct member *m)
+{
+	return (struct chp_copy_config){ .cache = m->cache,
+					 .sessions = &m->sessions,
+					 .counters = &m->counters,
+					 .protocol = m,
+					 .look = look,
+					 .apply = apply,
+					 .self = m->self,
+					 .n_nodes = NODES,
+					 .chunk_bytes = 4096 };
+}
+
 static struct member *
 member_new(uint32_t self)
 {
@@ -280,6 +308,7 @@ member_new(uint32_t self)
 					  .headroom = 16 + 100 * self, /* so that each has a layout of its own */
 					  .seed = 7 + self,
 					  .memory = &chp_memory_libc };
+	struct chp_copy_config config;
 	int err = 0;
 
 	cr_assert_not_null(m);
@@ -296,15 +325,8 @@ member_new(uint32_t self)
 	m->bulk = PLENTY;
 	m->room = UINT32_MAX;
 	m->self = self;
-	chp_copy_init(&m->copy, &(struct chp_copy_config){ .cache = m->cache,
-							   .sessions = &m->sessions,
-							   .counters = &m->counters,
-							   .protocol = m,
-							   .look = look,
-							   .apply = apply,
-							   .self = self,
-							   .n_nodes = NODES,
-							   .chunk_bytes = 4096 });
+	config = copy_config(m);
+	chp_copy_init(&m->copy, &config);
 	return m;
 }
 
@@ -1351,6 +1373,295 @@ accepts(const void *m)
 		bad change;                                                         \
 		cr_assert_not(accepts(&bad), #change);                              \
 	} while (0)
+
+/* ------------------------------------------------------------------ what is only in the source's datastore */
+
+static bool
+ask_scan(struct chp_backing *backing, uint32_t scan, bool from_start, bool only_old, uint32_t bytes)
+{
+	struct store *s = (struct store *)backing;
+
+	cr_assert_lt(scan, NODES);
+	cr_assert(!only_old, "what earlier lives left is not the cluster's");
+	if (!backing->is_ready || s->scan[scan].is_asked)
+		return false;
+	if (from_start)
+		s->scan[scan].at = s->first;
+	s->starts += from_start;
+	s->scan[scan].bytes = bytes;
+	s->scan[scan].is_asked = true;
+	return true;
+}
+
+static bool
+may_scan(void *protocol)
+{
+	return ((struct member *)protocol)->store.may_scan;
+}
+
+/* A member gets a store with these keys. */
+static void
+give_store(struct member *m, uint32_t first, uint32_t end)
+{
+	struct chp_copy_config config = copy_config(m);
+
+	m->store = (struct store){
+		.backing = { .is_ready = true, .has_begun = true, .may_evict = true, .scan = ask_scan },
+		.first = first,
+		.end = end,
+		.may_scan = true,
+	};
+	config.backing = &m->store.backing;
+	config.parts = m->parts;
+	config.may_scan = may_scan;
+	chp_copy_init(&m->copy, &config);
+}
+
+/* Key i as a store has it: its version is that of fill(). */
+static void
+scanned(struct member *m, uint32_t scan, uint32_t i)
+{
+	char text[96];
+	uint8_t value[VALUE_MAX];
+	const struct chp_key key = key_of(text, sizeof(text), i);
+	const bool is_deleted = i % 11 == 0;
+	const struct chp_stored item = { .key = key.bytes,
+					 .key_len = (uint8_t)key.len,
+					 .value = value,
+					 .value_len = is_deleted ? 0 : i % 300,
+					 .version = v(10 + i),
+					 .version_flags = is_deleted ? CHP_SLOT_TOMBSTONE | CHP_SLOT_RMW : 0 };
+
+	memset(value, (int)i, sizeof(value));
+	chp_copy_scanned(&m->copy, scan, &item);
+}
+
+/* The next part of a scan that was asked for. */
+static void
+serve_scan(struct member *m, uint32_t scan)
+{
+	struct store *s = &m->store;
+	uint32_t bytes = 0;
+
+	if (!s->scan[scan].is_asked)
+		return;
+	s->scan[scan].is_asked = false;
+	for (; s->scan[scan].at < s->end; s->scan[scan].at++) {
+		const uint32_t i = s->scan[scan].at;
+
+		bytes += chp_copy_item_bytes(i % 7 == 0 ? 60 : 10, i % 11 == 0 ? 0 : i % 300);
+		if (bytes > s->scan[scan].bytes)
+			break;
+		scanned(m, scan, i);
+	}
+	chp_copy_scan_end(&m->copy, scan, s->scan[scan].at == s->end, false);
+}
+
+static void
+finish_stored(struct cluster *c, uint32_t learner, uint32_t source)
+{
+	for (uint32_t rounds = 0; !chp_copy_is_done(&c->m[learner]->copy); rounds++) {
+		cr_assert_lt(rounds, 20000u);
+		run_all(c);
+		deliver_all(c);
+		for (uint32_t scan = 0; scan < NODES; scan++)
+			serve_scan(c->m[source], scan);
+		for (uint32_t n = 0; n < NODES; n++)
+			c->m[n]->now.ns += CHP_COPY_PAUSE_NS / 4;
+	}
+}
+
+static void
+expect_key(struct member *m, uint32_t i, uint64_t version)
+{
+	char text[96];
+	struct chp_key key = key_of(text, sizeof(text), i);
+	const struct chp_slot *s = slot_of(m, &key);
+
+	cr_assert_not_null(s, "key %u", i);
+	cr_assert_eq(s->version, version);
+	cr_assert_eq((s->flags & CHP_SLOT_TOMBSTONE) != 0, i % 11 == 0);
+}
+
+Test(copy, of_what_is_only_in_the_store)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 400);
+	fill(c, 1u << 1, 20); /* of those, in the cache */
+	enter_view(c, 2, 1);
+	finish_stored(c, 0, 1);
+	for (uint32_t i = 0; i < 400; i++)
+		expect_key(c->m[0], i, v(10 + i));
+	cr_assert_eq(c->m[1]->store.starts, 1);
+	cr_assert_eq(c->m[1]->counters.rescans, 0);
+	cr_assert_eq(c->m[1]->counters.stored_sent, 380, "what the cache has is sent as it has it");
+	cluster_free(c);
+}
+
+Test(copy, of_an_empty_store)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 0);
+	fill(c, 1u << 1, 20);
+	enter_view(c, 2, 1);
+	finish_stored(c, 0, 1);
+	expect_key(c->m[0], 19, v(29));
+	cluster_free(c);
+}
+
+Test(copy, a_chunk_that_is_asked_for_again_does_not_scan_the_store_again)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 400);
+	enter_view(c, 2, 1);
+	/* Every chunk breaks off after some items, again and again. */
+	for (uint32_t rounds = 0; !chp_copy_is_done(&c->m[0]->copy); rounds++) {
+		cr_assert_lt(rounds, 20000u);
+		c->m[0]->room = rounds % 3 == 0 ? 7 : 0;
+		run_all(c);
+		deliver_all(c);
+		serve_scan(c->m[1], 0);
+		c->m[0]->now.ns += CHP_COPY_PAUSE_NS;
+	}
+	for (uint32_t i = 0; i < 400; i++)
+		expect_key(c->m[0], i, v(10 + i));
+	cr_assert_gt(c->m[0]->counters.no_room, 10);
+	cr_assert_eq(c->m[1]->store.starts, 1);
+	cluster_free(c);
+}
+
+Test(copy, a_store_that_loses_its_place_is_looked_through_again)
+{
+	struct cluster *c = cluster_new();
+	uint32_t failures = 0;
+
+	give_store(c->m[1], 0, 400);
+	enter_view(c, 2, 1);
+	for (uint32_t rounds = 0; !chp_copy_is_done(&c->m[0]->copy); rounds++) {
+		cr_assert_lt(rounds, 20000u);
+		run_all(c);
+		deliver_all(c);
+		if (rounds % 5 == 4 && failures < 3 && c->m[1]->store.scan[0].is_asked) {
+			failures++;
+			c->m[1]->store.scan[0].is_asked = false;
+			scanned(c->m[1], 0, 3);
+			chp_copy_scan_end(&c->m[1]->copy, 0, false, true);
+		}
+		serve_scan(c->m[1], 0);
+		c->m[0]->now.ns += CHP_COPY_PAUSE_NS;
+	}
+	for (uint32_t i = 0; i < 400; i++)
+		expect_key(c->m[0], i, v(10 + i));
+	cr_assert_eq(c->m[1]->store.starts, 1 + failures);
+	cluster_free(c);
+}
+
+Test(copy, what_is_in_the_store_and_under_way_is_waited_for)
+{
+	struct cluster *c = cluster_new();
+	char text[96];
+	struct chp_key key = key_of(text, sizeof(text), 5);
+
+	give_store(c->m[1], 0, 10);
+	enter_view(c, 2, 1);
+	for (uint32_t i = 0; i < 50 && !c->m[1]->store.scan[0].is_asked; i++) {
+		run_all(c);
+		deliver_all(c);
+	}
+	cr_assert(c->m[1]->store.scan[0].is_asked);
+	/* The key is loaded and written: its new version is in the store already, and not committed. */
+	put(c->m[1], 5, v(15));
+	slot_of(c->m[1], &key)->state = INVALID;
+	for (uint32_t i = 0; i < 20; i++) {
+		serve_scan(c->m[1], 0);
+		run_all(c);
+		deliver_all(c);
+	}
+	cr_assert(!chp_copy_is_done(&c->m[0]->copy));
+	cr_assert_null(slot_of(c->m[0], &key));
+	key = key_of(text, sizeof(text), 5);
+	slot_of(c->m[1], &key)->state = VALID;
+	finish_stored(c, 0, 1);
+	expect_key(c->m[0], 5, v(15));
+	cluster_free(c);
+}
+
+Test(copy, the_store_is_not_looked_through_before_it_is_the_clusters)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 10);
+	c->m[1]->store.may_scan = false;
+	fill(c, 1u << 1, 3);
+	enter_view(c, 2, 1);
+	for (uint32_t i = 0; i < 20; i++) {
+		run_all(c);
+		deliver_all(c);
+		serve_scan(c->m[1], 0);
+	}
+	cr_assert(!chp_copy_is_done(&c->m[0]->copy));
+	cr_assert_eq(c->m[1]->store.starts, 0);
+	c->m[1]->store.may_scan = true;
+	finish_stored(c, 0, 1);
+	expect_key(c->m[0], 9, v(19));
+	cluster_free(c);
+}
+
+Test(copy, a_volatile_store_is_not_looked_through)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 10);
+	c->m[1]->store.backing.may_evict = false;
+	fill(c, 1u << 1, 3);
+	enter_view(c, 2, 1);
+	finish(c, 0);
+	cr_assert_eq(c->m[1]->store.starts, 0);
+	cluster_free(c);
+}
+
+Test(copy, more_items_than_were_asked_for_are_a_part_that_failed)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 100);
+	enter_view(c, 2, 1);
+	scanned(c->m[1], 0, 1); /* of no scan */
+	chp_copy_scan_end(&c->m[1]->copy, 0, true, false);
+	for (uint32_t i = 0; i < 50 && !c->m[1]->store.scan[0].is_asked; i++) {
+		run_all(c);
+		deliver_all(c);
+	}
+	cr_assert(c->m[1]->store.scan[0].is_asked);
+	c->m[1]->store.scan[0].is_asked = false;
+	for (uint32_t i = 0; i < 100; i++)
+		scanned(c->m[1], 0, 299);
+	chp_copy_scan_end(&c->m[1]->copy, 0, true, false);
+	finish_stored(c, 0, 1);
+	cr_assert_eq(c->m[1]->store.starts, 2);
+	for (uint32_t i = 0; i < 100; i++)
+		expect_key(c->m[0], i, v(10 + i));
+	cluster_free(c);
+}
+
+Test(copy, of_stores_to_two_learners_at_once)
+{
+	struct cluster *c = cluster_new();
+
+	give_store(c->m[1], 0, 200);
+	enter_view(c, 2, 5);
+	finish_stored(c, 0, 1);
+	finish_stored(c, 2, 1);
+	for (uint32_t i = 0; i < 200; i++) {
+		expect_key(c->m[0], i, v(10 + i));
+		expect_key(c->m[2], i, v(10 + i));
+	}
+	cr_assert_eq(c->m[1]->store.starts, 2);
+	cluster_free(c);
+}
 
 /* ------------------------------------------------------------------ copies of protocols with a log */
 
