@@ -1612,3 +1612,275 @@ Test(hermes_backed, s35_what_an_earlier_life_left_at_a_learner_is_not_known_to_b
 	cr_assert(!is_cached(b, "x"), "its copy has yet to come");
 	backed_free(b);
 }
+
+/* ------------------------------------------------------------------ SAFETY 34: a cold start */
+
+static void
+fetched(struct replica *r, uint32_t from, const struct sent *fetch, uint8_t status, uint64_t version, const char *value)
+{
+	const struct chp_hermes_fetch *asked = (const void *)fetch->bytes;
+	struct {
+		struct chp_hermes_fetched header;
+		char bytes[64];
+	} m = { .header = { .message = { .type = CHP_HERMES_FETCHED, .op = asked->message.op },
+			    .generation = asked->generation,
+			    .status = status,
+			    .version = version,
+			    .value_total = (uint32_t)strlen(value) } };
+
+	m.header.message.len =
+		(uint16_t)chp_align_u32((uint32_t)(sizeof(m.header) + strlen(value)), CHP_MESSAGE_ALIGN);
+	memcpy(m.bytes, value, strlen(value));
+	step(r, from, &m);
+}
+
+static void
+fetch_from(struct replica *r, uint32_t from, const char *key)
+{
+	struct {
+		struct chp_hermes_fetch header;
+		char bytes[64];
+	} m = { .header = { .message = { .type = CHP_HERMES_FETCH, .op = 5 },
+			    .generation = 9,
+			    .key_len = (uint8_t)strlen(key) } };
+
+	m.header.message.len = (uint16_t)chp_align_u32((uint32_t)(sizeof(m.header) + strlen(key)), CHP_MESSAGE_ALIGN);
+	memcpy(m.bytes, key, strlen(key));
+	step(r, from, &m);
+}
+
+static void
+expect_fetched(struct replica *r, uint32_t to, uint8_t status, uint64_t version, const char *value)
+{
+	const struct chp_hermes_fetched *m = (const void *)r->sent[0].bytes;
+
+	cr_assert_eq(r->n_sent, 1);
+	cr_assert_eq(r->sent[0].to, to);
+	cr_assert_eq(m->message.type, CHP_HERMES_FETCHED);
+	cr_assert_eq(m->message.op, 5);
+	cr_assert_eq(m->generation, 9);
+	cr_assert_eq(m->status, status);
+	cr_assert_eq(m->version, version);
+	cr_assert_eq(m->value_total, strlen(value));
+	cr_assert_arr_eq(m + 1, value, strlen(value));
+}
+
+/* All three members' stores hold what an earlier life of the cluster left. */
+static struct backed *
+source_new(void)
+{
+	struct backed *b = backed_created(KEYS);
+
+	b->r->view.sources = 7;
+	enter_view(b->r, 7, 0);
+	floor_from(b->r, 1, 0);
+	floor_from(b->r, 2, 0);
+	store_begins(b);
+	evicted_from(b->r, 1, NEWEST + 10);
+	evicted_from(b->r, 2, NEWEST + 20);
+	return b;
+}
+
+static void
+found_old(struct backed *b, const char *key, uint64_t version, const char *value)
+{
+	loaded(b, key,
+	       (struct chp_loaded){ .status = CHP_LOAD_FOUND,
+				    .is_old = true,
+				    .version = version,
+				    .value = (const uint8_t *)value,
+				    .value_len = (uint32_t)strlen(value) });
+}
+
+Test(hermes_backed, s34_nothing_is_served_before_the_newest_of_every_source_is_known)
+{
+	struct backed *b = backed_created(KEYS);
+	struct chp_op put = op_of(b->r, CHP_OPCODE_PUT, "x", "one");
+	uint64_t number;
+
+	b->r->view.sources = 7;
+	enter_view(b->r, 7, 0);
+	store_begins(b);
+	evicted_from(b->r, 1, 500);
+	cr_assert_eq(chp_hermes.admit(b->r->p, &b->r->now, &put, &number), CHP_STATUS_NOT_SERVING);
+	evicted_from(b->r, 2, 700);
+	cr_assert_eq(chp_hermes.admit(b->r->p, &b->r->now, &put, &number), CHP_STATUS_OK);
+	submit(b->r, CHP_OPCODE_PUT, "x", "one");
+	expect_inv(b->r, 0, 1, v(702, 1), 0, CHP_INV_BASE_UNKNOWN, "one");
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_the_newest_of_all_sources_is_written_again_and_read)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+	struct chp_hermes_inv m;
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_sent, 2);
+	memcpy(asked, r->sent, sizeof(asked));
+	cr_assert_eq(asked[0].message.type, CHP_HERMES_FETCH);
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_sent + r->n_answers, 0, "one has not answered");
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_FOUND, v(65, 2), "newer");
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_sent, 2);
+	expect_inv(r, 0, 1, v(70, 3), 0, CHP_INV_BASE_UNKNOWN, "newest");
+	cr_assert_eq(r->n_answers, 0, "not before all have it");
+	m = r->sent[0].inv;
+	acked_by_all(r, &m);
+	wake(r, CHP_BATCH_MAX);
+	expect_answer(r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(70, 3));
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_what_no_source_has_is_absent)
+{
+	struct backed *b = source_new();
+	struct sent asked[2];
+
+	submit(b->r, CHP_OPCODE_GET, "x", NULL);
+	not_found(b, "x");
+	wake(b->r, CHP_BATCH_MAX);
+	memcpy(asked, b->r->sent, sizeof(asked));
+	fetched(b->r, 1, &asked[0], CHP_HERMES_FETCH_ABSENT, 0, "");
+	fetched(b->r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
+	wake(b->r, CHP_BATCH_MAX);
+	expect_answer(b->r, 0, CHP_OPCODE_GET, CHP_STATUS_NOT_FOUND, 0);
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_a_source_that_cannot_tell_is_asked_again)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	not_found(b, "x");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_AGAIN, 0, "");
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
+	r->now.ns += 2000000;
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_sent, 1);
+	cr_assert_eq(r->sent[0].to, 1);
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_ABSENT, 0, "");
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_answers, 1);
+	/* An answer to what is not asked any more. */
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(70, 3), "late");
+	cr_assert_eq(r->counters.fetches_stale, 1);
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_an_inv_ends_the_question)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	inv(r, 1, "x", v(70, 3), 0, CHP_INV_BASE_UNKNOWN, "newest");
+	expect_ack(r, 1, v(70, 3));
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_FOUND, v(65, 2), "newer");
+	cr_assert_eq(r->counters.fetches_stale, 1);
+	val(r, 1, v(70, 3));
+	wake(r, CHP_BATCH_MAX);
+	expect_answer(r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(70, 3));
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_two_that_reconcile_one_key_agree)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_sent, 2);
+	inv(r, 1, "x", v(70, 3), 0, CHP_INV_BASE_UNKNOWN, "newest");
+	expect_ack(r, 1, v(70, 3));
+	val(r, 1, v(70, 3));
+	wake(r, CHP_BATCH_MAX);
+	expect_answer(r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(70, 3));
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_a_source_tells_what_its_store_or_cache_has)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+
+	fetch_from(r, 1, "x");
+	cr_assert_eq(r->n_sent, 0);
+	/* What an earlier life left is told, and not taken for the key's version here. */
+	found_old(b, "x", v(60, 1), "older");
+	expect_fetched(r, 1, CHP_HERMES_FETCH_FOUND, v(60, 1), "older");
+	cr_assert(!is_cached(b, "x"));
+	inv(r, 2, "y", v(70, 3), 0, CHP_INV_BASE_UNKNOWN, "newest");
+	not_found(b, "y");
+	fetch_from(r, 1, "y");
+	expect_fetched(r, 1, CHP_HERMES_FETCH_AGAIN, 0, "");
+	val(r, 2, v(70, 3));
+	fetch_from(r, 1, "y");
+	expect_fetched(r, 1, CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
+	b->store.backing.is_ready = false;
+	fetch_from(r, 1, "z");
+	expect_fetched(r, 1, CHP_HERMES_FETCH_AGAIN, 0, "");
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_a_read_modify_write_follows_what_was_reconciled)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+	struct chp_hermes_inv m;
+
+	submit(r, CHP_OPCODE_APPEND, "x", "!");
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
+	wake(r, CHP_BATCH_MAX);
+	m = begun(r);
+	acked_by_all(r, &m);
+	wake(r, CHP_BATCH_MAX);
+	expect_inv(r, 0, 1, v(71, 1), v(70, 3), CHP_INV_RMW, "newest!");
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_a_view_without_a_source_does_not_wait_for_it)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(55, 3), "oldest");
+	enter_view(r, 3, 0);
+	wake(r, CHP_BATCH_MAX);
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(55, 3), "oldest");
+	wake(r, CHP_BATCH_MAX);
+	expect_inv(r, 0, 1, v(60, 1), 0, CHP_INV_BASE_UNKNOWN, "older");
+	backed_free(b);
+}
