@@ -3048,7 +3048,8 @@ allocate_backed(struct hermes *h)
 	h->fetch_value = m->zalloc((size_t)FETCHES * h->env.value_bytes_max);
 	h->asked = m->zalloc((size_t)h->env.n_nodes * FETCHES * sizeof(*h->asked));
 	if (h->load_key == NULL || h->parked == NULL || h->parked_bytes == NULL || h->stored == NULL ||
-	    h->item_at == NULL || h->copy_parts == NULL || h->fetch == NULL || h->fetch_value == NULL || h->asked == NULL)
+	    h->item_at == NULL || h->copy_parts == NULL || h->fetch == NULL || h->fetch_value == NULL ||
+	    h->asked == NULL)
 		return false;
 	for (uint32_t i = 0; i < FETCHES; i++)
 		h->fetch[i].key = NONE;
