@@ -37,6 +37,8 @@
 /* What memcached takes as a key, and of how many bytes base64 makes that. */
 #define NAME_LEN_MAX 250u
 #define BASE64_FROM_MAX 186u
+/* How often halves that do not fit are looked up: a key may be written all the time. */
+#define READ_TRIES 4u
 /* A line of an answer: far longer than any. */
 #define LINE_LEN_MAX 2048u
 
@@ -159,6 +161,16 @@ broken(struct handle *h, const char *why, struct chp_store_error *e)
 }
 
 static int
+late(struct handle *h, struct chp_store_error *e)
+{
+	char why[40];
+	struct chp_text t = chp_text_of(why, sizeof(why));
+
+	chp_text_add(&t, "no answer within %" PRIu64 " ms", h->store->config.timeout_ms);
+	return broken(h, why, e);
+}
+
+static int
 no_memory(struct handle *h, struct chp_store_error *e)
 {
 	disconnect(h); /* with what was put together */
@@ -174,7 +186,7 @@ wait_for(struct handle *h, short events, struct chp_store_error *e)
 	int n;
 
 	if (now >= h->end_ms)
-		return broken(h, "no answer in time", e);
+		return late(h, e);
 	n = poll(&p, 1, (int)(h->end_ms - now));
 	if (n < 0 && errno != EINTR)
 		return broken(h, strerror(errno), e);
@@ -890,7 +902,7 @@ read_keys(void *handle, struct chp_store_read *read, uint32_t n, struct chp_stor
 	if (begin_call(h, false, e) < 0)
 		return -1;
 	/* Halves that do not fit may have been looked up while they were written. */
-	for (uint32_t try = 0; try < 2 && !fits; try++) {
+	for (uint32_t try = 0; try < READ_TRIES && !fits; try++) {
 		uint32_t at = 0;
 
 		if (!ask_for(h, read, n, used))

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "datastore/batch.h"
 
+#include <errno.h>
 #include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -178,15 +179,18 @@ static int
 broken(struct handle *h, struct chp_store_error *e)
 {
 	const struct config *c = &h->store->config;
+	char why[64];
+	struct chp_text t = chp_text_of(why, sizeof(why));
 
-	if (c->path[0] != '\0')
-		chp_store_fail(e, CHP_STORE_ERROR_SLOW, "redis at %.60s: %.50s", c->path, h->c->errstr);
+	/* What a time-out of a socket is called. */
+	if (h->c->err == REDIS_ERR_IO && strcmp(h->c->errstr, strerror(EAGAIN)) == 0)
+		chp_text_add(&t, "no answer within %" PRIu64 " ms", c->timeout_ms);
 	else
-		chp_store_fail(e, CHP_STORE_ERROR_SLOW, "redis at %.50s:%" PRIu64 ": %.50s", c->host, c->port,
-			       h->c->err == REDIS_ERR_IO && h->c->errstr[0] == 'R' ? "no answer in time"
-										   : h->c->errstr);
+		chp_text_add(&t, "%.60s", h->c->errstr);
 	disconnect(h);
-	return -1;
+	if (c->path[0] != '\0')
+		return chp_store_fail(e, CHP_STORE_ERROR_SLOW, "redis at %.50s: %s", c->path, why);
+	return chp_store_fail(e, CHP_STORE_ERROR_SLOW, "redis at %.40s:%" PRIu64 ": %s", c->host, c->port, why);
 }
 
 /* What Redis says instead of an answer. Some errors pass by themselves. */

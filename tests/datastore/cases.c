@@ -540,7 +540,7 @@ struct model {
 static uint32_t
 model_keys(const struct suite *s)
 {
-	return s->is_slow ? 40 : MODEL_KEYS_MAX;
+	return s->is_slow ? 20 : MODEL_KEYS_MAX;
 }
 
 static void
@@ -604,7 +604,7 @@ at_random(struct suite *s)
 	}
 	for (uint64_t life = 1; life <= 3; life++) {
 		begin_all(s, life);
-		for (uint32_t i = 0; i < 20; i++)
+		for (uint32_t i = 0; i < (s->is_slow ? 5 : 20); i++)
 			random_batch(s, m, suite_random() % SHARDS);
 		compare_with_model(s, m);
 		suite_close(s);

@@ -79,8 +79,8 @@ fits(const struct suite *s, const struct suite_case *c, const char *name)
 int
 main(int argc, char **argv)
 {
-	static const struct suite_case *const all[] = { suite_cases, suite_faults, suite_rocksdb, suite_redis,
-							     suite_memcached, suite_s3, suite_rate };
+	static const struct suite_case *const all[] = { suite_cases, suite_faults,    suite_engine, suite_rocksdb,
+							suite_redis, suite_memcached, suite_s3,     suite_rate };
 	static struct suite s = { .id = { .cluster = "conformance", .cluster_hash = 7, .node = 2, .shards = SHARDS,
 					  .hash_seed = 0xfedcba9876543210u, .key_bytes_max = CHP_KEY_BYTES_MAX,
 					  .value_bytes_max = VALUE_MAX } };

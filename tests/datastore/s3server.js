@@ -2,7 +2,7 @@
 //
 // s3server.js DIRECTORY PORT BUCKET: s3rver, a server that speaks as S3 does, with what it lacks and S3 has:
 //   - signatures (version 4) are verified, by the published rules and not by what a client does
-//   - an object is replaced as a whole: a server that is killed leaves no half
+//   - an object is replaced as a whole: a server that is killed leaves no half, and a reader sees none
 'use strict';
 
 const crypto = require('crypto');
@@ -99,6 +99,20 @@ FilesystemStore.prototype.putObject = async function (object) {
     }
 };
 
+// s3rver reads and deletes an object's files one after the other: so requests are served one after the other.
+let last = Promise.resolve();
+
+function inTurn(req, res, serve) {
+  last = last.then(() => new Promise(done => {
+    if (res.destroyed || req.destroyed) {
+      done();
+      return;
+    }
+    res.on('close', done);
+    serve(req, res);
+  }));
+}
+
 async function main() {
   const s3 = new S3rver({ directory, silent: true, configureBuckets: [{ name: bucket }] });
 
@@ -110,7 +124,7 @@ async function main() {
 
     watchBody(req);
     if (code === '') {
-      serve(req, res);
+      inTurn(req, res, serve);
       return;
     }
     res.writeHead(403, { 'Content-Type': 'application/xml' });

@@ -50,7 +50,7 @@ struct suite_case {
 	uint32_t needs;   /* enum suite_need */
 };
 
-extern const struct suite_case suite_cases[], suite_faults[], suite_rocksdb[], suite_redis[],
+extern const struct suite_case suite_cases[], suite_faults[], suite_engine[], suite_rocksdb[], suite_redis[],
 	suite_memcached[], suite_s3[], suite_rate[];
 
 /* Ends the case when cond is false: the text says what was found. */
@@ -111,7 +111,7 @@ uint32_t suite_scan_part(struct suite *s, uint32_t shard, struct chp_store_scan 
 			 uint32_t n_max, void (*seen)(void *arg, const struct chp_store_item *item), void *arg);
 
 /* Keys of shard 0 into which each batch writes its number: all have the number of one batch, or one was torn. */
-#define CRASH_KEYS 64u
+#define CRASH_KEYS 16u
 extern char suite_crash_key[CRASH_KEYS][64];
 void suite_make_crash_keys(const struct suite *s);
 /** Put batch `seq`; its text is the caller's until it is written. */
