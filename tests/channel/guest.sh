@@ -119,6 +119,8 @@ replica
 check "it serves again, from what the datastore has" until_ok 60 ctl cluster-health
 check "the value is still there" until_ok 10 value
 check "reads of everything" load --ops 1500 --mix get=100 --history $d/after
+# A cold start gives the keys new versions of the new generation: their values say whose they are.
+sed -E -i 's/,"version":"?[0-9]+"?//' $d/after
 check "every answer is right, before and after" ctl check $d/before $d/after
 cat $d/out
 ctl status --json | grep -o '"channel[^}]*}' | head -n 1
