@@ -162,6 +162,7 @@ struct fetch {
 	uint64_t recorded;   /* of the store that has it, or has not */
 	uint32_t value_len;
 	bool is_deleted;
+	bool is_answered;    /* by anybody but ourselves */
 };
 /* Fetches open at a time. */
 #define FETCHES 32u
@@ -429,6 +430,13 @@ static bool
 is_behind(const struct hermes *h, bool is_session)
 {
 	return h->is_backed && !is_session;
+}
+
+/* Whether our datastore is one of those that hold the data, and it is not reconciled with the others everywhere. */
+static bool
+is_source(const struct hermes *h)
+{
+	return h->is_backed && (h->view.sources & chp_bit(h->env.self)) != 0;
 }
 
 /* ------------------------------------------------------------------ replies */
@@ -945,7 +953,7 @@ unask(struct hermes *h, uint32_t i)
 }
 
 static void
-send_fetched(const struct hermes *h, uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version,
+send_fetched(uint64_t recorded, uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version,
 	     const uint8_t *value, uint32_t value_len, struct chp_out *out)
 {
 	const uint32_t used = (uint32_t)sizeof(struct chp_hermes_fetched) + value_len;
@@ -956,7 +964,7 @@ send_fetched(const struct hermes *h, uint32_t to, uint32_t op, uint32_t generati
 		.generation = generation,
 		.status = status,
 		.version = version,
-		.recorded = h->env.backing->recorded,
+		.recorded = recorded,
 		.value_total = value_len,
 	};
 
@@ -984,8 +992,8 @@ stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(h, i / FETCHES, i % FETCHES, h->asked[i].generation, CHP_HERMES_FETCH_AGAIN, 0, NULL, 0,
-			     out);
+		send_fetched(h->env.backing->recorded, i / FETCHES, i % FETCHES, h->asked[i].generation,
+			     CHP_HERMES_FETCH_AGAIN, 0, NULL, 0, out);
 	}
 }
 
@@ -1055,7 +1063,7 @@ on_absent_inv(struct hermes *h, struct chp_slot *s, const struct chp_peer_messag
 {
 	const struct chp_hermes_inv *inv = (const void *)m->message;
 	/* Other sources are being asked what the key was: who sends an INV knows, and may wait for our ACK to tell. */
-	const bool is_fetched = s != NULL && record_of(h, s)->fetch != NONE;
+	const bool is_fetched = s != NULL && is_source(h) && record_of(h, s)->fetch != NONE;
 	const bool is_newer =
 		is_fetched || (h->knows_evicted && chp_version_counter(inv->version) > h->evicted);
 	struct key_record *k;
@@ -1793,7 +1801,7 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	t->op = i;
 	t->rmw = rmw;
 	t->number = w->number;
-	t->must_store = behind && h->env.backing->is_durable;
+	t->must_store = behind && h->env.backing->is_durable && version == 0;
 	t->begun_ns = now->ns;
 	k->own = index_of_ticket(h, t);
 	inv = inv_header(&e, k->own, t->generation, CHP_MESSAGE_BEGIN, 0);
@@ -1962,11 +1970,7 @@ wait_for_load(struct hermes *h, const struct chp_op *op, struct chp_slot *s, str
 	uint32_t token;
 
 	h->env.counters->misses++;
-	if (!h->env.backing->is_ready) {
-		h->env.counters->host_away++;
-		out->reply(out, &r);
-		return;
-	}
+	h->env.counters->host_away += !h->env.backing->is_ready;
 	if (s == NULL) {
 		if (h->is_short || h->free_op == NONE || h->free_key == NONE || !make_room(h, op->key.len, 0, true) ||
 		    !chp_backing_load(h->env.backing, &op->key, &token)) {
@@ -2160,6 +2164,16 @@ serve_queue(struct hermes *h, const struct chp_now *now, struct key_record *k, s
 	}
 }
 
+/*
+ * A version that was written again after a cold start needs no other store than the one that it came from: the next
+ * cold start would find it there.
+ */
+static bool
+is_reconciled(const struct hermes *h, uint64_t version)
+{
+	return h->generation > 0 && chp_version_counter(version) == h->generation << GENERATION_SHIFT;
+}
+
 /* [H10] Replay the present version of a key that is not Valid. */
 static void
 start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, struct chp_out *out)
@@ -2171,7 +2185,8 @@ start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, 
 	t->replay = true;
 	t->log = k->log;
 	t->rmw = (s->flags & CHP_SLOT_RMW) != 0;
-	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0;
+	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0 &&
+			!is_reconciled(h, s->version);
 	t->begun_ns = now->ns;
 	h->n_replays++;
 	k->replay = index_of_ticket(h, t);
@@ -2263,18 +2278,15 @@ sweep(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 	}
 }
 
+static bool has_room_for(struct hermes *h, const struct key_record *k, const struct chp_loaded *l);
+static void finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out);
+static void not_loaded(struct hermes *h, struct key_record *k, struct chp_out *out);
+
 /* ------------------------------------------------------------------ cold start (SAFETY 34) */
 
 /* What could not be told is asked for again after so long; the store is looked through again after so long. */
 #define FETCH_AGAIN_NS UINT64_C(1000000)
 #define LOOK_AGAIN_NS UINT64_C(10000000)
-
-/* Whether our datastore is one of those that hold the data, and it is not reconciled with the others everywhere. */
-static bool
-is_source(const struct hermes *h)
-{
-	return h->is_backed && (h->view.sources & chp_bit(h->env.self)) != 0;
-}
 
 /* What was asked for or began to load is known: the slot is at rest with what it holds. */
 static void
@@ -2338,7 +2350,29 @@ take_better(struct hermes *h, struct fetch *f, uint64_t version, uint64_t record
 		memcpy(h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max, value, value_len);
 }
 
-/* Ask all other sources for a key; l is what our own datastore has. False: too many keys are being asked for. */
+/* A voter to ask for what our host would know, were it there; behind the one asked last. 0: there is nobody. */
+static uint64_t
+other_voter(const struct hermes *h, uint32_t last)
+{
+	const uint64_t others = h->view.voters & h->peers;
+	const uint64_t behind = others & ~(chp_bit(last) | (chp_bit(last) - 1));
+
+	return others == 0 ? 0 : chp_bit(chp_first_bit(behind != 0 ? behind : others));
+}
+
+/* Whom a key is asked of: after a cold start all sources; otherwise one voter, as our host is away (SAFETY 32). */
+static void
+ask_anew(struct hermes *h, struct fetch *f)
+{
+	f->waiting = is_source(h) ? h->view.sources & h->peers : other_voter(h, h->env.self);
+	f->due = f->waiting;
+	f->again = 0;
+	f->is_answered = false;
+	if (!is_source(h))
+		f->version = 0;
+}
+
+/* Ask others for a key; l is what our own datastore has, or NULL. False: too many keys are being asked for. */
 static bool
 fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 {
@@ -2349,10 +2383,9 @@ fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 			continue;
 		*f = (struct fetch){ .key = index_of_key(h, k),
 				     .generation = f->generation + 1,
-				     .waiting = h->view.sources & h->peers,
-				     .due = h->view.sources & h->peers,
 				     .recorded = h->env.backing->recorded };
-		if (l->status != CHP_LOAD_ABSENT)
+		ask_anew(h, f);
+		if (l != NULL && l->status != CHP_LOAD_ABSENT)
 			take_better(h, f, l->version, f->recorded, l->value, l->value_len,
 				    l->status == CHP_LOAD_TOMBSTONE);
 		k->fetch = i;
@@ -2360,6 +2393,23 @@ fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * [SAFETY 32] Our host is away: what waits for it is asked of a live voter. What that one has at rest is what our
+ * datastore has, too, or the key would not have left our cache.
+ */
+static void
+ask_peers_instead(struct hermes *h)
+{
+	for (uint32_t token = 0; token < h->env.loads_max; token++) {
+		struct key_record *k = h->load_key[token] == NONE ? NULL : &h->key[h->load_key[token]];
+
+		if (k == NULL || k->fetch != NONE || (k->wait_head == NONE && k->parked_head == NONE))
+			continue;
+		if (!fetch(h, k, NULL))
+			return;
+	}
 }
 
 static void
@@ -2403,7 +2453,8 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		status = s->version == 0 ? CHP_HERMES_FETCH_ABSENT :
 			 is_gone	 ? CHP_HERMES_FETCH_TOMBSTONE :
 					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(h, m->from, from->message.op, from->generation, status, s->version, h->record,
+		send_fetched(h->env.backing->recorded, m->from, from->message.op, from->generation, status, s->version,
+			     h->record,
 			     is_gone ? 0 : s->value_len, out);
 		return;
 	}
@@ -2414,7 +2465,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		status = f->version == 0 ? CHP_HERMES_FETCH_ABSENT :
 			 f->is_deleted	 ? CHP_HERMES_FETCH_TOMBSTONE :
 					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(h, m->from, from->message.op, from->generation, status, f->version,
+		send_fetched(f->recorded, m->from, from->message.op, from->generation, status, f->version,
 			     h->fetch_value + (size_t)k->fetch * h->env.value_bytes_max, f->value_len, out);
 		return;
 	}
@@ -2424,7 +2475,8 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		wait_for_token(h, k, token);
 	}
 	if (k == NULL || k->load == NONE) {
-		send_fetched(h, m->from, from->message.op, from->generation, status, 0, NULL, 0, out);
+		send_fetched(h->env.backing->recorded, m->from, from->message.op, from->generation, status, 0, NULL, 0,
+			     out);
 		return;
 	}
 	h->asked[i] = (struct parked_fetch){ .key = index_of_key(h, k),
@@ -2444,12 +2496,33 @@ on_fetched(struct hermes *h, const struct chp_peer_message *m)
 		return;
 	}
 	if (from->status == CHP_HERMES_FETCH_AGAIN) {
-		f->again |= chp_bit(m->from);
+		if (!is_source(h))
+			f->waiting = other_voter(h, m->from);
+		f->again = is_source(h) ? f->again | chp_bit(m->from) : f->waiting;
 		return;
 	}
 	f->waiting &= ~chp_bit(m->from);
+	f->is_answered = true;
 	take_better(h, f, from->version, from->recorded, (const uint8_t *)(from + 1), from->value_total,
 		    from->status == CHP_HERMES_FETCH_TOMBSTONE);
+}
+
+/* A voter has answered in our host's place. */
+static void
+take_fetched(struct hermes *h, struct key_record *k, const struct fetch *f, struct chp_out *out)
+{
+	const struct chp_loaded l = {
+		.status = f->version == 0 ? CHP_LOAD_ABSENT : f->is_deleted ? CHP_LOAD_TOMBSTONE : CHP_LOAD_FOUND,
+		.version = f->version,
+		.version_flags = f->is_deleted ? CHP_SLOT_TOMBSTONE : 0,
+		.value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
+		.value_len = f->value_len,
+	};
+
+	if (f->is_answered && has_room_for(h, k, &l))
+		finish_loading(h, k, &l, out);
+	else
+		not_loaded(h, k, out);
 }
 
 /*
@@ -2470,6 +2543,10 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 				  .value_len = f->value_len,
 				  .version_flags = f->is_deleted ? CHP_INV_TOMBSTONE : 0 };
 
+	if (!is_source(h)) {
+		take_fetched(h, k, f, out);
+		return true;
+	}
 	if (f->version == 0) {
 		stop_loading(h, k, out);
 		come_to_rest(h, k, out);
@@ -2592,16 +2669,20 @@ static void
 answer_fetches(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out)
 {
 	static const uint8_t status[] = { [CHP_LOAD_FOUND] = CHP_HERMES_FETCH_FOUND,
-					  [CHP_LOAD_TOMBSTONE] = CHP_HERMES_FETCH_TOMBSTONE,
-					  [CHP_LOAD_ABSENT] = CHP_HERMES_FETCH_ABSENT };
+					  [CHP_LOAD_TOMBSTONE] = CHP_HERMES_FETCH_TOMBSTONE };
+	/* What an earlier life left counts after a cold start only; who has not all of its copy yet knows nothing. */
+	const bool is_here = l->status != CHP_LOAD_ABSENT && (is_source(h) || !l->is_old);
+	uint8_t answer = is_here ? status[l->status] : CHP_HERMES_FETCH_ABSENT;
 
+	if (!h->is_complete || h->env.log->mark < h->copied)
+		answer = CHP_HERMES_FETCH_AGAIN;
 	while (k->asked != NONE) {
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(h, i / FETCHES, i % FETCHES, h->asked[i].generation, status[l->status],
-			     l->status == CHP_LOAD_ABSENT ? 0 : l->version, l->value,
-			     l->status == CHP_LOAD_FOUND ? l->value_len : 0, out);
+		send_fetched(h->env.backing->recorded, i / FETCHES, i % FETCHES, h->asked[i].generation, answer,
+			     answer <= CHP_HERMES_FETCH_TOMBSTONE ? l->version : 0, l->value,
+			     answer == CHP_HERMES_FETCH_FOUND ? l->value_len : 0, out);
 	}
 }
 
@@ -2791,6 +2872,8 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		evict_ahead(h);
 		announce_evicted(h, out);
 		load_again(h, now, out);
+		if (!h->env.backing->is_ready)
+			ask_peers_instead(h);
 		run_fetches(h, now, out);
 		if (is_source(h))
 			reconcile(h, now, out);
@@ -2954,10 +3037,8 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	h->floor_due = h->peers;
 	h->evicted_due = h->peers;
 	h->durable_seen = 0;
-	for (uint32_t i = 0; h->is_backed && i < FETCHES; i++) {
-		h->fetch[i].waiting = h->fetch[i].due = v->sources & h->peers;
-		h->fetch[i].again = 0;
-	}
+	for (uint32_t i = 0; h->is_backed && i < FETCHES; i++)
+		ask_anew(h, &h->fetch[i]);
 	queue_replays(h);
 	chp_copy_view(&h->copy, v);
 }
