@@ -96,7 +96,7 @@ refresh(struct chp_host *h)
 	b->is_ready = state_of(h) == CHP_HOST_READY && h->store_state != CHP_STORE_DOWN;
 	b->has_begun = b->has_begun || (h->in_view && has_begun(h));
 	b->may_evict = h->is_known && !is_volatile(h);
-	b->durable = h->is_recorded || (h->is_source && !h->has_gaps) ? h->log->mark : 0;
+	b->durable = h->is_recorded || (h->is_cold_start && !h->has_gaps) ? h->log->mark : 0;
 }
 
 /* ------------------------------------------------------------------ writing messages */
@@ -687,7 +687,7 @@ chp_host_found(struct chp_host *h, uint64_t epoch)
 }
 
 void
-chp_host_view(struct chp_host *h, uint64_t epoch, bool is_source)
+chp_host_view(struct chp_host *h, uint64_t epoch, bool is_cold_start)
 {
 	if (!h->in_view)
 		h->need_life = epoch;
@@ -695,7 +695,7 @@ chp_host_view(struct chp_host *h, uint64_t epoch, bool is_source)
 	h->view_epoch = epoch;
 	h->record_at = CHP_NEVER;
 	h->record_sent = h->is_recorded = false;
-	h->is_source = is_source;
+	h->is_cold_start = is_cold_start;
 	refresh(h);
 }
 

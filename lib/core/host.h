@@ -191,7 +191,7 @@ struct chp_host {
 	uint64_t view_epoch;
 	uint64_t record_at;        /* log position up to which everything must be durable; CHP_NEVER = not known yet */
 	bool record_sent, is_recorded;
-	bool is_source;            /* see chp_host_view */
+	bool is_cold_start;        /* see chp_host_view */
 
 	/* Loads and scans. */
 	struct chp_host_open_load *load;
@@ -225,10 +225,10 @@ void chp_host_found(struct chp_host *h, uint64_t epoch);
 /**
  * A view begins; the protocol hears of it next.
  *
- * @param is_source  the first view of a generation, to which this replica's store belongs: what is durable counts at
- *                   once, because whoever begins cold again reads a majority of these stores (SAFETY 34)
+ * @param is_cold_start  the first view of a generation that begins with what stores hold: what is durable counts at
+ *                       once, because whoever begins cold again reads a majority of its members' stores (SAFETY 34)
  */
-void chp_host_view(struct chp_host *h, uint64_t epoch, bool is_source);
+void chp_host_view(struct chp_host *h, uint64_t epoch, bool is_cold_start);
 
 /** Take a packet that chp_host_check or chp_host_hello_check accepted. */
 void chp_host_receive(struct chp_host *h, const struct chp_host_sink *to, const uint8_t *data, uint32_t len);

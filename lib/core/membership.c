@@ -1430,7 +1430,9 @@ next_view(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
 		if ((v->learners & bit) != 0 && i != m->config.self && m->peer[i].ready && m->view.sources == 0) {
 			v->learners &= ~bit;
 			v->voters |= bit;
-		} else if (!is_live(m, i) && v->next_writer != 0 && is_candidate(m, now_ns, i)) {
+		} else if (!is_live(m, i) && m->view.sources == 0 && v->next_writer != 0 &&
+			   is_candidate(m, now_ns, i)) {
+			/* As long as there are sources what stores have counts in the first view only: keep that. */
 			v->learners |= bit;
 			v->incarnation[i] = m->peer[i].incarnation;
 			v->writer[i] = v->next_writer++;

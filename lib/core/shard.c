@@ -738,13 +738,15 @@ expire_sessions(struct chp_shard *s)
 
 /* ------------------------------------------------------------------ the run */
 
-/* Whether a generation begins with what this replica's store holds. */
+/*
+ * Whether a generation begins with what stores hold. All its members are asked again at the next cold start, as long
+ * as nobody has recorded it: also those that are no sources now. Were only sources to count, a generation with less of
+ * them than a majority could not even write what it has reconciled.
+ */
 static bool
-is_source(const struct chp_shard *s, const struct chp_view *v)
+is_cold_start(const struct chp_view *v)
 {
-	const uint64_t in_generation = v->epoch & ((UINT64_C(1) << CHP_GENERATION_SHIFT) - 1);
-
-	return in_generation == 1 && (v->sources & chp_bit(s->config.self)) != 0;
+	return chp_epoch_is_first(v->epoch) && v->sources != 0;
 }
 
 /*
@@ -777,7 +779,7 @@ enter_view(struct chp_shard *s, const struct chp_view *v)
 	}
 	s->view = *v;
 	if (s->host.backing.is_present)
-		chp_host_view(&s->host, v->epoch, is_source(s, v));
+		chp_host_view(&s->host, v->epoch, is_cold_start(v));
 	s->protocol->view(s->instance, s->now, v, &s->out);
 	if (s->protocol->is_fenced)
 		return;
