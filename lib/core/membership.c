@@ -496,14 +496,15 @@ may_ask(const struct chp_membership *m)
 
 /*
  * Whether what this source holds is reconciled, or this learner may be a voter: with hosts when its stores have
- * recorded that they have everything. Nobody's has before all is reconciled.
+ * recorded that they have everything. Nobody's has before all is reconciled, and one that may forget need not.
  */
 static bool
 is_ready(const struct chp_membership *m)
 {
 	if (!m->ready || (m->view.learners & self_bit(m)) == 0)
 		return m->ready && (m->view.sources & self_bit(m)) != 0;
-	return !m->config.has_hosts || (m->view.sources == 0 && m->host.recorded_min >= m->joined_epoch);
+	return !m->config.has_hosts || m->host.is_volatile ||
+	       (m->view.sources == 0 && m->host.recorded_min >= m->joined_epoch);
 }
 
 /* The lease counts from now, which is before the packet leaves (SAFETY 17, pitfall P12). */

@@ -177,9 +177,41 @@ draw_host_faults(struct sim_config *c, struct chp_random *r)
 }
 
 /*
+ * Stores so quick and ways between nodes so uneven that a version is saved and has left the cache before an older one
+ * arrives (SAFETY 3).
+ */
+static void
+draw_uneven_hosts(struct sim_config *c, struct chp_random *r)
+{
+	c->uneven_ns_max = SIM_ONE_OF(r, 1, 2, 5) * SIM_MS;
+	c->latency_ns_max = 60000;
+	sim_draw_times(c, r, 40 * SIM_MS);
+	c->lease_ns = 25 * SIM_MS; /* a lease needs a round trip */
+	c->drop_ppm = chp_min_u32(c->drop_ppm, 1000);
+	c->n_keys = SIM_ONE_OF(r, 4, 8, SIM_KEYS_MAX);
+	c->rmw_ppm = SIM_ONE_OF(r, 300000, 600000);
+	c->store_ns_min = 1000;
+	c->store_ns_max = 5000;
+	c->store_slow_ppm = c->store_down_ppm = 0;
+	c->shard.keys_max = 3 * c->n_clients + 1;
+	c->shard.batch_age_ns = 0;
+	c->shard.loads_max = SIM_ONE_OF(r, 8, 64);
+}
+
+/* Nothing can be evicted to a store that may forget, nor can a cluster begin again from it (SAFETY 31). */
+static void
+draw_forgetful_hosts(struct sim_config *c)
+{
+	c->forgets = true;
+	c->cold_ppm = 0;
+	c->shard.keys_max += c->n_keys;
+	c->shard.value_blocks_max = 200;
+}
+
+/*
  * A cache that is mostly much smaller than what is in use. Sessions take slots that stay, those as well that a client
- * never heard of; with twice as many slots as clients there is always one for keys. The log is as short as the credits
- * allow.
+ * never heard of, or has closed a moment ago; with three times as many slots as clients there is always one for keys.
+ * The log is as short as the credits allow.
  */
 static void
 draw_hosts(struct sim_config *c, struct chp_random *r)
@@ -190,7 +222,7 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	c->n_keys = SIM_ONE_OF(r, 2, 4, 8, SIM_KEYS_MAX, SIM_KEYS_MAX);
 	c->n_clients = chp_min_u32(c->n_clients, SIM_ONE_OF(r, 3, 6));
 	s->sessions_max = c->n_clients;
-	s->keys_max = 2 * c->n_clients + SIM_ONE_OF(r, 1, 2, 4, 8, c->n_keys);
+	s->keys_max = 3 * c->n_clients + SIM_ONE_OF(r, 1, 2, 4, 8, c->n_keys);
 	s->value_blocks_max = SIM_ONE_OF(r, 24, 100, 200);
 	s->batch_items = SIM_ONE_OF(r, 1, 2, 8, 64);
 	s->batch_bytes = SIM_ONE_OF(r, 2048, 65536);
@@ -202,7 +234,12 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	c->put_bytes = SIM_ONE_OF(r, 2048, 65536);
 	c->loads = SIM_ONE_OF(r, 1, 4, 64);
 	sim_set_credits(c, SIM_ONE_OF(r, 1, 2, 4, 16), SIM_ONE_OF(r, 1, 1, 1, 4));
+	s->is_durable = chp_random_chance(r, 300000);
 	draw_host_faults(c, r);
+	if (chp_random_chance(r, 250000))
+		draw_uneven_hosts(c, r);
+	else if (!s->is_durable && chp_random_chance(r, 100000))
+		draw_forgetful_hosts(c);
 }
 
 static bool

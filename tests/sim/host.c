@@ -495,8 +495,8 @@ sim_host_start(struct sim_world *w, uint32_t n)
 enum end { END_LOST, END_DONE, END_LATER };
 
 /*
- * Reads are forgotten. The first write may be done, or done later, or never; the others were not begun. A life's
- * beginning is not done later: a shard that comes next would take it for its own.
+ * Reads are forgotten. The first write may be done, or done later, or never; the others were not begun. Only items are
+ * written later: no adapter lets a life begin, or a view be recorded, behind the back of who comes next.
  */
 static void
 abandon_jobs(struct sim_world *w, uint32_t n, bool store_dies)
@@ -513,13 +513,15 @@ abandon_jobs(struct sim_world *w, uint32_t n, bool store_dies)
 		is_first = is_first && !is_ordered(job->type);
 		if (begun && end == END_DONE)
 			apply(&h->store.durable, job);
-		if (!begun || end != END_LATER || store_dies || job->type == CHP_STORE_BEGIN) {
+		if (!begun || end != END_LATER || store_dies || job->type != CHP_STORE_WRITE) {
 			remove_job(h, job);
 			continue;
 		}
 		job->request = NULL;
 		set_step(w, n, job, STEP_FIRST);
 	}
+	if (store_dies && (h->flags & CHP_STORE_VOLATILE) != 0)
+		memset(&h->store.durable, 0, sizeof(h->store.durable));
 	h->store.visible = h->store.durable;
 }
 
@@ -551,7 +553,7 @@ sim_host_init(struct sim_world *w, uint32_t n)
 {
 	w->host[n] = calloc(1, sizeof(*w->host[n]));
 	CHP_ASSERT(w->host[n] != NULL);
-	w->host[n]->flags = CHP_STORE_SCANS;
+	w->host[n]->flags = w->config.forgets ? CHP_STORE_VOLATILE : CHP_STORE_SCANS;
 	sim_host_start(w, n);
 }
 
@@ -574,8 +576,9 @@ sim_host_is_idle(const struct sim_world *w, uint32_t n)
 	if (h == NULL)
 		return true;
 	chp_shard_host_status(w->node[n].shard, sim_node_clock(w, n), &status);
+	/* A store that may forget, and did not get everything, does not record that it has. */
 	return h->alive && h->job == NULL && h->n_done == 0 && status.state == CHP_HOST_READY && status.backlog == 0 &&
-	       status.epoch == chp_shard_view_epoch(w->node[n].shard);
+	       (w->config.forgets || status.epoch == chp_shard_view_epoch(w->node[n].shard));
 }
 
 void
@@ -587,10 +590,11 @@ sim_host_dump(const struct sim_world *w, uint32_t n, struct chp_text *t)
 
 	chp_shard_host_status(w->node[n].shard, sim_node_clock(w, n), &status);
 	chp_cache_stats(chp_shard_cache(w->node[n].shard), &cache);
-	chp_text_add(t, " cache %" PRIu64 " of %u, sessions %" PRIu64 ", blocks %" PRIu64 ", host%s%s state %u epoch %"
-		     PRIu64 " backlog %" PRIu64, cache.keys, w->config.shard.keys_max, cache.sessions, cache.blocks,
-		     h->alive ? "" : " dead", h->job != NULL ? " busy" : "", status.state, status.epoch,
-		     status.backlog);
+	chp_text_add(t, " cache %" PRIu64 " of %u, sessions %" PRIu64 ", blocks %" PRIu64 ",%s%s host%s%s state %u",
+		     cache.keys, w->config.shard.keys_max, cache.sessions, cache.blocks,
+		     w->config.shard.is_durable ? " durable" : "", w->config.forgets ? " volatile" : "",
+		     h->alive ? "" : " dead", h->job != NULL ? " busy" : "", status.state);
+	chp_text_add(t, " epoch %" PRIu64 " backlog %" PRIu64, status.epoch, status.backlog);
 }
 
 /* ------------------------------------------------------------------ faults */
