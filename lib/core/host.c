@@ -250,6 +250,8 @@ flush_loaded(struct chp_host *h, const struct chp_host_sink *to)
 	h->n_loaded = 0;
 }
 
+_Static_assert(CHP_HOST_GENERATION_SHIFT == CHP_GENERATION_SHIFT, "lives are epochs");
+
 static void
 take_loaded(struct chp_host *h, const struct chp_host_sink *to, const struct chp_host_loaded *m)
 {
@@ -269,6 +271,7 @@ take_loaded(struct chp_host *h, const struct chp_host_sink *to, const struct chp
 		.token = index,
 		.status = m->status,
 		.is_old = (m->item_flags & CHP_HOST_OLD) != 0,
+		.generation = m->generation,
 		.version_flags = m->item_flags & ITEM_FLAGS,
 		.version = m->version,
 		.value = chp_host_loaded_value(m),

@@ -37,6 +37,7 @@ struct chp_loaded {
 	uint8_t status;  /* enum chp_load_status */
 	bool is_old;     /* stored in an earlier life */
 	uint8_t version_flags;
+	uint16_t generation; /* of the cluster, when it was stored */
 	uint64_t version;
 	const uint8_t *value;
 	uint32_t value_len;

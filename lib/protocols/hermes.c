@@ -48,11 +48,6 @@
 /* Replays open at a time: bounds what a view change adds to the links' queues at once. */
 #define REPLAYS_MAX 64u
 
-/* Versions carry the generation of the cluster above these bits of their counter: 2^36 writes of a key in each. */
-#define GENERATION_SHIFT 36u
-
-_Static_assert((uint64_t)CHP_GENERATION_MAX << GENERATION_SHIFT < CHP_HERMES_FLOOR_MAX, "versions have room");
-
 enum key_state {
 	VALID = 0, /* readable */
 	INVALID,   /* another's write is on its way */
@@ -151,6 +146,12 @@ struct parked_fetch {
 	uint32_t generation;
 };
 
+/* A store, and when it got what it has. */
+struct stored_where {
+	uint64_t recorded;   /* the view up to which it had everything when its life began */
+	uint32_t generation; /* of the cluster, in which it got this; 0 if it has nothing */
+};
+
 /* What the sources have of a key. Its index is the op of our FETCHes. */
 struct fetch {
 	uint32_t key;        /* record, or NONE: not in use */
@@ -159,7 +160,7 @@ struct fetch {
 	uint64_t due;        /* of those, who must be asked now */
 	uint64_t again;      /* of those, who must be asked once more, later */
 	uint64_t version;    /* the newest so far; 0 = none */
-	uint64_t recorded;   /* of the store that has it, or has not */
+	struct stored_where from; /* the store that has it, or has not */
 	uint32_t value_len;
 	bool is_deleted;
 	bool is_answered;    /* by anybody but ourselves */
@@ -952,8 +953,14 @@ unask(struct hermes *h, uint32_t i)
 	h->asked[i].key = NONE;
 }
 
+static struct stored_where
+stored_here(const struct hermes *h, uint64_t generation)
+{
+	return (struct stored_where){ .recorded = h->env.backing->recorded, .generation = (uint32_t)generation };
+}
+
 static void
-send_fetched(uint64_t recorded, uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version,
+send_fetched(struct stored_where from, uint32_t to, uint32_t op, uint32_t generation, uint8_t status, uint64_t version,
 	     const uint8_t *value, uint32_t value_len, struct chp_out *out)
 {
 	const uint32_t used = (uint32_t)sizeof(struct chp_hermes_fetched) + value_len;
@@ -964,8 +971,9 @@ send_fetched(uint64_t recorded, uint32_t to, uint32_t op, uint32_t generation, u
 		.generation = generation,
 		.status = status,
 		.version = version,
-		.recorded = recorded,
+		.recorded = from.recorded,
 		.value_total = value_len,
+		.stored_in = version != 0 ? from.generation : 0,
 	};
 
 	memcpy(m, &header, sizeof(header));
@@ -992,7 +1000,7 @@ stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(h->env.backing->recorded, i / FETCHES, i % FETCHES, h->asked[i].generation,
+		send_fetched(stored_here(h, 0), i / FETCHES, i % FETCHES, h->asked[i].generation,
 			     CHP_HERMES_FETCH_AGAIN, 0, NULL, 0, out);
 	}
 }
@@ -1788,8 +1796,6 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	e.version = chp_version_counter(s->version);
 	if (absent && !(behind && rmw))
 		e.version = chp_max_u64(e.version, chp_max_u64(h->floor, chp_max_u64(h->evicted, h->peers_evicted)));
-	if (absent) /* each generation's versions are above those of all before (SAFETY 34) */
-		e.version = chp_max_u64(e.version, h->generation << GENERATION_SHIFT);
 	e.version = version != 0 ? version : chp_version_make(e.version + (rmw ? 1 : 2), h->writer);
 	k = take_key(h, s);
 	stop_loading(h, k, out);
@@ -2164,16 +2170,6 @@ serve_queue(struct hermes *h, const struct chp_now *now, struct key_record *k, s
 	}
 }
 
-/*
- * A version that was written again after a cold start needs no other store than the one that it came from: the next
- * cold start would find it there.
- */
-static bool
-is_reconciled(const struct hermes *h, uint64_t version)
-{
-	return h->generation > 0 && chp_version_counter(version) == h->generation << GENERATION_SHIFT;
-}
-
 /* [H10] Replay the present version of a key that is not Valid. */
 static void
 start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, struct chp_out *out)
@@ -2185,8 +2181,8 @@ start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, 
 	t->replay = true;
 	t->log = k->log;
 	t->rmw = (s->flags & CHP_SLOT_RMW) != 0;
-	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0 &&
-			!is_reconciled(h, s->version);
+	/* After a cold start it may be what was written again, which a store has: others need not have it yet. */
+	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0 && h->view.sources == 0;
 	t->begun_ns = now->ns;
 	h->n_replays++;
 	k->replay = index_of_ticket(h, t);
@@ -2303,15 +2299,9 @@ come_to_rest(struct hermes *h, struct key_record *k, struct chp_out *out)
 	release_key(h, k);
 }
 
-static uint64_t
-generation_of(uint64_t version)
-{
-	return chp_version_counter(version) >> GENERATION_SHIFT;
-}
-
 /*
- * How much a store knows of a generation's versions: it has everything from before the view that it has recorded. The
- * first view of a generation counts for nothing: all its sources have the same right to be asked then.
+ * How much a store knows of what was written in a generation: it has everything from before the view that it has
+ * recorded. The first view of a generation counts for nothing: all its sources have the same right to be asked then.
  */
 static uint64_t
 rank_of(uint64_t recorded, uint64_t generation)
@@ -2322,28 +2312,30 @@ rank_of(uint64_t recorded, uint64_t generation)
 	return recorded;
 }
 
-/* A store's answer, version 0: it has nothing. Whether it counts more than what is known so far. */
+/*
+ * A store's answer, version 0: it has nothing. Whether it counts more than what is known so far: what was written in a
+ * later generation does; then what a store says that knows more of that generation; then the newer version.
+ */
 static bool
-is_better(const struct fetch *f, uint64_t version, uint64_t recorded)
+is_better(const struct fetch *f, uint64_t version, struct stored_where from)
 {
-	const uint64_t mine = generation_of(f->version), theirs = generation_of(version);
-	const uint64_t g = chp_max_u64(mine, theirs);
+	const uint64_t g = chp_max_u64(f->from.generation, from.generation);
 
-	if (version != 0 && f->version != 0 && mine != theirs)
-		return theirs > mine;
-	if (rank_of(recorded, g) != rank_of(f->recorded, g))
-		return rank_of(recorded, g) > rank_of(f->recorded, g);
+	if (version != 0 && f->version != 0 && from.generation != f->from.generation)
+		return from.generation > f->from.generation;
+	if (rank_of(from.recorded, g) != rank_of(f->from.recorded, g))
+		return rank_of(from.recorded, g) > rank_of(f->from.recorded, g);
 	return version > f->version;
 }
 
 static void
-take_better(struct hermes *h, struct fetch *f, uint64_t version, uint64_t recorded, const uint8_t *value,
+take_better(struct hermes *h, struct fetch *f, uint64_t version, struct stored_where from, const uint8_t *value,
 	    uint32_t value_len, bool is_deleted)
 {
-	if (!is_better(f, version, recorded))
+	if (!is_better(f, version, from))
 		return;
 	f->version = version;
-	f->recorded = recorded;
+	f->from = from;
 	f->is_deleted = is_deleted;
 	f->value_len = value_len;
 	if (value_len > 0)
@@ -2383,10 +2375,10 @@ fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 			continue;
 		*f = (struct fetch){ .key = index_of_key(h, k),
 				     .generation = f->generation + 1,
-				     .recorded = h->env.backing->recorded };
+				     .from = stored_here(h, 0) };
 		ask_anew(h, f);
 		if (l != NULL && l->status != CHP_LOAD_ABSENT)
-			take_better(h, f, l->version, f->recorded, l->value, l->value_len,
+			take_better(h, f, l->version, stored_here(h, l->generation), l->value, l->value_len,
 				    l->status == CHP_LOAD_TOMBSTONE);
 		k->fetch = i;
 		h->env.counters->fetches++;
@@ -2453,9 +2445,8 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		status = s->version == 0 ? CHP_HERMES_FETCH_ABSENT :
 			 is_gone	 ? CHP_HERMES_FETCH_TOMBSTONE :
 					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(h->env.backing->recorded, m->from, from->message.op, from->generation, status, s->version,
-			     h->record,
-			     is_gone ? 0 : s->value_len, out);
+		send_fetched(stored_here(h, h->generation), m->from, from->message.op, from->generation, status,
+			     s->version, h->record, is_gone ? 0 : s->value_len, out);
 		return;
 	}
 	k = s == NULL ? NULL : record_of(h, s);
@@ -2465,7 +2456,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		status = f->version == 0 ? CHP_HERMES_FETCH_ABSENT :
 			 f->is_deleted	 ? CHP_HERMES_FETCH_TOMBSTONE :
 					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(f->recorded, m->from, from->message.op, from->generation, status, f->version,
+		send_fetched(f->from, m->from, from->message.op, from->generation, status, f->version,
 			     h->fetch_value + (size_t)k->fetch * h->env.value_bytes_max, f->value_len, out);
 		return;
 	}
@@ -2475,7 +2466,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		wait_for_token(h, k, token);
 	}
 	if (k == NULL || k->load == NONE) {
-		send_fetched(h->env.backing->recorded, m->from, from->message.op, from->generation, status, 0, NULL, 0,
+		send_fetched(stored_here(h, 0), m->from, from->message.op, from->generation, status, 0, NULL, 0,
 			     out);
 		return;
 	}
@@ -2503,7 +2494,8 @@ on_fetched(struct hermes *h, const struct chp_peer_message *m)
 	}
 	f->waiting &= ~chp_bit(m->from);
 	f->is_answered = true;
-	take_better(h, f, from->version, from->recorded, (const uint8_t *)(from + 1), from->value_total,
+	take_better(h, f, from->version, (struct stored_where){ from->recorded, from->stored_in },
+		    (const uint8_t *)(from + 1), from->value_total,
 		    from->status == CHP_HERMES_FETCH_TOMBSTONE);
 }
 
@@ -2536,9 +2528,6 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 	struct chp_slot *s = slot_at(h, k->slot);
 	uint8_t bytes[CHP_KEY_BYTES_MAX];
 	const struct chp_key key = { .bytes = bytes, .len = s->key_len };
-	/* Whoever reconciles the key gives it the same version, above those of all earlier generations. */
-	const uint64_t version = generation_of(f->version) == h->generation ? f->version :
-				 chp_version_make(h->generation << GENERATION_SHIFT, (uint16_t)f->version);
 	const struct intent w = { .value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
 				  .value_len = f->value_len,
 				  .version_flags = f->is_deleted ? CHP_INV_TOMBSTONE : 0 };
@@ -2557,7 +2546,7 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 		return false;
 	chp_cache_key(h->env.cache, s, bytes);
 	h->env.counters->reconciled++;
-	begin(h, now, NONE, s, &key, &w, version, out);
+	begin(h, now, NONE, s, &key, &w, f->version, out);
 	return true;
 }
 
@@ -2680,7 +2669,7 @@ answer_fetches(struct hermes *h, struct key_record *k, const struct chp_loaded *
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(h->env.backing->recorded, i / FETCHES, i % FETCHES, h->asked[i].generation, answer,
+		send_fetched(stored_here(h, l->generation), i / FETCHES, i % FETCHES, h->asked[i].generation, answer,
 			     answer <= CHP_HERMES_FETCH_TOMBSTONE ? l->version : 0, l->value,
 			     answer == CHP_HERMES_FETCH_FOUND ? l->value_len : 0, out);
 	}

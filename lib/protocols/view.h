@@ -18,7 +18,7 @@
  * a reconciliation, and writer numbers end after 65,535 incarnations.
  */
 #define CHP_GENERATION_SHIFT 20u
-/* Versions have 11 bits for it, and clients the low half of an epoch. */
+/* Session numbers have 16 bits for it, clients the low half of an epoch. */
 #define CHP_GENERATION_MAX 2047u
 
 struct chp_view {

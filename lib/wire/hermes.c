@@ -55,7 +55,7 @@ check_fetched(const struct chp_message *message, uint32_t value_max)
 		return false;
 	if (has_version != (m->version != 0) || m->version >> 16 > CHP_HERMES_FLOOR_MAX)
 		return false;
-	if (m->status != CHP_HERMES_FETCH_FOUND && m->value_total != 0)
+	if ((m->status != CHP_HERMES_FETCH_FOUND && m->value_total != 0) || (!has_version && m->stored_in != 0))
 		return false;
 	return message->len == chp_align_u32((uint32_t)sizeof(*m) + m->value_total, CHP_MESSAGE_ALIGN);
 }

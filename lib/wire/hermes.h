@@ -104,7 +104,7 @@ struct chp_hermes_fetched {
 	uint64_t version;     /* 0 unless FOUND or TOMBSTONE */
 	uint64_t recorded;    /* the view up to which the sender's store had everything when its life began */
 	uint32_t value_total; /* 0 unless FOUND */
-	uint32_t reserved2;   /* 0 */
+	uint32_t stored_in;   /* generation of the cluster in which the sender's store got it; 0 unless it has it */
 	/* the value, then zeros up to a multiple of 8 */
 } CHP_PACKED;
 

@@ -112,7 +112,7 @@ check_loaded(const struct chp_message *m, uint32_t value_max)
 
 	if (m->len < sizeof(*l) || l->value_len > value_max || m->len != chp_host_loaded_bytes(l->value_len))
 		return false;
-	if (l->status >= CHP_HOST_LOAD_STATUSES || l->reserved != 0 || m->op == CHP_OP_NONE ||
+	if (l->status >= CHP_HOST_LOAD_STATUSES || m->op == CHP_OP_NONE ||
 	    (l->item_flags & ~ITEM_FLAGS_ALL) != 0)
 		return false;
 	switch (l->status) {
@@ -121,7 +121,7 @@ check_loaded(const struct chp_message *m, uint32_t value_max)
 	case CHP_HOST_LOAD_TOMBSTONE:
 		return check_version(l->version) && (l->item_flags & CHP_HOST_TOMBSTONE) != 0 && l->value_len == 0;
 	default:
-		return l->version == 0 && l->item_flags == 0 && l->value_len == 0;
+		return l->version == 0 && l->item_flags == 0 && l->value_len == 0 && l->generation == 0;
 	}
 }
 

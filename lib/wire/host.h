@@ -176,9 +176,12 @@ struct chp_host_loaded {
 	uint32_t value_len;
 	uint8_t status;     /* enum chp_host_load_status: protocols/backing.h has the same numbers */
 	uint8_t item_flags; /* enum chp_host_item_flag */
-	uint16_t reserved;  /* 0 */
+	uint16_t generation; /* of the life in which it was stored: life >> CHP_HOST_GENERATION_SHIFT */
 	/* the value, then zeros up to a multiple of 8 */
 } CHP_PACKED;
+
+/* Lives are epochs of views: what is above these bits counts the cold starts (protocols/view.h). */
+#define CHP_HOST_GENERATION_SHIFT 20u
 
 enum chp_host_scan_flag {
 	CHP_HOST_SCAN_START = 1u << 0, /* from the beginning; otherwise behind the last part of this op */

@@ -228,8 +228,8 @@ Test(wire_host, each_field_of_what_was_loaded_is_looked_at)
 	cr_assert(!from_host(), "flags");
 	make_loaded(CHP_HOST_LOAD_FOUND, 1 << 16, 0, 1025);
 	cr_assert(!from_host(), "value too long");
-	make_loaded(CHP_HOST_LOAD_FOUND, 1 << 16, 0, 4)->reserved = 1;
-	cr_assert(!from_host(), "reserved");
+	make_loaded(CHP_HOST_LOAD_FOUND, 1 << 16, 0, 4)->generation = 3;
+	cr_assert(from_host());
 	make_loaded(CHP_HOST_LOAD_FOUND, 1 << 16, 0, 4)->message.len -= 8;
 	cr_assert(!from_host(), "length");
 	make_loaded(CHP_HOST_LOAD_FOUND, 1 << 16, 0, 0)->message.len = 8;
