@@ -315,7 +315,7 @@ BENCH_MB ?= 6144
 SHARDS ?= 1
 PEERS ?= udp
 .PHONY: demo bench
-demo: ## three replicas, real clients, loss, and a verdict on every answer; installs what is missing; PROTOCOL=
+demo: ## three replicas with hosts, real clients, loss, deaths, a verdict on every answer; installs what is missing; PROTOCOL=
 	$(Q)tools/deps ensure
 	$(Q)$(MAKE) --no-print-directory -j2 all
 	$(Q)tools/demo $(PROTOCOL)
