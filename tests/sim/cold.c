@@ -14,8 +14,6 @@
 
 /* The client of what was there at the beginning. */
 #define NOBODY UINT64_C(1000000)
-/* The versions of a generation are above this many bits of counter. */
-#define GENERATION_SHIFT 36u
 
 static const struct sim_stored *
 stored(const struct sim_world *w, uint32_t n, uint32_t key)
@@ -29,7 +27,7 @@ stored(const struct sim_world *w, uint32_t n, uint32_t key)
 static uint64_t
 generation_of(const struct sim_stored *s)
 {
-	return chp_version_counter(s->version) >> GENERATION_SHIFT;
+	return chp_generation(s->life);
 }
 
 /* How much a store knows of what a generation wrote: all from before the view that it has recorded, but the first. */
@@ -71,12 +69,6 @@ newest_stored(const struct sim_world *w, uint64_t sources, uint32_t key)
 	return newest_of(w, sources, key, w->generation);
 }
 
-static uint64_t
-version_of(const struct sim_world *w, const struct sim_stored *s)
-{
-	return chp_version_make(w->generation << GENERATION_SHIFT, (uint16_t)s->version);
-}
-
 static uint32_t
 begin_with(struct sim_world *w, const struct sim_stored *s, enum chp_history_outcome outcome)
 {
@@ -92,7 +84,7 @@ begin_with(struct sim_world *w, const struct sim_stored *s, enum chp_history_out
 	const struct chp_history_result result = { .t_ns = w->now_ns,
 						   .outcome = outcome,
 						   .node = CHP_HISTORY_NONE,
-						   .version = outcome == CHP_HISTORY_OK ? version_of(w, s)
+						   .version = outcome == CHP_HISTORY_OK ? s->version
 										: CHP_HISTORY_NO_VERSION };
 	const int64_t i = chp_history_invoke(&w->history, &call);
 
