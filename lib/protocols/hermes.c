@@ -160,6 +160,7 @@ struct fetch {
 	uint64_t due;        /* of those, who must be asked now */
 	uint64_t again;      /* of those, who must be asked once more, later */
 	uint64_t version;    /* the newest so far; 0 = none */
+	uint64_t left;       /* what our own store has of an earlier life; 0 = nothing */
 	struct stored_where from; /* the store that has it, or has not */
 	uint32_t value_len;
 	bool is_deleted;
@@ -2360,8 +2361,11 @@ ask_anew(struct hermes *h, struct fetch *f)
 	f->due = f->waiting;
 	f->again = 0;
 	f->is_answered = false;
-	if (!is_source(h))
-		f->version = 0;
+	if (is_source(h))
+		return;
+	/* Our datastore has said nothing: whatever the voter says is better. */
+	f->version = 0;
+	f->from = (struct stored_where){ 0 };
 }
 
 /* Ask others for a key; l is what our own datastore has, or NULL. False: too many keys are being asked for. */
@@ -2377,7 +2381,8 @@ fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 				     .generation = f->generation + 1,
 				     .from = stored_here(h, 0) };
 		ask_anew(h, f);
-		if (l != NULL && l->status != CHP_LOAD_ABSENT)
+		f->left = l != NULL && l->status != CHP_LOAD_ABSENT ? l->version : 0;
+		if (f->left != 0)
 			take_better(h, f, l->version, stored_here(h, l->generation), l->value, l->value_len,
 				    l->status == CHP_LOAD_TOMBSTONE);
 		k->fetch = i;
@@ -2450,7 +2455,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		return;
 	}
 	k = s == NULL ? NULL : record_of(h, s);
-	if (s != NULL && s->state == LOADING && k->fetch != NONE) {
+	if (s != NULL && s->state == LOADING && k->fetch != NONE && is_source(h)) {
 		const struct fetch *f = &h->fetch[k->fetch]; /* both ask: what our datastore has is in it */
 
 		status = f->version == 0 ? CHP_HERMES_FETCH_ABSENT :
@@ -2530,13 +2535,14 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 	const struct chp_key key = { .bytes = bytes, .len = s->key_len };
 	const struct intent w = { .value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
 				  .value_len = f->value_len,
-				  .version_flags = f->is_deleted ? CHP_INV_TOMBSTONE : 0 };
+				  /* Gone, says who knows more than our store: what is left there is overwritten. */
+				  .version_flags = f->is_deleted || f->version == 0 ? CHP_INV_TOMBSTONE : 0 };
 
 	if (!is_source(h)) {
 		take_fetched(h, k, f, out);
 		return true;
 	}
-	if (f->version == 0) {
+	if (f->version == 0 && f->left == 0) {
 		stop_loading(h, k, out);
 		come_to_rest(h, k, out);
 		return true;
@@ -2546,7 +2552,7 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 		return false;
 	chp_cache_key(h->env.cache, s, bytes);
 	h->env.counters->reconciled++;
-	begin(h, now, NONE, s, &key, &w, f->version, out);
+	begin(h, now, NONE, s, &key, &w, f->version != 0 ? f->version : f->left, out);
 	return true;
 }
 
