@@ -114,12 +114,8 @@ static void
 check_told(struct sim_world *w, uint64_t sources, uint32_t key)
 {
 	const struct sim_stored *s = newest_stored(w, sources, key);
-	const struct sim_first *f = &w->first[key];
-	uint64_t told = newest_told(w, key);
+	const uint64_t told = newest_told(w, key);
 
-	/* What the generation before began with is saved as it was there. */
-	if (f->version != 0 && f->history != CHP_HISTORY_NONE && told == w->history.op[f->history].version)
-		told = f->version;
 	if (told > (s == NULL ? 0 : s->version))
 		sim_fail(w, "a cold start without key %u at version %" PRIu64 ".%u, which was acknowledged", key,
 			 chp_version_counter(told), (uint16_t)told);
@@ -137,7 +133,8 @@ go_on_from(struct sim_world *w, uint64_t sources)
 		w->first[key].version = s->version;
 		sim_trace(w, "key %u goes on from version %" PRIu64 ".%u%s", key, chp_version_counter(s->version),
 			  (uint16_t)s->version, (s->flags & CHP_HOST_TOMBSTONE) != 0 ? ", deleted" : "");
-		if ((s->flags & CHP_HOST_TOMBSTONE) == 0)
+		/* With level `datastore` the history goes on, and its own writes are what is there. */
+		if ((s->flags & CHP_HOST_TOMBSTONE) == 0 && !w->config.shard.is_durable)
 			w->first[key].history = begin_with(w, s, CHP_HISTORY_OK);
 	}
 }
