@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A cold start (SAFETY 34): every node's memory is lost, and the cluster begins again from what the stores hold, in
- * another generation. What they hold is written anew, with a version of that generation. With level `datastore`
- * nothing that anybody was told may be missing there, and the history goes on. With level `memory` the versions newer
- * than the newest saved one of each key are lost, and exactly those: the history ends, and another begins with what the
- * stores hold. Only where a member is lost before what its store alone has was reconciled, that is lost, too.
+ * another generation. With level `datastore` nothing that anybody was told may be missing there, and the history goes
+ * on. With level `memory` the versions newer than the newest saved one of each key are lost, and exactly those: the
+ * history ends, and another begins with what the stores hold. Only where a member is lost before what its store alone
+ * has was reconciled, that is lost, too.
  */
 #include "host.h"
 #include "kind.h"
@@ -220,7 +220,6 @@ sim_cold_start(struct sim_world *w, const struct chp_view *v)
 	if (w->config.shard.is_durable) {
 		for (uint32_t key = 0; key < w->config.n_keys; key++)
 			check_told(w, v->sources, key);
-		go_on_from(w, v->sources);
 		return;
 	}
 	sim_clients_give_up(w);
