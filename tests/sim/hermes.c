@@ -382,6 +382,13 @@ print(FILE *out, const struct chp_message *m)
 	case CHP_HERMES_EVICTED:
 		fprintf(out, "EVICTED %" PRIu64, ((const struct chp_hermes_floor *)(const void *)m)->counter);
 		break;
+	case CHP_HERMES_FETCH:
+		fputs("FETCH", out);
+		break;
+	case CHP_HERMES_FETCHED:
+		sim_print_version(out, &sim_hermes, "FETCHED ",
+				  ((const struct chp_hermes_fetched *)(const void *)m)->version);
+		break;
 	case CHP_HERMES_STORED:
 		sim_print_version(out, &sim_hermes, "STORED ",
 				  ((const struct chp_hermes_ack *)(const void *)m)->version);
