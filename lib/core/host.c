@@ -753,10 +753,13 @@ take_life(struct chp_host *h, const struct chp_host_hello *m)
 	h->has_lost = holds_less(h, m);
 	if (h->has_lost) {
 		h->counters.lost_data++;
-		if (is_volatile(h)) {
-			/* It keeps nothing for us: all is in the cache, and goes into a new life from now on. */
+		if (is_volatile(h) || !h->in_view) {
+			/*
+			 * It keeps nothing for us: all is in the cache, and goes into a new life from now on. Or nothing
+			 * was given to it yet: it had only begun a life that it does not know any more.
+			 */
 			h->has_lost = false;
-			h->has_gaps = true;
+			h->has_gaps = h->in_view;
 			h->need_life = chp_max_u64(h->need_life, h->life + 1);
 			h->life = h->asked_life = 0;
 		}

@@ -2867,7 +2867,8 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		evict_ahead(h);
 		announce_evicted(h, out);
 		load_again(h, now, out);
-		if (!h->env.backing->is_ready)
+		/* After a cold start what our own datastore has is a part of the answer. */
+		if (!h->env.backing->is_ready && !is_source(h))
 			ask_peers_instead(h);
 		run_fetches(h, now, out);
 		if (is_source(h))
