@@ -755,8 +755,8 @@ take_life(struct chp_host *h, const struct chp_host_hello *m)
 		h->counters.lost_data++;
 		if (is_volatile(h) || !h->in_view) {
 			/*
-			 * It keeps nothing for us: all is in the cache, and goes into a new life from now on. Or nothing
-			 * was given to it yet: it had only begun a life that it does not know any more.
+			 * It keeps nothing for us: all is in the cache, and goes into a new life. Or nothing was
+			 * given to it yet: it had only begun a life that it has forgotten.
 			 */
 			h->has_lost = false;
 			h->has_gaps = h->in_view;
