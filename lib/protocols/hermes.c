@@ -2110,7 +2110,8 @@ hermes_step(void *p, const struct chp_now *now, const struct chp_peer_message *m
 
 /*
  * Nobody but INVs can wait for this key any more. They cannot be refused: the key is asked for again. So is one that
- * must stay in the cache because another key's digest leads over it.
+ * must stay in the cache because another key's digest leads over it, or whose record stands in a list: left at rest it
+ * would say that there is no such key.
  */
 static void
 give_up_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
@@ -2118,7 +2119,8 @@ give_up_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 	struct chp_slot *s = slot_at(h, k->slot);
 
 	stop_loading(h, k, out);
-	if (k->parked_head != NONE || (s->flags & CHP_SLOT_COLLIDED) != 0) {
+	if (k->parked_head != NONE || (s->flags & CHP_SLOT_COLLIDED) != 0 || k->listed[READY] || k->listed[TO_REPLAY] ||
+	    k->listed[TO_LOAD]) {
 		k->is_failed = false;
 		if (!k->listed[TO_LOAD])
 			push(h, TO_LOAD, k);
