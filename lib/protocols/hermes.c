@@ -2869,8 +2869,11 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		evict_ahead(h);
 		announce_evicted(h, out);
 		load_again(h, now, out);
-		/* After a cold start what our own datastore has is a part of the answer. */
-		if (!h->env.backing->is_ready && !is_source(h))
+		/*
+		 * After a cold start what our own datastore has is a part of the answer. And a learner's does not have
+		 * what a voter has: a version that was fetched would not be stored here.
+		 */
+		if (!h->env.backing->is_ready && !is_source(h) && h->is_complete && h->env.log->mark >= h->copied)
 			ask_peers_instead(h);
 		run_fetches(h, now, out);
 		if (is_source(h))
