@@ -1319,6 +1319,23 @@ remember_inv(struct hermes *h, const struct chp_slot *s, const struct chp_hermes
 	memory->generation = k == NULL ? 0 : k->generation;
 }
 
+/*
+ * Whether a session that is not known here may be there all the same: this learner has not copied it yet. An INV that
+ * waited for its key may come after its session's end.
+ */
+static bool
+may_guess(const struct hermes *h, uint64_t session)
+{
+	struct chp_key key = { .bytes = (const uint8_t *)&session, .len = sizeof(session), .session = true, .pos = -1 };
+	const struct chp_slot *s;
+
+	if (h->is_complete || session == 0)
+		return false;
+	key.digest = chp_cache_digest(h->env.cache, key.bytes, key.len, true);
+	s = chp_cache_find(h->env.cache, &key);
+	return s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) == 0;
+}
+
 /* [H4, H5] An INV whose key is here: s is its slot, not Loading; NULL: it counts as old news of a forgotten key. */
 static void
 take_inv(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv, uint8_t from, struct chp_out *out)
@@ -1345,7 +1362,7 @@ take_inv(struct hermes *h, struct chp_slot *s, const struct chp_hermes_inv *inv,
 	/* Whether the value was adopted or not (SAFETY 25). */
 	if (!CHP_MUTATED(S25_RECORD_ON_ADOPTION) || (s != NULL && s->version == inv->version))
 		chp_session_saw(h->env.sessions, inv->session, inv->request, inv->version, inv->number,
-				(inv->inv_flags & CHP_INV_RMW) != 0, !h->is_complete);
+				(inv->inv_flags & CHP_INV_RMW) != 0, may_guess(h, inv->session));
 	if (h->env.backing->is_durable && inv->message.op < h->n_tickets && s != NULL)
 		owe_stored(h, s, inv, from);
 	if (s == NULL || !owe_ack(h, s, inv, from))
