@@ -76,7 +76,6 @@
 	X(P60_EVICT_UNSAVED, "a key leaves the cache before the datastore has it")                \
 	X(P56_PARKED_UNCOMMITTED, "a read that waited for a load gets the value of a write under way") \
 	X(S3_ACK_AND_SKIP, "an INV that may be older than what is stored is acknowledged and ignored") \
-	X(S3_ADOPT, "an INV that may be older than what is stored is adopted")                    \
 	X(S3_RMW_WITHOUT_LOAD, "a read-modify-write takes a key that is not in the cache for absent")
 
 #define CHP_MUTATION_LIST(X) CHP_MUTATION_LIST_HERMES(X) CHP_MUTATION_LIST_ZAB(X) CHP_MUTATION_LIST_HOSTS(X)

@@ -1085,7 +1085,7 @@ on_absent_inv(struct hermes *h, struct chp_slot *s, const struct chp_peer_messag
 		send_ack(inv->message.op, inv->generation, inv->version, m->from, out);
 		return;
 	}
-	if (is_newer || CHP_MUTATED(S3_ADOPT)) {
+	if (is_newer) {
 		if (s == NULL)
 			s = chp_cache_insert(h->env.cache, &m->key);
 		take_inv(h, s, inv, m->from, out);
