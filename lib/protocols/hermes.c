@@ -229,6 +229,7 @@ struct hermes {
 	uint64_t last_item;         /* the highest of them */
 	uint8_t *copy_parts;        /* see struct chp_copy_config; our own node's holds keys to reconcile */
 	struct fetch *fetch;        /* [FETCHES] */
+	uint32_t n_fetches;         /* in use */
 	uint8_t *fetch_value;       /* of fetch i: value_bytes_max */
 	struct parked_fetch *asked; /* peer p, its fetch f: asked[p * FETCHES + f] */
 	uint64_t evicted_known;     /* peers that have announced what they evicted in this view */
@@ -297,13 +298,19 @@ index_of_key(const struct hermes *h, const struct key_record *k)
 	return (uint32_t)(k - h->key);
 }
 
+static bool
+is_listed(const struct key_record *k)
+{
+	return k->listed[READY] || k->listed[TO_REPLAY] || k->listed[TO_LOAD];
+}
+
 /* A key that is Valid and waited for by nobody needs no record. */
 static void
 release_key(struct hermes *h, struct key_record *k)
 {
 	struct chp_slot *s = slot_at(h, k->slot);
 
-	if (s->state != VALID || k->wait_head != NONE || k->listed[READY] || k->listed[TO_REPLAY] || k->listed[TO_LOAD])
+	if (s->state != VALID || k->wait_head != NONE || is_listed(k))
 		return;
 	CHP_ASSERT(k->load == NONE && k->parked_head == NONE && k->asked == NONE && k->fetch == NONE);
 	CHP_ASSERT(k->own == NONE && k->replay == NONE && k->log == CHP_LOG_NONE);
@@ -439,6 +446,13 @@ static bool
 is_source(const struct hermes *h)
 {
 	return h->is_backed && (h->view.sources & chp_bit(h->env.self)) != 0;
+}
+
+/* Whether our datastore and cache have everything: a voter's do, once what it copied as a learner is durable. */
+static bool
+has_all(const struct hermes *h)
+{
+	return h->is_complete && h->env.log->mark >= h->copied;
 }
 
 /* ------------------------------------------------------------------ replies */
@@ -775,7 +789,7 @@ is_stored(const struct hermes *h, struct ticket *t)
 		return true;
 	if (t->log < h->env.backing->durable)
 		t->stored |= chp_bit(h->env.self);
-	return 2 * (uint32_t)__builtin_popcountll(t->stored) > h->env.n_nodes;
+	return 2 * chp_count_bits(t->stored) > h->env.n_nodes;
 }
 
 static void
@@ -954,6 +968,24 @@ unask(struct hermes *h, uint32_t i)
 	h->asked[i].key = NONE;
 }
 
+_Static_assert((int)CHP_HERMES_FETCH_FOUND == CHP_LOAD_FOUND && (int)CHP_HERMES_FETCH_TOMBSTONE == CHP_LOAD_TOMBSTONE &&
+		       (int)CHP_HERMES_FETCH_ABSENT == CHP_LOAD_ABSENT,
+	       "what a store says is what a peer is told");
+
+static uint8_t
+status_of(uint64_t version, bool is_deleted)
+{
+	if (version == 0)
+		return CHP_HERMES_FETCH_ABSENT;
+	return is_deleted ? CHP_HERMES_FETCH_TOMBSTONE : CHP_HERMES_FETCH_FOUND;
+}
+
+static uint8_t *
+value_of_fetch(const struct hermes *h, const struct fetch *f)
+{
+	return h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max;
+}
+
 static struct stored_where
 stored_here(const struct hermes *h, uint64_t generation)
 {
@@ -983,6 +1015,13 @@ send_fetched(struct stored_where from, uint32_t to, uint32_t op, uint32_t genera
 	memset(m + used, 0, bytes - used);
 }
 
+/* What a peer asks for cannot be told now. */
+static void
+say_again(const struct hermes *h, uint32_t to, uint32_t op, uint32_t generation, struct chp_out *out)
+{
+	send_fetched(stored_here(h, 0), to, op, generation, CHP_HERMES_FETCH_AGAIN, 0, NULL, 0, out);
+}
+
 /* The key is known, or waits for nothing any more: what the datastore or a source still says is stale (SAFETY 5). */
 static void
 stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
@@ -990,8 +1029,10 @@ stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 	if (k->load != NONE)
 		h->load_key[k->load] = NONE;
 	k->load = NONE;
-	if (k->fetch != NONE)
+	if (k->fetch != NONE) {
 		h->fetch[k->fetch].key = NONE;
+		h->n_fetches--;
+	}
 	k->fetch = NONE;
 	if (k->is_old)
 		h->old.n--;
@@ -1001,8 +1042,7 @@ stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 		const uint32_t i = k->asked;
 
 		unask(h, i);
-		send_fetched(stored_here(h, 0), i / FETCHES, i % FETCHES, h->asked[i].generation,
-			     CHP_HERMES_FETCH_AGAIN, 0, NULL, 0, out);
+		say_again(h, i / FETCHES, i % FETCHES, h->asked[i].generation, out);
 	}
 }
 
@@ -1673,7 +1713,7 @@ may_scan(void *p)
 {
 	const struct hermes *h = p;
 
-	return h->view.sources == 0 && h->env.log->mark >= h->copied;
+	return h->view.sources == 0 && has_all(h);
 }
 
 /* A learner that has copied everything, and has heard all that was under way when its view began, is complete. */
@@ -2136,8 +2176,7 @@ give_up_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 	struct chp_slot *s = slot_at(h, k->slot);
 
 	stop_loading(h, k, out);
-	if (k->parked_head != NONE || (s->flags & CHP_SLOT_COLLIDED) != 0 || k->listed[READY] || k->listed[TO_REPLAY] ||
-	    k->listed[TO_LOAD]) {
+	if (k->parked_head != NONE || (s->flags & CHP_SLOT_COLLIDED) != 0 || is_listed(k)) {
 		k->is_failed = false;
 		if (!k->listed[TO_LOAD])
 			push(h, TO_LOAD, k);
@@ -2359,7 +2398,7 @@ take_better(struct hermes *h, struct fetch *f, uint64_t version, struct stored_w
 	f->is_deleted = is_deleted;
 	f->value_len = value_len;
 	if (value_len > 0)
-		memcpy(h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max, value, value_len);
+		memcpy(value_of_fetch(h, f), value, value_len);
 }
 
 /* A voter to ask for what our host would know, were it there; behind the one asked last. 0: there is nobody. */
@@ -2405,6 +2444,7 @@ fetch(struct hermes *h, struct key_record *k, const struct chp_loaded *l)
 			take_better(h, f, l->version, stored_here(h, l->generation), l->value, l->value_len,
 				    l->status == CHP_LOAD_TOMBSTONE);
 		k->fetch = i;
+		h->n_fetches++;
 		h->env.counters->fetches++;
 		return true;
 	}
@@ -2455,7 +2495,6 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 	const struct chp_hermes_fetch *from = (const void *)m->message;
 	const uint32_t i = m->from * FETCHES + from->message.op;
 	struct chp_slot *s = chp_cache_find(h->env.cache, &m->key);
-	uint8_t status = CHP_HERMES_FETCH_AGAIN;
 	struct key_record *k;
 	uint32_t token;
 
@@ -2466,22 +2505,16 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		const bool is_gone = (s->flags & CHP_SLOT_TOMBSTONE) != 0;
 
 		chp_cache_value(h->env.cache, s, h->record);
-		status = s->version == 0 ? CHP_HERMES_FETCH_ABSENT :
-			 is_gone	 ? CHP_HERMES_FETCH_TOMBSTONE :
-					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(stored_here(h, h->generation), m->from, from->message.op, from->generation, status,
-			     s->version, h->record, is_gone ? 0 : s->value_len, out);
+		send_fetched(stored_here(h, h->generation), m->from, from->message.op, from->generation,
+			     status_of(s->version, is_gone), s->version, h->record, is_gone ? 0 : s->value_len, out);
 		return;
 	}
 	k = s == NULL ? NULL : record_of(h, s);
 	if (s != NULL && s->state == LOADING && k->fetch != NONE && is_source(h)) {
 		const struct fetch *f = &h->fetch[k->fetch]; /* both ask: what our datastore has is in it */
 
-		status = f->version == 0 ? CHP_HERMES_FETCH_ABSENT :
-			 f->is_deleted	 ? CHP_HERMES_FETCH_TOMBSTONE :
-					   CHP_HERMES_FETCH_FOUND;
-		send_fetched(f->from, m->from, from->message.op, from->generation, status, f->version,
-			     h->fetch_value + (size_t)k->fetch * h->env.value_bytes_max, f->value_len, out);
+		send_fetched(f->from, m->from, from->message.op, from->generation,
+			     status_of(f->version, f->is_deleted), f->version, value_of_fetch(h, f), f->value_len, out);
 		return;
 	}
 	if (s == NULL && h->env.backing->is_ready && h->free_key != NONE && make_room(h, m->key.len, 0, true) &&
@@ -2490,8 +2523,7 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		wait_for_token(h, k, token);
 	}
 	if (k == NULL || k->load == NONE) {
-		send_fetched(stored_here(h, 0), m->from, from->message.op, from->generation, status, 0, NULL, 0,
-			     out);
+		say_again(h, m->from, from->message.op, from->generation, out);
 		return;
 	}
 	h->asked[i] = (struct parked_fetch){ .key = index_of_key(h, k),
@@ -2528,10 +2560,10 @@ static void
 take_fetched(struct hermes *h, struct key_record *k, const struct fetch *f, struct chp_out *out)
 {
 	const struct chp_loaded l = {
-		.status = f->version == 0 ? CHP_LOAD_ABSENT : f->is_deleted ? CHP_LOAD_TOMBSTONE : CHP_LOAD_FOUND,
+		.status = status_of(f->version, f->is_deleted),
 		.version = f->version,
 		.version_flags = f->is_deleted ? CHP_SLOT_TOMBSTONE : 0,
-		.value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
+		.value = value_of_fetch(h, f),
 		.value_len = f->value_len,
 	};
 
@@ -2552,7 +2584,7 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 	struct chp_slot *s = slot_at(h, k->slot);
 	uint8_t bytes[CHP_KEY_BYTES_MAX];
 	const struct chp_key key = { .bytes = bytes, .len = s->key_len };
-	const struct intent w = { .value = h->fetch_value + (size_t)(f - h->fetch) * h->env.value_bytes_max,
+	const struct intent w = { .value = value_of_fetch(h, f),
 				  .value_len = f->value_len,
 				  /* Gone, says who knows more than our store: what is left there is overwritten. */
 				  .version_flags = f->is_deleted || f->version == 0 ? CHP_INV_TOMBSTONE : 0 };
@@ -2581,6 +2613,8 @@ run_fetches(struct hermes *h, const struct chp_now *now, struct chp_out *out)
 	const bool again = now->ns >= h->fetch_again_ns;
 	bool waits = false;
 
+	if (h->n_fetches == 0)
+		return;
 	for (uint32_t i = 0; i < FETCHES && out->replies_left > 0; i++) {
 		struct fetch *f = &h->fetch[i];
 
@@ -2682,13 +2716,11 @@ not_loaded(struct hermes *h, struct key_record *k, struct chp_out *out)
 static void
 answer_fetches(struct hermes *h, struct key_record *k, const struct chp_loaded *l, struct chp_out *out)
 {
-	static const uint8_t status[] = { [CHP_LOAD_FOUND] = CHP_HERMES_FETCH_FOUND,
-					  [CHP_LOAD_TOMBSTONE] = CHP_HERMES_FETCH_TOMBSTONE };
 	/* What an earlier life left counts after a cold start only; who has not all of its copy yet knows nothing. */
 	const bool is_here = l->status != CHP_LOAD_ABSENT && (is_source(h) || !l->is_old);
-	uint8_t answer = is_here ? status[l->status] : CHP_HERMES_FETCH_ABSENT;
+	uint8_t answer = is_here ? l->status : CHP_HERMES_FETCH_ABSENT;
 
-	if (!h->is_complete || h->env.log->mark < h->copied)
+	if (!has_all(h))
 		answer = CHP_HERMES_FETCH_AGAIN;
 	while (k->asked != NONE) {
 		const uint32_t i = k->asked;
@@ -2728,7 +2760,7 @@ finish_loading(struct hermes *h, struct key_record *k, const struct chp_loaded *
 		return;
 	}
 	/* Its store does not have everything yet: a learner learns nothing from what it has not. */
-	if ((!h->is_complete || h->env.log->mark < h->copied) && (l->status == CHP_LOAD_ABSENT || l->is_old) &&
+	if (!has_all(h) && (l->status == CHP_LOAD_ABSENT || l->is_old) &&
 	    k->parked_head == NONE) {
 		not_loaded(h, k, out);
 		return;
@@ -2890,7 +2922,7 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		 * After a cold start what our own datastore has is a part of the answer. And a learner's does not have
 		 * what a voter has: a version that was fetched would not be stored here.
 		 */
-		if (!h->env.backing->is_ready && !is_source(h) && h->is_complete && h->env.log->mark >= h->copied)
+		if (!h->env.backing->is_ready && !is_source(h) && has_all(h))
 			ask_peers_instead(h);
 		run_fetches(h, now, out);
 		if (is_source(h))
@@ -3373,7 +3405,7 @@ check_key(const struct hermes *h, const struct key_record *k)
 
 	CHP_ASSERT_OP(s->busy, ==, index_of_key(h, k));
 	CHP_ASSERT(s->state != VALID || (k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE));
-	CHP_ASSERT(s->state != VALID || k->listed[READY] || k->listed[TO_REPLAY] || k->listed[TO_LOAD]);
+	CHP_ASSERT(s->state != VALID || is_listed(k));
 	CHP_ASSERT(s->state == LOADING || (k->load == NONE && k->parked_head == NONE));
 	if (s->state == LOADING) {
 		CHP_ASSERT(k->log == CHP_LOG_NONE && k->own == NONE && k->replay == NONE && s->version == 0);

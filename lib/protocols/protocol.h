@@ -193,7 +193,7 @@ chp_out_reads_until(struct chp_out *out, uint64_t ns)
 	X(nacks, "read-modify-writes refused with a newer version")                        \
 	X(misses, "operations that needed a key that the cache did not hold")                \
 	X(misses_refused, "of those, refused because too many keys were being loaded")      \
-	X(host_away, "of those, refused because the host was away")                         \
+	X(host_away, "of those, while the host was away")                         \
 	X(loads_failed, "keys that could not be loaded, or had no room in the cache")       \
 	X(loads_stale, "keys loaded that a write had overtaken")                            \
 	X(fetches, "keys asked for of the other members after a cold start")               \

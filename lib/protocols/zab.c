@@ -175,12 +175,6 @@ others(const struct zab *z)
 	return chp_view_live(&z->view) & ~chp_bit(z->env.self);
 }
 
-static uint32_t
-count(uint64_t mask)
-{
-	return (uint32_t)__builtin_popcountll(mask);
-}
-
 static uint64_t
 last_index(const struct zab *z)
 {
@@ -246,7 +240,7 @@ counted(const struct zab *z, uint64_t mask)
 static bool
 is_quorum(const struct zab *z, uint64_t mask)
 {
-	return count(counted(z, mask)) >= z->quorum;
+	return chp_count_bits(counted(z, mask)) >= z->quorum;
 }
 
 /* Whether a message is of the term that we follow. */
@@ -531,7 +525,7 @@ try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
 	const uint64_t v = counted(z, votes(z));
 	uint64_t epoch = z->accepted_epoch;
 
-	if (z->phase != CHP_ZAB_LOOKING || candidate(z, z->round) != z->env.self || count(v) < z->quorum ||
+	if (z->phase != CHP_ZAB_LOOKING || candidate(z, z->round) != z->env.self || chp_count_bits(v) < z->quorum ||
 	    is_promised(z, now, z->env.self))
 		return;
 	for (uint64_t p = v & ~chp_bit(z->env.self); p != 0; p &= p - 1)
@@ -683,7 +677,7 @@ choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out)
 	struct chp_zab_history best;
 	uint32_t node = z->env.self;
 
-	if (z->phase != CHP_ZAB_DISCOVERY || !z->is_leader || z->pulling != NONE || count(from) < z->quorum)
+	if (z->phase != CHP_ZAB_DISCOVERY || !z->is_leader || z->pulling != NONE || chp_count_bits(from) < z->quorum)
 		return;
 	own_history(z, &best);
 	for (uint64_t p = from & ~chp_bit(z->env.self); p != 0; p &= p - 1) {
@@ -1720,7 +1714,7 @@ on_recovered(struct zab *z, const struct chp_peer_message *pm, struct chp_out *o
 	if (m->lease_ns <= CHP_ZAB_LEASE_NS_MAX)
 		z->lease_max_ns = chp_max_u64(z->lease_max_ns, m->lease_ns);
 	z->recover_at_ns = z->born_ns + z->lease_max_ns + drift_ns(z, z->lease_max_ns);
-	if (count(z->answers) < z->quorum)
+	if (chp_count_bits(z->answers) < z->quorum)
 		return;
 	for (uint64_t a = z->answers; a != 0; a &= a - 1)
 		greatest = chp_max_u64(greatest, z->peer[chp_first_bit(a)].accepted_epoch);
@@ -2236,8 +2230,8 @@ static void
 recovering_text(const struct zab *z, struct chp_text *t)
 {
 	if (z->phase == CHP_ZAB_RECOVERING && z->recover_from == NONE)
-		chp_text_add(t, "lost its memory: %u of %u others answered, none of them leads", count(z->answers),
-			     z->quorum);
+		chp_text_add(t, "lost its memory: %u of %u others answered, none of them leads",
+			     chp_count_bits(z->answers), z->quorum);
 	else if (z->incomplete)
 		chp_text_add(t, "lost its memory: the state is being copied from node %u", z->leader);
 	else
@@ -2264,8 +2258,8 @@ zab_status(const void *instance, struct chp_protocol_status *out)
 	else if (z->recovering)
 		recovering_text(z, &t);
 	else if (z->phase == CHP_ZAB_LOOKING)
-		chp_text_add(&t, "no leader: %u of %u votes for node %u", count(counted(z, votes(z))), z->quorum,
-			     candidate(z, z->round));
+		chp_text_add(&t, "no leader: %u of %u votes for node %u", chp_count_bits(counted(z, votes(z))),
+			     z->quorum, candidate(z, z->round));
 	else if (z->incomplete)
 		chp_text_add(&t, "too far behind: the state is being copied from node %u", z->leader);
 	else if (z->phase != CHP_ZAB_BROADCAST)
