@@ -2672,6 +2672,38 @@ Test(membership, another_founder)
 	cr_assert_eq(w.cold_starts, 1);
 }
 
+/* Whose stores hold data must not read that a flag would make a new, empty cluster of them. */
+Test(membership, who_remembers_is_not_told_to_form_a_new_cluster)
+{
+	bool waited = false;
+
+	world_init_hosts(1, 3);
+	for (uint32_t i = 0; i < 3; i++)
+		start(i, false);
+	run_for(5 * S);
+	for (uint32_t i = 0; i < 3; i++)
+		cr_assert(strstr(waiting(node(i)), "start node 0 (10.99.0.10) with --bootstrap") != NULL, "%s",
+			  waiting(node(i)));
+	found_hosts(1, 3);
+	cr_assert(run_until(all_recorded, S));
+	write_values(5);
+	end_all();
+	w.store[1].is_down = true; /* so that the others have heard each other long before all is there */
+	for (uint32_t i = 0; i < 3; i++)
+		start(i, false);
+	for (uint32_t i = 0; !all_serve() && i < 30000; i++) {
+		run_for(S / 1000);
+		w.store[1].is_down = i < 2000;
+		for (uint32_t n = 0; n < 3; n++) {
+			cr_assert_null(strstr(waiting(node(n)), "--bootstrap"), "%s", waiting(node(n)));
+			waited |= strstr(waiting(node(n)), "what the hosts hold") != NULL;
+		}
+	}
+	cr_assert(all_serve(), "%s", everybody());
+	cr_assert(waited);
+	cr_assert_eq(w.cold_starts, 1);
+}
+
 /* One that was out of the view when the power failed: what it holds is not the newest. */
 Test(membership, who_was_behind_is_a_learner)
 {
