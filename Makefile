@@ -164,8 +164,9 @@ $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS)
 
-# The host's program. Of the pipeline it needs how EAL is started.
-HOST_SRC := $(wildcard app/chaapar-host/*.c) lib/pipeline/eal.c lib/pipeline/error.c lib/cache/index_rte.c \
+# The host's program. Of the pipeline it needs the command line, and how EAL is started.
+HOST_SRC := $(wildcard app/chaapar-host/*.c) lib/pipeline/command.c lib/pipeline/eal.c lib/pipeline/error.c \
+	lib/cache/index_rte.c \
 	lib/channel/port.c lib/channel/dma.c $(LIB_TRANSPORT) $(CORE_PURE) $(wildcard lib/config/*.c) $(wildcard lib/datastore/*.c) \
 	$(wildcard lib/dsi/*.c)
 $(B)/chaapar-host: $(call rel,$(HOST_SRC))
@@ -356,5 +357,8 @@ install: all ## install to DESTDIR/PREFIX
 
 clean: ## remove everything built
 	rm -rf $(B)
+
+# A header that is gone: what included it is compiled again, and says if it still does.
+%.h: ;
 
 -include $(shell find $(B) -name '*.d' -type f 2>/dev/null)

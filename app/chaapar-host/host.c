@@ -2,8 +2,10 @@
 #include "host.h"
 
 #include "base/bytes.h"
+#include "protocols/view.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -186,6 +188,22 @@ host_close(struct host *h)
 	h->memory = NULL;
 }
 
+void
+host_print_ways(const struct host *h)
+{
+	const struct chp_channel_keys *k = &h->file->channel;
+
+	if (k->channel == CHP_CHANNEL_KIND_PORT)
+		(void)fprintf(stderr, "chaapar-host: waiting for the replica on port %s", k->port);
+	else
+		(void)fprintf(stderr, "chaapar-host: connecting to the replica over %s at %u.%u.%u.%u:%u",
+			      chp_channel_kind_name(k->channel), k->address >> 24, k->address >> 16 & 255,
+			      k->address >> 8 & 255, k->address & 255, k->service);
+	if (h->file->status[0] != '\0')
+		(void)fprintf(stderr, "; status at %s", h->file->status);
+	(void)fprintf(stderr, ": running\n");
+}
+
 /* ------------------------------------------------------------------ packets */
 
 static void
@@ -246,6 +264,42 @@ print_store(const struct chp_store_info *info)
 			      info->text[0] != '\0' ? ": " : "", info->text);
 }
 
+/* What it remembers: whose it is was compared when it was opened. */
+static void
+print_records(struct host *h)
+{
+	uint64_t items = 0, tombstones = 0, life = 0, low = UINT64_MAX, high = 0;
+	struct chp_store_record r;
+
+	for (uint32_t i = 0; i < h->cluster->shards; i++) {
+		chp_engine_record(h->engine, i, &r);
+		items += r.items;
+		tombstones += r.tombstones;
+		life = chp_max_u64(life, r.life);
+		low = chp_min_u64(low, r.epoch);
+		high = chp_max_u64(high, r.epoch);
+	}
+	if (life == 0) {
+		(void)fprintf(stderr, "chaapar-host: it is new: nothing is in it for node %u of cluster \"%s\"\n",
+			      h->node->node, h->cluster->name);
+		return;
+	}
+	(void)fprintf(stderr,
+		      "chaapar-host: it is node %u's of cluster \"%s\", %u shard%s: %" PRIu64 " items, %" PRIu64
+		      " of them deleted keys; life %" PRIu64 ", ",
+		      h->node->node, h->cluster->name, h->cluster->shards, h->cluster->shards == 1 ? "" : "s", items,
+		      tombstones, life);
+	if (high == 0)
+		(void)fprintf(stderr, "complete in no view yet\n");
+	else if (low == high)
+		(void)fprintf(stderr, "complete in view %" PRIu64 " (generation %" PRIu64 ")\n", low,
+			      chp_generation(low));
+	else
+		(void)fprintf(stderr,
+			      "complete in view %" PRIu64 " to %" PRIu64 " by shard (generation %" PRIu64 ")\n", low,
+			      high, chp_generation(high));
+}
+
 static void
 take_info(struct host *h)
 {
@@ -256,6 +310,8 @@ take_info(struct host *h)
 	if (before.state != h->info.state || before.refusal != h->info.refusal ||
 	    strcmp(before.text, h->info.text) != 0)
 		print_store(&h->info);
+	if (!h->is_open && h->info.refusal == CHP_HOST_OK)
+		print_records(h);
 	for (uint32_t i = 0; i < h->cluster->shards; i++) {
 		h->lane[i].tell_info = true;
 		h->lane[i].tell_record |= !h->is_open && h->info.refusal == CHP_HOST_OK;

@@ -68,6 +68,9 @@ int host_start_store(struct host *h, struct chp_error *error);
 /** Open the channel and the status socket. Returns 0, or -1 with *error. */
 int host_open(struct host *h, struct chp_error *error);
 
+/** Say on standard error by what the replica and others reach us. */
+void host_print_ways(const struct host *h);
+
 /** Serve until told to stop. Returns 0, or -1 with *error. */
 int host_run(struct host *h, const atomic_bool *stop, struct chp_error *error);
 

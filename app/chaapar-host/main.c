@@ -4,11 +4,9 @@
  * needs it, and serves its replica until told to stop.
  */
 #include "host.h"
-#include "options.h"
 
+#include "pipeline/command.h"
 #include "pipeline/eal.h"
-#include "protocols/application.h"
-#include "protocols/protocol.h"
 
 #include <rte_eal.h>
 
@@ -17,6 +15,34 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+
+static const char help[] =
+	"chaapar-host - the datastore interface: keeps what a replica on its DPU cannot, in a datastore on its host\n"
+	"\n"
+	"  chaapar-host [EAL options] -- -c CLUSTER.json -n NODE.json -s HOST.json\n"
+	"  chaapar-host -c CLUSTER.json -n NODE.json -s HOST.json --check-config | --print-config\n"
+	"\n"
+	"  -c, --cluster FILE   the cluster file, the same as the replica's (docs/config.md)\n"
+	"  -n, --node FILE      the node file, the same as the replica's\n"
+	"  -s, --host FILE      the host file: channel and datastore (docs/config.md, docs/datastores.md)\n"
+	"      --check-config   check the files and stop; needs no EAL options, looks at no datastore\n"
+	"      --print-config   the effective configuration with defaults and memory, as JSON\n"
+	"  -h, --help           this text\n"
+	"  -V, --version        the version\n"
+	"\n"
+	"EAL options are for the channel \"port\", which is a DPDK port, and only for that (docs/channel.md).\n"
+	"\n"
+	"Example, with a replica on the same machine:\n"
+	"  rm -f /run/chaapar/h0.sock\n"
+	"  chaapar-host -l 1 --no-huge --no-shconf --no-pci --iova-mode=va -m 64 --file-prefix h0 \\\n"
+	"     --vdev=net_virtio_user0,path=/run/chaapar/h0.sock,server=1,queue_size=1024,in_order=1,mrg_rxbuf=0 \\\n"
+	"     -- -c cluster.json -n node0.json -s host0.json\n"
+	"\n"
+	"It may be killed and started again at any time, and so may the replica. SIGTERM or SIGINT: orderly stop;\n"
+	"a second one ends the program at once.\n"
+	"Exit codes: 0 stopped cleanly, 1 failed while running, 2 usage or configuration, 3 port or memory.\n"
+	"\n"
+	"Datastores, \"type\" of \"store\" in the host file:\n";
 
 static atomic_bool stopping;
 
@@ -58,44 +84,21 @@ check_store(const json_t *store, char why[CHP_CONFIG_ERROR_BYTES])
 	return false;
 }
 
+/* The host file says nothing without the cluster file, and is the last. */
 static bool
-read_files(const struct options *o, struct chp_cluster_config *cluster, struct chp_node_config *node,
+read_files(const struct chp_command *c, struct chp_cluster_config *cluster, struct chp_node_config *node,
 	   struct chp_host_file *file, struct chp_config_errors *errors)
 {
 	size_t len = 0;
+	char *text;
 	bool ok;
-	char *text = chp_config_read_file(o->cluster_file, &len, errors);
 
-	ok = text != NULL && chp_cluster_config_parse(text, len, o->cluster_file, chp_protocol_names(),
-						      chp_application_names(), cluster, errors);
-	free(text);
-	if (!ok)
+	if (!chp_command_read(c, cluster, node, errors))
 		return false;
-	text = chp_config_read_file(o->node_file, &len, errors);
-	ok = text != NULL && chp_node_config_parse(text, len, o->node_file, cluster, node, errors);
-	free(text);
-	if (!ok)
-		return false;
-	text = chp_config_read_file(o->host_file, &len, errors);
-	ok = text != NULL && chp_host_file_parse(text, len, o->host_file, cluster, check_store, file, errors);
+	text = chp_config_read_file(c->host_file, &len, errors);
+	ok = text != NULL && chp_host_file_parse(text, len, c->host_file, cluster, check_store, file, errors);
 	free(text);
 	return ok;
-}
-
-static int
-read_config(const struct options *o, struct chp_cluster_config *cluster, struct chp_node_config *node,
-	    struct chp_host_file *file, struct chp_error *error)
-{
-	static struct chp_config_errors errors; /* 14 KiB */
-	uint32_t shown;
-
-	if (read_files(o, cluster, node, file, &errors))
-		return 0;
-	shown = errors.n < CHP_CONFIG_ERRORS_MAX ? errors.n : CHP_CONFIG_ERRORS_MAX;
-	for (uint32_t i = 0; i < shown; i++)
-		(void)fprintf(stderr, "chaapar-host: %s\n", errors.text[i]);
-	return chp_error_set(error, CHP_EXIT_USAGE, "%u error%s in the configuration", errors.n,
-			     errors.n == 1 ? "" : "s");
 }
 
 static int
@@ -103,30 +106,30 @@ print_help(void)
 {
 	const struct chp_adapter *a;
 
-	if (fputs(options_help, stdout) < 0)
+	if (fputs(help, stdout) < 0)
 		return CHP_EXIT_FAILURE;
 	for (uint32_t i = 0; (a = chp_adapter_at(i)) != NULL; i++) {
 		if (printf("  %-12s %s\n", a->name, a->text) < 0)
 			return CHP_EXIT_FAILURE;
 	}
-	return CHP_EXIT_OK;
+	return fflush(stdout) == 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
 }
 
 static int
 print_config(const struct host *h)
 {
 	char *text = chp_host_file_print(h->file, host_bytes(h));
-	int rc = text != NULL ? printf("%s\n", text) : -1;
+	int code = text != NULL ? chp_command_print(h->cluster, h->node, text) : CHP_EXIT_FAILURE;
 
 	free(text);
-	return rc > 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
+	return code;
 }
 
 /* ------------------------------------------------------------------ running */
 
 /* EAL is there for ports; over other channels the program needs no rights and no memory of DPDK's. */
 static int
-start_eal(const struct options *o, const struct chp_host_file *file, struct chp_error *error)
+start_eal(const struct chp_command *o, const struct chp_host_file *file, struct chp_error *error)
 {
 	if (file->channel.channel == CHP_CHANNEL_KIND_PORT)
 		return chp_eal_start(o->eal_argc, o->eal_argv, error);
@@ -147,9 +150,7 @@ serve(struct host *h, struct chp_error *error)
 		return -1;
 	(void)sigaction(SIGTERM, &stop, NULL);
 	(void)sigaction(SIGINT, &stop, NULL);
-	(void)fprintf(stderr, "chaapar-host: host of node %u (%s) of cluster \"%s\" %08x, channel %s: running\n",
-		      h->node->node, h->cluster->member[h->node->node].name, h->cluster->name, h->cluster->hash,
-		      chp_channel_kind_name(h->file->channel.channel));
+	host_print_ways(h);
 	rc = host_run(h, &stopping, error);
 	text = host_status(h);
 	if (text != NULL)
@@ -159,7 +160,7 @@ serve(struct host *h, struct chp_error *error)
 }
 
 static int
-run(const struct options *o, struct host *h, struct chp_error *error)
+run(const struct chp_command *o, struct host *h, struct chp_error *error)
 {
 	int rc;
 
@@ -167,6 +168,9 @@ run(const struct options *o, struct host *h, struct chp_error *error)
 	h->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (h->event_fd < 0)
 		return chp_error_set(error, CHP_EXIT_RESOURCE, "no file descriptors");
+	(void)fprintf(stderr, "chaapar-host: host of node %u (%s) of cluster \"%s\" %08x: opening the datastore, %s\n",
+		      h->node->node, h->cluster->member[h->node->node].name, h->cluster->name, h->cluster->hash,
+		      h->adapter->name);
 	/* Before EAL, which ties this thread to an lcore, and what it starts from then on with it. */
 	rc = host_start_store(h, error);
 	if (rc == 0)
@@ -185,31 +189,28 @@ main(int argc, char **argv)
 	static struct chp_cluster_config cluster;
 	static struct chp_node_config node;
 	static struct chp_host_file file;
+	static struct chp_config_errors errors; /* 14 KiB */
 	static struct host h;
 	struct chp_error error = { 0 };
-	struct options options;
-	char message[256];
+	struct chp_command options;
 	int rc;
 
-	if (!options_parse(argc, argv, &options, message)) {
-		(void)fprintf(stderr, "chaapar-host: %s\n", message);
-		return CHP_EXIT_USAGE;
-	}
-	if (options.action == OPTIONS_HELP)
-		return print_help();
-	if (options.action == OPTIONS_VERSION)
-		return printf("chaapar-host %s\n", CHP_VERSION) > 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
-	if (read_config(&options, &cluster, &node, &file, &error) != 0)
+	if (chp_command_parse(argc, argv, "s", &options, &error) != 0)
 		return fail(&error);
+	if (options.action == CHP_COMMAND_HELP)
+		return print_help();
+	if (options.action == CHP_COMMAND_VERSION)
+		return chp_command_version("chaapar-host", CHP_VERSION);
+	if (!read_files(&options, &cluster, &node, &file, &errors)) {
+		(void)chp_command_wrong("chaapar-host", &errors, &error);
+		return fail(&error);
+	}
 	h = (struct host){ .cluster = &cluster, .node = &node, .file = &file, .event_fd = -1, .status_fd = -1 };
 	h.adapter = chp_adapter_find(json_string_value(json_object_get(file.store, "type")));
-	if (options.action == OPTIONS_PRINT)
+	if (options.action == CHP_COMMAND_PRINT)
 		return print_config(&h);
-	if (options.action == OPTIONS_CHECK)
-		return printf("host of node %u (%s) of cluster \"%s\", hash %08x: the files are right\n", node.node,
-			      cluster.member[node.node].name, cluster.name, cluster.hash) > 0
-			       ? CHP_EXIT_OK
-			       : CHP_EXIT_FAILURE;
+	if (options.action == CHP_COMMAND_CHECK)
+		return chp_command_checked(&cluster, &node);
 	rc = run(&options, &h, &error);
 	chp_host_file_free(&file);
 	return rc == 0 ? CHP_EXIT_OK : fail(&error);

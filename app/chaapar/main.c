@@ -3,9 +3,9 @@
  * main.c - the consistency controller: reads its configuration, starts EAL, runs a pipeline until told
  * to stop.
  */
-#include "options.h"
 #include "start.h"
 
+#include "pipeline/command.h"
 #include "pipeline/eal.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/port.h"
@@ -21,6 +21,36 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+
+static const char help[] =
+	"chaapar - one replica of a strongly consistent key-value service, on a DPDK port\n"
+	"\n"
+	"  chaapar [EAL options] -- -c CLUSTER.json -n NODE.json [--bootstrap]\n"
+	"  chaapar -c CLUSTER.json -n NODE.json --check-config | --print-config\n"
+	"\n"
+	"  -c, --cluster FILE   the cluster file, the same on all nodes (docs/config.md)\n"
+	"  -n, --node FILE      the node file: this node's port, lcores, rings\n"
+	"  -b, --bootstrap      this cluster starts for the first time: node 0 forms the first view when all\n"
+	"                       members are there. Without it a node joins what exists, or begins again with\n"
+	"                       what the datastores of the cluster hold. With it, too, where one holds anything.\n"
+	"      --check-config   check the files and stop; needs no EAL options\n"
+	"      --print-config   the effective configuration with defaults, memory and lcore map, as JSON\n"
+	"  -h, --help           this text\n"
+	"  -V, --version        the version\n"
+	"\n"
+	"EAL options that matter (docs/running.md):\n"
+	"  -l 0,1               lcores; those of the node file must be among them\n"
+	"  --in-memory          hugepages without files; or --no-huge --no-shconf without hugepages\n"
+	"  --iova-mode=va -m N  N MiB of memory; --print-config says how much\n"
+	"  --vdev=net_af_xdp0,iface=veth0   the port; or -a 0000:03:00.0 for a NIC\n"
+	"\n"
+	"Example, without hugepages:\n"
+	"  chaapar -l 0 --no-huge --no-shconf --no-pci --iova-mode=va -m 1024 \\\n"
+	"          --vdev=net_af_packet0,iface=veth0 -- -c cluster.json -n node0.json --bootstrap\n"
+	"\n"
+	"SIGTERM or SIGINT: orderly stop; a second one ends the program at once.\n"
+	"Exit codes: 0 stopped cleanly, 1 failed while running, 2 usage or configuration, 3 port or memory,\n"
+	"4 refused by the cluster.\n";
 
 /* For the signal handler only. */
 static struct chp_pipeline *running;
@@ -45,19 +75,6 @@ report(void *context, const char *line)
 {
 	(void)context;
 	(void)fprintf(stderr, "chaapar: %s\n", line);
-}
-
-static int
-print_config(const struct chp_cluster_config *cluster, const struct chp_node_config *node)
-{
-	char *c = chp_cluster_config_print(cluster), *n = chp_node_config_print(node, cluster);
-	int rc = c != NULL && n != NULL ? 0 : -1;
-
-	if (rc == 0)
-		(void)printf("{\"cluster\": %s,\n\"node\": %s}\n", c, n);
-	free(c);
-	free(n);
-	return rc == 0 && fflush(stdout) == 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
 }
 
 struct worker {
@@ -127,7 +144,7 @@ find_port(const char *name, uint16_t *id, struct chp_error *error)
 }
 
 static int
-serve(const struct options *options, const struct chp_cluster_config *cluster,
+serve(const struct chp_command *options, const struct chp_cluster_config *cluster,
       const struct chp_node_config *node, struct chp_error *error)
 {
 	struct sigaction stop = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
@@ -173,28 +190,25 @@ main(int argc, char **argv)
 {
 	static struct chp_cluster_config cluster;
 	static struct chp_node_config node;
+	static struct chp_config_errors errors; /* 14 KiB */
 	struct chp_error error = { 0 };
-	struct options options;
-	char message[256];
+	struct chp_command options;
 	int code;
 
-	if (!options_parse(argc, argv, &options, message)) {
-		(void)fprintf(stderr, "chaapar: %s\n", message);
-		return CHP_EXIT_USAGE;
-	}
-	if (options.action == OPTIONS_HELP)
-		return fputs(options_help, stdout) >= 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
-	if (options.action == OPTIONS_VERSION)
-		return printf("chaapar %s\n", CHP_VERSION) > 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
-	if (start_config(options.cluster_file, options.node_file, &cluster, &node, &error) != 0)
+	if (chp_command_parse(argc, argv, "b", &options, &error) != 0)
 		return fail(&error);
-	if (options.action == OPTIONS_PRINT)
-		return print_config(&cluster, &node);
-	if (options.action == OPTIONS_CHECK)
-		return printf("node %u (%s) of cluster \"%s\", hash %08x: both files are right\n", node.node,
-			      cluster.member[node.node].name, cluster.name, cluster.hash) > 0
-			       ? CHP_EXIT_OK
-			       : CHP_EXIT_FAILURE;
+	if (options.action == CHP_COMMAND_HELP)
+		return fputs(help, stdout) >= 0 && fflush(stdout) == 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
+	if (options.action == CHP_COMMAND_VERSION)
+		return chp_command_version("chaapar", CHP_VERSION);
+	if (!chp_command_read(&options, &cluster, &node, &errors)) {
+		(void)chp_command_wrong("chaapar", &errors, &error);
+		return fail(&error);
+	}
+	if (options.action == CHP_COMMAND_PRINT)
+		return chp_command_print(&cluster, &node, NULL);
+	if (options.action == CHP_COMMAND_CHECK)
+		return chp_command_checked(&cluster, &node);
 	if (start_address(&cluster, &node, &error) != 0 ||
 	    chp_eal_start(options.eal_argc, options.eal_argv, &error) != 0)
 		return fail(&error);

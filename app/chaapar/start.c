@@ -1,52 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "start.h"
 
-#include "protocols/application.h"
-#include "protocols/protocol.h"
-
 #include <rte_lcore.h>
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* ------------------------------------------------------------------ configuration */
-
-static int
-config_failed(const struct chp_config_errors *errors, struct chp_error *error)
-{
-	uint32_t shown = errors->n < CHP_CONFIG_ERRORS_MAX ? errors->n : CHP_CONFIG_ERRORS_MAX;
-
-	for (uint32_t i = 0; i < shown; i++)
-		(void)fprintf(stderr, "chaapar: %s\n", errors->text[i]);
-	return chp_error_set(error, CHP_EXIT_USAGE, "%u error%s in the configuration", errors->n,
-			     errors->n == 1 ? "" : "s");
-}
-
-int
-start_config(const char *cluster_file, const char *node_file, struct chp_cluster_config *cluster,
-	     struct chp_node_config *node, struct chp_error *error)
-{
-	static struct chp_config_errors errors; /* 8 KiB */
-	size_t len = 0;
-	bool ok;
-	char *text;
-
-	errors.n = 0;
-	text = chp_config_read_file(cluster_file, &len, &errors);
-	ok = text != NULL && chp_cluster_config_parse(text, len, cluster_file, chp_protocol_names(),
-						      chp_application_names(), cluster, &errors);
-	free(text);
-	if (!ok)
-		return config_failed(&errors, error);
-	text = chp_config_read_file(node_file, &len, &errors);
-	ok = text != NULL && chp_node_config_parse(text, len, node_file, cluster, node, &errors);
-	free(text);
-	return ok ? 0 : config_failed(&errors, error);
-}
 
 /* ------------------------------------------------------------------ the address */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * start.h - what must be right before the first packet: files, addresses, EAL, lcores.
+ * start.h - what must be right before the first packet: addresses and lcores.
  *
  * Each function returns 0, or -1 with *error: one line that says what to change, and the exit code.
  */
@@ -9,13 +9,6 @@
 
 #include "config/config.h"
 #include "pipeline/error.h"
-
-/**
- * Read and validate both files. What is wrong is written to standard error, a line each; *error is the
- * last word only.
- */
-int start_config(const char *cluster_file, const char *node_file, struct chp_cluster_config *cluster,
-		 struct chp_node_config *node, struct chp_error *error);
 
 /** Refuse a data address that a kernel interface in this network namespace holds. */
 int start_address(const struct chp_cluster_config *cluster, const struct chp_node_config *node,

@@ -93,7 +93,8 @@ starts() {
 		start 3 'the port "net_null0" of the channel does not exist' $eal -- $files host.json
 		expect 0 "--check-config" "$build/chaapar-host" $files host.json --check-config
 		expect 0 "--print-config" "$build/chaapar-host" $files host.json --print-config
-		check "JSON" is_json "$out" 'd["put_bytes"] == 4194304 and d["derived"]["total_bytes"] > 0'
+		check "JSON" is_json "$out" \
+			'd["host"]["put_bytes"] == 4194304 and d["host"]["derived"]["total_bytes"] > 0'
 
 		program=chaapar
 		files="-- -c cluster.json -n node0.json"
