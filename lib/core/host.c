@@ -154,11 +154,25 @@ push_queued(struct chp_host *h, uint32_t index)
 
 	l->state = CHP_LOAD_QUEUED;
 	l->next = NONE;
+	l->before = h->queued_last;
 	if (h->queued_last == NONE)
 		h->queued_first = index;
 	else
 		h->load[h->queued_last].next = index;
 	h->queued_last = index;
+}
+
+static void
+unqueue(struct chp_host *h, const struct chp_host_open_load *l)
+{
+	if (l->before == NONE)
+		h->queued_first = l->next;
+	else
+		h->load[l->before].next = l->next;
+	if (l->next == NONE)
+		h->queued_last = l->before;
+	else
+		h->load[l->next].before = l->before;
 }
 
 static bool
@@ -179,6 +193,7 @@ begin_load(struct chp_backing *b, const struct chp_key *key, uint32_t *token)
 	h->counters.loads++;
 	CHP_ASSERT_OP(key->len, <=, h->config.key_bytes_max);
 	l->key_len = (uint8_t)key->len;
+	l->is_dropped = false;
 	memcpy(l->key, key->bytes, key->len);
 	push_queued(h, *token);
 	return true;
@@ -189,11 +204,26 @@ end_load(struct chp_host *h, uint32_t index)
 {
 	struct chp_host_open_load *l = &h->load[index];
 
-	CHP_ASSERT_OP(l->state, ==, CHP_LOAD_ANSWERED);
 	l->state = CHP_LOAD_FREE;
 	l->next = h->free_load;
 	h->free_load = index;
 	h->n_loads--;
+}
+
+static void
+drop_load(struct chp_backing *b, uint32_t token)
+{
+	struct chp_host *h = host_of(b);
+	struct chp_host_open_load *l = &h->load[token];
+
+	CHP_ASSERT_OP(token, <, h->config.loads_max);
+	CHP_ASSERT_OP(l->state, !=, CHP_LOAD_FREE);
+	h->counters.loads_dropped++;
+	l->is_dropped = true;
+	if (l->state != CHP_LOAD_QUEUED)
+		return; /* its answer ends it, or the end of the channel */
+	unqueue(h, l);
+	end_load(h, token);
 }
 
 /* What the host was asked it will be asked again (SAFETY 5: what it may still say of that is stale). */
@@ -204,7 +234,10 @@ requeue_loads(struct chp_host *h)
 		if (h->load[i].state != CHP_LOAD_ASKED)
 			continue;
 		h->n_asked--;
-		push_queued(h, i);
+		if (h->load[i].is_dropped)
+			end_load(h, i);
+		else
+			push_queued(h, i);
 	}
 	CHP_ASSERT_OP(h->n_asked, ==, 0u);
 }
@@ -221,9 +254,7 @@ send_loads(struct chp_host *h)
 
 		if (!can_say(h, bytes, ROOM_RESERVED))
 			return;
-		h->queued_first = l->next;
-		if (h->queued_first == NONE)
-			h->queued_last = NONE;
+		unqueue(h, l);
 		l->state = CHP_LOAD_ASKED;
 		/* One bit less than there is: a token is never CHP_OP_NONE. */
 		l->generation = (l->generation + 1) & (UINT32_MAX >> (h->load_bits + 1));
@@ -1142,6 +1173,7 @@ backing_of(const struct chp_host_config *c)
 		.is_present = true,
 		.is_durable = c->is_durable,
 		.load = begin_load,
+		.drop_load = drop_load,
 		.scan = begin_scan,
 	};
 }
@@ -1266,8 +1298,9 @@ check_loads(const struct chp_host *h)
 		CHP_ASSERT_OP(h->load[i].state, <=, CHP_LOAD_ANSWERED);
 		in[h->load[i].state]++;
 	}
-	for (uint32_t i = h->queued_first; i != NONE; i = h->load[i].next) {
+	for (uint32_t i = h->queued_first, before = NONE; i != NONE; before = i, i = h->load[i].next) {
 		CHP_ASSERT_OP(h->load[i].state, ==, CHP_LOAD_QUEUED);
+		CHP_ASSERT_OP(h->load[i].before, ==, before);
 		queued++;
 	}
 	for (uint32_t i = h->free_load; i != NONE; i = h->load[i].next) {

@@ -43,6 +43,7 @@ enum chp_host_state_of_link {
 	X(loads_found, "of those, found")                                                        \
 	X(loads_failed, "of those, that the store could not read")                               \
 	X(loads_refused, "keys not asked for because too many loads were open")                  \
+	X(loads_dropped, "loads whose answer nobody needed any more: a write or a peer told")    \
 	X(scans, "parts of scans asked for")                                                     \
 	X(items, "items of scans received")                                                      \
 	X(hellos, "HELLOs sent")                                                                 \
@@ -110,8 +111,10 @@ enum chp_host_load_state {
 /* A key that was asked for. */
 struct chp_host_open_load {
 	uint32_t next;       /* in the list of free or queued ones */
+	uint32_t before;     /* in that of queued ones */
 	uint32_t generation; /* of the asking: answers to an earlier one are stale */
 	uint8_t state;       /* enum chp_host_load_state */
+	bool is_dropped;     /* asked, and nobody needs the answer: not asked again */
 	uint8_t key_len;
 	uint8_t key[CHP_KEY_BYTES_MAX];
 };

@@ -71,12 +71,13 @@ struct chp_backing {
 
 	/* The functions behind those below. */
 	bool (*load)(struct chp_backing *b, const struct chp_key *key, uint32_t *token);
+	void (*drop_load)(struct chp_backing *b, uint32_t token);
 	bool (*scan)(struct chp_backing *b, uint32_t scan, bool from_start, bool only_old, uint32_t bytes);
 };
 
 /**
  * Ask the store for a key. Answered once, by the protocol's loaded(), whatever happens to the channel meanwhile;
- * while the store is away, later. The key is copied.
+ * while the store is away, later; unless it is dropped. The key is copied.
  *
  * @param token  set to a number that is in use by no other open load, below the configuration's loads_max
  * @return       false when too many loads are open
@@ -85,6 +86,16 @@ static inline bool
 chp_backing_load(struct chp_backing *b, const struct chp_key *key, uint32_t *token)
 {
 	return b->load(b, key, token);
+}
+
+/**
+ * The answer to an open load is not needed any more. What was not asked yet will not be, so that those who wait for a
+ * host that is away do not run out of tokens; what was asked is answered as ever, or ends with the channel, unheard.
+ */
+static inline void
+chp_backing_drop_load(struct chp_backing *b, uint32_t token)
+{
+	b->drop_load(b, token);
 }
 
 /* Scans that may run at the same time: one for each learner, by node id, and one of the replica's own. */

@@ -1026,8 +1026,10 @@ say_again(const struct hermes *h, uint32_t to, uint32_t op, uint32_t generation,
 static void
 stop_loading(struct hermes *h, struct key_record *k, struct chp_out *out)
 {
-	if (k->load != NONE)
+	if (k->load != NONE) {
 		h->load_key[k->load] = NONE;
+		chp_backing_drop_load(h->env.backing, k->load);
+	}
 	k->load = NONE;
 	if (k->fetch != NONE) {
 		h->fetch[k->fetch].key = NONE;

@@ -50,6 +50,17 @@ ask_load(struct chp_backing *backing, const struct chp_key *key, uint32_t *token
 	return false;
 }
 
+/* As the core does: what a host that is away was asked for is not asked any more, another one may still answer. */
+static void
+drop_load(struct chp_backing *backing, uint32_t token)
+{
+	struct store *s = (struct store *)backing;
+
+	cr_assert(s->load[token].is_open);
+	if (!backing->is_ready)
+		s->load[token].is_open = false;
+}
+
 static bool
 ask_scan(struct chp_backing *backing, uint32_t scan, bool from_start, bool only_old, uint32_t bytes)
 {
@@ -126,7 +137,9 @@ backed_created(uint32_t keys_max)
 
 	cr_assert_not_null(b);
 	b->store.loads_max = LOADS_MAX;
-	b->store.backing = (struct chp_backing){ .is_present = true, .load = ask_load, .scan = ask_scan };
+	b->store.backing = (struct chp_backing){
+		.is_present = true, .load = ask_load, .drop_load = drop_load, .scan = ask_scan
+	};
 	b->r = replica_of(&setup);
 	return b;
 }
@@ -1006,6 +1019,34 @@ Test(hermes_backed, s32_without_its_host_a_miss_is_answered_by_a_voter)
 	told(b->r, 2, CHP_HERMES_FETCH_FOUND, v(40, 2), "two");
 	expect_answer(b->r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(40, 2));
 	cr_assert(is_cached(b, "x"));
+	backed_free(b);
+}
+
+/* However long the host is away: what a voter told does not count among the loads that are open any more. */
+Test(hermes_backed, s32_without_its_host_misses_do_not_run_out)
+{
+	struct backed *b = backed_new(KEYS);
+	char key[16];
+
+	b->store.backing.is_ready = false;
+	b->store.loads_max = 2;
+	for (uint32_t i = 0; i < 5; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		submit(b->r, CHP_OPCODE_GET, key, NULL);
+		cr_assert_eq(b->r->n_answers, 0, "%s is refused", key);
+		wake(b->r, CHP_BATCH_MAX);
+		told(b->r, 1, CHP_HERMES_FETCH_FOUND, v(40 + i, 2), "two");
+		expect_answer(b->r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(40 + i, 2));
+	}
+	/* Nor do INVs that wait for what was there. */
+	for (uint32_t i = 0; i < 5; i++) {
+		snprintf(key, sizeof(key), "i%u", i);
+		inv(b->r, 1, key, v(60 + i, 2), 0, 0, "new");
+		wake(b->r, CHP_BATCH_MAX);
+		told(b->r, 1, CHP_HERMES_FETCH_FOUND, v(40, 2), "old");
+		expect_ack(b->r, 1, v(60 + i, 2));
+	}
+	cr_assert_eq(b->r->counters.misses_refused, 0);
 	backed_free(b);
 }
 

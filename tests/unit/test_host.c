@@ -1385,6 +1385,50 @@ Test(host, loads_outlive_the_channel)
 	done(b);
 }
 
+/* What was not asked yet is free at once; what was asked, when its answer has come. */
+Test(host, a_load_that_nobody_needs_any_more_gives_its_token_back)
+{
+	struct bench *b = bench();
+	uint32_t token[LOADS], op;
+
+	b->welcome.loads = 1;
+	make_ready(b);
+	for (uint32_t i = 0; i < LOADS; i++)
+		token[i] = load(b, i == LOADS - 1 ? "last" : "k");
+	step(b);
+	op = next(b, CHP_HOST_LOAD)->op;
+	for (uint32_t i = 0; i < LOADS - 1; i++)
+		chp_backing_drop_load(&b->h.backing, token[i]);
+	chp_host_verify(&b->h);
+	for (uint32_t i = 0; i < LOADS - 2; i++)
+		cr_assert_neq(load(b, "again"), token[0], "the host may still answer it");
+	say_loaded(b, op, CHP_HOST_LOAD_ABSENT, 0);
+	step(b);
+	cr_assert_eq(b->n_told, 1, "the protocol hears of it as ever");
+	cr_assert_str_eq(next(b, CHP_HOST_LOAD)->key, "last", "what was dropped is not asked for");
+	cr_assert_eq(load(b, "k"), token[0]);
+	done(b);
+}
+
+Test(host, a_dropped_load_ends_with_the_channel)
+{
+	struct bench *b = ready();
+	uint32_t token = load(b, "a");
+
+	load(b, "b");
+	step(b);
+	chp_backing_drop_load(&b->h.backing, token);
+	restart_host(b, 9, 0);
+	cr_assert_eq(load(b, "c"), token);
+	step(b);
+	b->seen = 0;
+	cr_assert_str_eq(next(b, CHP_HOST_LOAD)->key, "a");
+	cr_assert_str_eq(next(b, CHP_HOST_LOAD)->key, "b");
+	cr_assert_str_eq(next(b, CHP_HOST_LOAD)->key, "b", "asked again");
+	cr_assert_str_eq(next(b, CHP_HOST_LOAD)->key, "c");
+	done(b);
+}
+
 Test(host, answers_wait_for_room_for_replies)
 {
 	struct bench *b = ready();
