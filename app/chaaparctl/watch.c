@@ -5,6 +5,7 @@
  */
 #include "watch.h"
 
+#include "core/lease.h"
 #include "gather.h"
 
 #include <inttypes.h>
@@ -95,7 +96,10 @@ print_node(const struct gather *g, const struct gather_node *n, bool redraw)
 
 	/* What the others say where it says nothing itself. */
 	gather_text(n->role[0] != '\0' ? n->membership : known, "role", role, sizeof(role));
-	if (n->json != NULL && n->lease_ms > 0)
+	/* A member alone is its own majority: its lease has no end. */
+	if (n->json != NULL && n->lease_ms > CHP_LEASE_NS_MAX / 1000000)
+		snprintf(lease, sizeof(lease), "for ever");
+	else if (n->json != NULL && n->lease_ms > 0)
 		snprintf(lease, sizeof(lease), "%" PRIu64 " ms", n->lease_ms);
 	if (n->epoch > 0)
 		snprintf(epoch, sizeof(epoch), "%" PRIu64, n->epoch);
@@ -195,6 +199,9 @@ print_host(const struct gather_node *n, const json_t *host, bool redraw)
 
 	gather_text(host, "state", state, sizeof(state));
 	gather_text(host, "store", store, sizeof(store));
+	/* What a host that is not there, or will not have us, said last is not news. */
+	if (strcmp(state, "away") == 0 || strcmp(state, "refuses") == 0)
+		snprintf(store, sizeof(store), "-");
 	gather_text(host, "text", text, sizeof(text));
 	ago_text(gather_number(host, "oldest_ms"), oldest, sizeof(oldest));
 	printf("%-4u %-12s %-10s %-6s %10" PRIu64 " %10s %6.1f %% %6.1f %% %10" PRIu64 " %12" PRIu64, n->member.id,
