@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The adapters that there are. A new one: its declaration, and its line in the list. */
+/* The adapters that there are. */
 #include "datastore/datastore.h"
 
 #include "base/bytes.h"
 
 #include <string.h>
 
-extern const struct chp_adapter chp_adapter_rocksdb;
-extern const struct chp_adapter chp_adapter_redis;
-extern const struct chp_adapter chp_adapter_memcached;
-extern const struct chp_adapter chp_adapter_s3;
-extern const struct chp_adapter chp_adapter_memory;
+/* A new one is its line here: X(name) stands for chp_adapter_name. */
+#define ADAPTERS(X)  \
+	X(rocksdb)   \
+	X(redis)     \
+	X(memcached) \
+	X(s3)        \
+	X(memory)
 
-static const struct chp_adapter *const adapters[] = {
-	&chp_adapter_rocksdb,
-	&chp_adapter_redis,
-	&chp_adapter_memcached,
-	&chp_adapter_s3,
-	&chp_adapter_memory,
-};
+#define DECLARE(name) extern const struct chp_adapter chp_adapter_##name;
+ADAPTERS(DECLARE)
+
+#define PLACE(name) &chp_adapter_##name,
+static const struct chp_adapter *const adapters[] = { ADAPTERS(PLACE) };
 
 const struct chp_adapter *
 chp_adapter_at(uint32_t i)
