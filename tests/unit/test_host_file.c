@@ -112,6 +112,24 @@ Test(host_file, errors_name_line_and_key)
 	expect_error("{", "host.json:1: ");
 }
 
+Test(host_file, what_lets_people_in_is_not_printed)
+{
+	char *text;
+
+	cr_assert(parse("{" CHANNEL "\"store\": { \"type\": \"rocksdb\", \"path\": \"/x\", \"password\": \"pw-7\",\n"
+			"\"secret_key\": \"sk-7\", \"access_key\": \"ak-7\" } }"),
+		  "%s", errors.text[0]);
+	text = chp_host_file_print(&file, 1);
+	cr_assert_not_null(text);
+	cr_expect_null(strstr(text, "pw-7"), "%s", text);
+	cr_expect_null(strstr(text, "sk-7"), "%s", text);
+	cr_expect_not_null(strstr(text, "ak-7"), "%s", text);
+	cr_expect_not_null(strstr(text, "hidden"), "%s", text);
+	cr_expect_str_eq(json_string_value(json_object_get(file.store, "password")), "pw-7", "the file's own stays");
+	free(text);
+	chp_host_file_free(&file);
+}
+
 Test(host_file, a_cluster_without_hosts_needs_none)
 {
 	static const struct chp_cluster_config none;
