@@ -123,15 +123,17 @@ queue_take(struct queue *q)
 	return r;
 }
 
-/* Wait for the first request of a queue and take it; NULL: the engine ends. */
+/* Wait for the first request of a queue and take it, for `ns` (0: for ever). NULL: there is none, or the engine ends. */
 static struct chp_store_request *
-wait_for_one(struct chp_engine *e, struct queue *q, pthread_cond_t *some)
+wait_for_one(struct chp_engine *e, struct queue *q, pthread_cond_t *some, uint64_t ns)
 {
+	const struct timespec until = timespec_of(now_ns() + ns);
 	struct chp_store_request *r;
+	int rc = 0;
 
 	(void)pthread_mutex_lock(&e->lock);
-	while (q->first == NULL && !is_stopping(e))
-		(void)pthread_cond_wait(some, &e->lock);
+	while (q->first == NULL && !is_stopping(e) && rc == 0)
+		rc = ns == 0 ? pthread_cond_wait(some, &e->lock) : pthread_cond_timedwait(some, &e->lock, &until);
 	r = is_stopping(e) ? NULL : queue_take(q);
 	(void)pthread_mutex_unlock(&e->lock);
 	return r;
@@ -415,7 +417,7 @@ writer(void *arg)
 
 	while (handle != NULL) {
 		if (waiting.first == NULL) {
-			r = wait_for_one(e, &e->ordered, &e->ordered_some);
+			r = wait_for_one(e, &e->ordered, &e->ordered_some, 0);
 			if (r == NULL)
 				break;
 			queue_add(&waiting, r);
@@ -467,18 +469,63 @@ read_once(struct chp_engine *e, void *handle, struct chp_store_request *r)
 	return false;
 }
 
+/* A thread that reads or scans. */
+struct looker {
+	void *handle;
+	uint64_t again_ns; /* its last call failed: when it looks at the store again by itself. 0: it did not */
+};
+
 /* Attach when it is needed: a store that was away at first may be there now. */
-static void *
-attached(struct chp_engine *e, void *handle)
+static bool
+attached(struct chp_engine *e, struct looker *l)
 {
 	struct chp_store_error error = { 0 };
 
-	if (handle != NULL)
-		return handle;
-	handle = e->config.adapter->attach(e->store, &error);
-	if (handle == NULL)
+	if (l->handle == NULL)
+		l->handle = e->config.adapter->attach(e->store, &error);
+	if (l->handle == NULL)
 		failed(e, READING, &error);
-	return handle;
+	return l->handle != NULL;
+}
+
+static void
+look(struct chp_engine *e, struct looker *l)
+{
+	struct chp_store_error error = { 0 };
+	struct chp_store_record record;
+	int rc = -1;
+
+	if (attached(e, l)) {
+		enter(e, READING, now_ns());
+		rc = e->config.adapter->load_record(l->handle, 0, &record, &error);
+		leave(e, READING);
+		if (rc == 0)
+			succeeded(e, READING);
+		else
+			failed(e, READING, &error);
+	}
+	l->again_ns = rc == 0 ? 0 : chp_min_u64(2 * l->again_ns, e->config.retry_ns_max);
+}
+
+/*
+ * The next request of a queue; NULL: the engine ends. After an error the store is looked at until it works again:
+ * who knows that it is down may ask for nothing, and then no request would ever show that it is not.
+ */
+static struct chp_store_request *
+next_request(struct chp_engine *e, struct queue *q, pthread_cond_t *some, struct looker *l)
+{
+	struct chp_store_request *r;
+
+	while ((r = wait_for_one(e, q, some, l->again_ns)) == NULL && !is_stopping(e))
+		look(e, l);
+	return r;
+}
+
+static void
+detach(struct chp_engine *e, const struct looker *l)
+{
+	if (l->handle != NULL)
+		e->config.adapter->detach(l->handle);
 }
 
 static void *
@@ -486,24 +533,23 @@ reader(void *arg)
 {
 	struct chp_engine *e = arg;
 	struct chp_store_request *r;
-	void *handle = NULL;
+	struct looker l = { 0 };
 
-	while ((r = wait_for_one(e, &e->reads, &e->reads_some)) != NULL) {
+	while ((r = next_request(e, &e->reads, &e->reads_some, &l)) != NULL) {
 		bool ok = false;
 
 		count(&e->counters.reads, r->n_reads);
-		handle = attached(e, handle);
-		for (uint32_t tries = 0; handle != NULL && !ok && tries < 2; tries++) {
+		for (uint32_t tries = 0; attached(e, &l) && !ok && tries < 2; tries++) {
 			if (tries > 0)
 				pause_for(e, e->config.retry_ns_min);
-			ok = read_once(e, handle, r);
+			ok = read_once(e, l.handle, r);
 		}
 		if (!ok)
 			set_found(r, CHP_STORE_FAILED);
+		l.again_ns = ok ? 0 : e->config.retry_ns_min;
 		complete(e, r);
 	}
-	if (handle != NULL)
-		e->config.adapter->detach(handle);
+	detach(e, &l);
 	return NULL;
 }
 
@@ -512,16 +558,16 @@ scanner(void *arg)
 {
 	struct chp_engine *e = arg;
 	struct chp_store_request *r;
-	void *handle = NULL;
+	struct looker l = { 0 };
 
-	while ((r = wait_for_one(e, &e->scans, &e->scans_some)) != NULL) {
+	while ((r = next_request(e, &e->scans, &e->scans_some, &l)) != NULL) {
 		struct chp_store_error error = { 0 };
 		const struct chp_adapter *a = e->config.adapter;
 
 		count(&e->counters.scans, 1);
-		handle = attached(e, handle);
+		l.again_ns = e->config.retry_ns_min;
 		chp_store_scan_reset(r->scan);
-		if (handle == NULL || a->scan == NULL || a->scan(handle, r->shard, r->scan, &error) != 0) {
+		if (!attached(e, &l) || a->scan == NULL || a->scan(l.handle, r->shard, r->scan, &error) != 0) {
 			count(&e->counters.scan_errors, 1);
 			if (error.kind != CHP_STORE_ERROR_NONE)
 				failed(e, READING, &error);
@@ -529,11 +575,11 @@ scanner(void *arg)
 			r->scan->failed = true;
 		} else {
 			succeeded(e, READING);
+			l.again_ns = 0;
 		}
 		complete(e, r);
 	}
-	if (handle != NULL)
-		e->config.adapter->detach(handle);
+	detach(e, &l);
 	return NULL;
 }
 

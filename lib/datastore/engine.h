@@ -7,8 +7,9 @@
  *                     [scans]    scanner thread   --/
  *
  * The writer takes all batches that wait, of all shards, and gives them to the adapter as one: group commit. It tries
- * again what fails, with back-off, for ever. Reads are tried again once, scans never. The writer also opens the
- * store, and tries that again until it succeeds or the engine ends.
+ * again what fails, with back-off, for ever. Reads are tried again once, scans never; after that the store is looked
+ * at, with back-off, until it works again. The writer also opens the store, and tries that again until it succeeds or
+ * the engine ends.
  *
  * Thread rule: chp_engine_* are for one thread, the owner. Nothing of it blocks but chp_engine_stop, and that
  * for a bounded time.

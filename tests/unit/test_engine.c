@@ -22,7 +22,7 @@ extern const struct chp_adapter chp_adapter_memory;
 
 /* What it does next. Set by the test, read by the engine's threads. */
 static struct {
-	atomic_uint open_errors, write_errors, read_errors, scan_errors; /* so many calls fail */
+	atomic_uint open_errors, record_errors, write_errors, read_errors, scan_errors; /* so many calls fail */
 	atomic_uint kind;      /* enum chp_store_error_kind of them */
 	atomic_bool hold_writes, hold_reads;
 	atomic_uint held;      /* calls that wait for the end of the hold */
@@ -98,6 +98,12 @@ fake_detach(void *handle)
 }
 
 static int
+fake_load_record(void *handle, uint32_t shard, struct chp_store_record *r, struct chp_store_error *e)
+{
+	return take(&fake.record_errors) ? fails(e, "record") : chp_adapter_memory.load_record(handle, shard, r, e);
+}
+
+static int
 fake_write(void *handle, struct chp_store_batch *batch, uint32_t n, struct chp_store_error *e)
 {
 	hold(&fake.hold_writes);
@@ -162,6 +168,7 @@ setup(void)
 	adapter.open = fake_open;
 	adapter.close = fake_close;
 	adapter.detach = fake_detach;
+	adapter.load_record = fake_load_record;
 	adapter.write = fake_write;
 	adapter.read = fake_read;
 	adapter.scan = fake_scan;
@@ -325,17 +332,18 @@ Test(engine, a_write_that_fails_is_tried_until_it_succeeds)
 
 	start_open();
 	begin(0);
-	atomic_store(&fake.write_errors, 5);
+	atomic_store(&fake.write_errors, UINT32_MAX);
 	submit(&write);
 	UNTIL(info.state == CHP_STORE_SLOW);
 	cr_assert_str_eq(info.text, "write failed");
+	atomic_store(&fake.write_errors, 0);
 	UNTIL(n_done == 1);
 	UNTIL(info.state == CHP_STORE_OK);
 	cr_assert_str_empty(info.text);
-	cr_assert_eq(info.errors, 5);
+	cr_assert_geq(info.errors, 1);
 	cr_assert_eq(write.record.items, 1, "though it was stored more than once");
 	chp_engine_stats(engine, &c);
-	cr_assert_eq(c.write_errors, 5);
+	cr_assert_eq(c.write_errors, info.errors);
 }
 
 Test(engine, a_store_that_needs_help_is_down_at_once)
@@ -346,9 +354,10 @@ Test(engine, a_store_that_needs_help_is_down_at_once)
 	start_open();
 	begin(0);
 	atomic_store(&fake.kind, CHP_STORE_ERROR_DOWN);
-	atomic_store(&fake.write_errors, 3);
+	atomic_store(&fake.write_errors, UINT32_MAX);
 	submit(&write);
 	UNTIL(info.state == CHP_STORE_DOWN);
+	atomic_store(&fake.write_errors, 0);
 	UNTIL(n_done == 1 && info.state == CHP_STORE_OK);
 }
 
@@ -369,11 +378,12 @@ Test(engine, errors_that_do_not_end_are_down)
 
 Test(engine, a_store_that_is_not_there_is_opened_later)
 {
-	atomic_store(&fake.open_errors, 3);
+	atomic_store(&fake.open_errors, UINT32_MAX);
 	start();
 	UNTIL(info.refusal == CHP_HOST_NO_STORE && strcmp(info.text, "open failed") == 0);
+	atomic_store(&fake.open_errors, 0);
 	UNTIL(info.refusal == CHP_HOST_OK && info.state == CHP_STORE_OK);
-	cr_assert_eq(info.errors, 3);
+	cr_assert_geq(info.errors, 1);
 }
 
 /* As fast as an owner can be: in the very call that says that there is news. */
@@ -409,11 +419,12 @@ Test(engine, what_is_said_to_be_open_can_be_used)
 Test(engine, anothers_store_is_refused_and_looked_at_again)
 {
 	atomic_store(&fake.kind, CHP_STORE_ERROR_REFUSED);
-	atomic_store(&fake.open_errors, 3);
+	atomic_store(&fake.open_errors, UINT32_MAX);
 	start();
 	UNTIL(info.refusal == CHP_HOST_BAD_NODE);
 	cr_assert_eq(info.state, CHP_STORE_DOWN);
 	cr_assert_str_eq(info.text, "open refused");
+	atomic_store(&fake.open_errors, 0);
 	UNTIL(info.refusal == CHP_HOST_OK);
 }
 
@@ -446,6 +457,7 @@ Test(engine, a_read_that_fails_is_tried_once_more)
 	UNTIL(n_done == 1);
 	cr_assert_eq(r.found, CHP_STORE_ABSENT);
 	atomic_store(&fake.read_errors, 2);
+	atomic_store(&fake.record_errors, UINT32_MAX); /* it stays so, until a read shows that it is over */
 	submit(&read);
 	UNTIL(n_done == 2);
 	cr_assert_eq(r.found, CHP_STORE_FAILED);
@@ -453,6 +465,40 @@ Test(engine, a_read_that_fails_is_tried_once_more)
 	submit(&read);
 	UNTIL(n_done == 3 && info.state == CHP_STORE_OK);
 	cr_assert_eq(r.found, CHP_STORE_ABSENT);
+}
+
+/* Nobody asks for anything while a store is down, and what writes has nothing to write: it is found to work again. */
+Test(engine, a_store_that_can_be_read_again_is_found_without_a_read)
+{
+	uint8_t value[64];
+	struct chp_store_read r = { .key = (const uint8_t *)"key", .key_len = 3, .value = value };
+	struct chp_store_request read = { .type = CHP_STORE_READ, .read = &r, .n_reads = 1 };
+
+	start_open();
+	atomic_store(&fake.kind, CHP_STORE_ERROR_DOWN);
+	atomic_store(&fake.read_errors, 2);
+	atomic_store(&fake.record_errors, UINT32_MAX);
+	submit(&read);
+	UNTIL(n_done == 1 && info.state == CHP_STORE_DOWN);
+	cr_assert_eq(r.found, CHP_STORE_FAILED);
+	atomic_store(&fake.record_errors, 0);
+	UNTIL(info.state == CHP_STORE_OK);
+}
+
+Test(engine, a_store_that_can_be_scanned_again_is_found_without_a_scan)
+{
+	struct chp_store_item found[8];
+	uint8_t room[2048];
+	struct chp_store_scan s = { .life = 1, .bytes_max = 1000, .item = found, .n_max = 8, .room = room,
+				    .room_bytes = sizeof(room) };
+	struct chp_store_request scan = { .type = CHP_STORE_SCAN, .shard = 1, .scan = &s };
+
+	start_open();
+	atomic_store(&fake.kind, CHP_STORE_ERROR_DOWN);
+	atomic_store(&fake.scan_errors, 1);
+	submit(&scan);
+	UNTIL(n_done == 1 && info.errors == 1 && info.state == CHP_STORE_OK);
+	cr_assert(s.failed);
 }
 
 Test(engine, a_slow_read_holds_up_nothing_else)
