@@ -3,8 +3,8 @@
  * datastore.h - the interface of an adapter: any datastore behind the data cache (docs/datastores.md).
  *
  * An adapter is one file lib/datastore/<name>.c with a `const struct chp_adapter`, and one line in registry.c. Its
- * functions block, take batches, and have time-outs: none takes much longer than the `timeout_ms` of its
- * configuration. Threads, queues, retries, back-off and states are the engine's (engine.c).
+ * functions block, take batches, and have time-outs: none goes on for much longer than the `timeout_ms` of its
+ * configuration when nothing is answered. Threads, queues, retries, back-off and states are the engine's (engine.c).
  *
  * Objects. open() makes the *store*, once, on the main thread; it is shared. attach() makes a *handle* for one thread:
  * a connection, or just the store itself. A handle is used by one thread at a time, one function at a time. Functions
@@ -133,6 +133,11 @@ struct chp_store_batch {
 struct chp_adapter {
 	const char *name;
 	const char *text; /* for --help: one line */
+	/*
+	 * Each step of a call ends by itself, with an error if need be: a call that takes long is a large one, and does
+	 * not hang. Without, one that takes longer than the engine's patience is shown as a store that does not answer.
+	 */
+	bool has_timeouts;
 
 	/*
 	 * Look at the configuration before anything starts: unknown keys, types, ranges. The helpers are

@@ -927,6 +927,7 @@ read_keys(void *handle, struct chp_store_read *read, uint32_t n, struct chp_stor
 const struct chp_adapter chp_adapter_memcached = {
 	.name = "memcached",
 	.text = "a memcached server; volatile: it forgets",
+	.has_timeouts = true,
 	.check = check,
 	.open = open_store,
 	.describe = describe,

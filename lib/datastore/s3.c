@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #define OURS ".chaapar/"
 #define META_HEADER "x-amz-meta-chaapar"
@@ -36,6 +37,13 @@
 /* Names that a scan asks for at a time, and how often in one call. */
 #define LIST_STEP "500"
 #define LIST_STEPS_MAX 4u
+/*
+ * A request that the service sends away, since there are too many or since something passes, is sent again after a
+ * while that doubles: a batch is thousands of them, and one in a thousand must not be the end of it.
+ */
+#define TRIES_MAX 5u
+#define AGAIN_MS 50u
+#define POLL_MS 20
 /* Of an answer. A list is the longest. */
 #define ANSWER_BYTES_MAX (8u << 20)
 
@@ -71,6 +79,7 @@ struct request {
 	struct chp_store_meta found;
 	char *data;
 	uint32_t data_len, data_room;
+	uint32_t tries;
 };
 
 /* A request on its way. */
@@ -78,6 +87,7 @@ struct transfer {
 	CURL *easy;
 	struct curl_slist *headers;
 	struct request *request; /* NULL: none */
+	uint64_t again_ms;       /* when it is sent again; 0: it is on its way */
 	char error[CURL_ERROR_SIZE];
 };
 
@@ -284,6 +294,15 @@ add_escaped(struct chp_text *t, const char *text, bool in_path)
 
 /* ------------------------------------------------------------------ requests */
 
+static uint64_t
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static size_t
 take_body(char *bytes, size_t size, size_t n, void *arg)
 {
@@ -411,6 +430,7 @@ start_transfer(struct handle *h, struct transfer *x, struct request *r)
 	r->status = 0;
 	r->has_meta = false;
 	x->request = r;
+	x->again_ms = 0;
 	x->headers = NULL;
 	x->error[0] = '\0';
 	ok = url != NULL && add_headers(x, r);
@@ -431,6 +451,7 @@ end_transfer(struct handle *h, struct transfer *x)
 	curl_slist_free_all(x->headers);
 	x->headers = NULL;
 	x->request = NULL;
+	x->again_ms = 0;
 }
 
 /* The word in <Code> of an error's answer; "" if there is none. */
@@ -444,7 +465,17 @@ error_code(const struct request *r, char to[48])
 		chp_text_add(&t, "%.*s", (int)strcspn(at + 6, "<"), at + 6);
 }
 
-/* Whether an answer is one that its asker can use. 404 is the absence of an object, not of the bucket. */
+/* Whether the same request may have another answer before long. */
+static bool
+is_passing(const struct request *r)
+{
+	return r->status >= 500 || r->status == 429 || r->status == 408;
+}
+
+/*
+ * Whether an answer is one that its asker can use. 404 is the absence of an object where S3 says so: not of the bucket,
+ * and not of whatever should have led to S3. An answer to HEAD can say nothing.
+ */
 static int
 judge(const struct request *r, struct chp_store_error *e)
 {
@@ -453,9 +484,10 @@ judge(const struct request *r, struct chp_store_error *e)
 	if (r->status >= 200 && r->status < 300)
 		return 0;
 	error_code(r, code);
-	if (r->status == 404 && r->what != LIST && strcmp(r->method, "PUT") != 0 && strcmp(code, "NoSuchBucket") != 0)
+	if (r->status == 404 && r->what != LIST &&
+	    (strcmp(r->method, "HEAD") == 0 || (strcmp(r->method, "PUT") != 0 && strcmp(code, "NoSuchKey") == 0)))
 		return 0;
-	if (r->status >= 500 || r->status == 429 || r->status == 408)
+	if (is_passing(r))
 		return chp_store_fail(e, CHP_STORE_ERROR_SLOW, "s3 says %ld %s to a %s", r->status, code, r->method);
 	return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "s3 says %ld %s to a %s%s", r->status, code, r->method,
 			      r->status == 403 ? ": look at access_key, secret_key, region and the bucket's policy"
@@ -472,49 +504,85 @@ collect(struct handle *h, struct chp_store_error *e)
 	while ((m = curl_multi_info_read(h->multi, &left)) != NULL) {
 		struct transfer *x = NULL;
 		CURLcode result = m->data.result;
+		struct request *r;
 
 		if (m->msg != CURLMSG_DONE)
 			continue;
 		curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&x);
-		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->request->status);
-		if (rc == 0 && result != CURLE_OK)
+		r = x->request;
+		curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &r->status);
+		n++;
+		end_transfer(h, x);
+		if (result == CURLE_OK && is_passing(r) && ++r->tries < TRIES_MAX) {
+			x->request = r;
+			x->again_ms = now_ms() + (AGAIN_MS << r->tries);
+		} else if (rc == 0 && result != CURLE_OK) {
 			rc = chp_store_fail(e, CHP_STORE_ERROR_SLOW, "s3 at %.40s: %.60s", h->store->config.endpoint,
 					    x->error[0] != '\0' ? x->error : curl_easy_strerror(result));
-		else if (rc == 0)
-			rc = judge(x->request, e);
-		end_transfer(h, x);
-		n++;
+		} else if (rc == 0) {
+			rc = judge(r, e);
+		}
 	}
 	return rc < 0 ? -1 : n;
 }
 
-/* Send requests, some at a time, and take their answers. After an error no more are begun, and those under way end. */
+/* Begin requests where there is room, and again those whose time has come. */
+static int
+start_some(struct handle *h, struct request *r, uint32_t n, uint32_t *begun, struct chp_store_error *e)
+{
+	uint64_t now = now_ms();
+
+	for (uint32_t i = 0; i < h->store->config.parallel; i++) {
+		struct transfer *x = &h->transfer[i];
+		bool is_again = x->request != NULL && x->again_ms != 0 && now >= x->again_ms;
+
+		if (!is_again && (x->request != NULL || *begun == n))
+			continue;
+		if (!start_transfer(h, x, is_again ? x->request : &r[(*begun)++])) {
+			end_transfer(h, x);
+			return no_memory(e);
+		}
+	}
+	return 0;
+}
+
+/* How many have not ended. After an error nobody waits for those that were to be sent again. */
+static uint32_t
+count_open(struct handle *h, bool is_over)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < h->store->config.parallel; i++) {
+		if (is_over && h->transfer[i].again_ms != 0)
+			h->transfer[i].request = NULL;
+		n += h->transfer[i].request != NULL;
+	}
+	return n;
+}
+
+/*
+ * Send requests, some at a time, and take their answers. After an error no more are begun, and those on their way are
+ * waited for, which their time-outs bound: what is given up may still be carried out, and then behind what comes next.
+ */
 static int
 perform(struct handle *h, struct request *r, uint32_t n, struct chp_store_error *e)
 {
-	uint32_t begun = 0, open = 0;
+	struct chp_store_error later;
 	int rc = 0, ended, running;
+	uint32_t begun = 0;
 
-	while (rc == 0 && (begun < n || open > 0)) {
-		for (uint32_t i = 0; i < h->store->config.parallel && begun < n && rc == 0; i++)
-			if (h->transfer[i].request == NULL) {
-				if (!start_transfer(h, &h->transfer[i], &r[begun++]))
-					rc = no_memory(e);
-				open++;
-			}
-		if (rc < 0)
-			break;
+	for (;;) {
+		if (rc == 0)
+			rc = start_some(h, r, n, &begun, e);
+		if (count_open(h, rc < 0) == 0)
+			return rc;
 		curl_multi_perform(h->multi, &running);
-		ended = collect(h, e);
-		rc = ended < 0 ? -1 : 0;
-		open -= ended > 0 ? (uint32_t)ended : 0;
-		if (rc == 0 && ended == 0)
-			curl_multi_poll(h->multi, NULL, 0, 100, NULL);
+		ended = collect(h, rc == 0 ? e : &later);
+		if (ended < 0)
+			rc = -1;
+		else if (ended == 0)
+			curl_multi_poll(h->multi, NULL, 0, POLL_MS, NULL);
 	}
-	for (uint32_t i = 0; rc < 0 && i < h->store->config.parallel; i++)
-		if (h->transfer[i].request != NULL)
-			end_transfer(h, &h->transfer[i]);
-	return rc;
 }
 
 /* Room for n requests, all empty: those of the call before are gone. */
@@ -1172,6 +1240,7 @@ scan_items(void *handle, uint32_t shard, struct chp_store_scan *scan, struct chp
 const struct chp_adapter chp_adapter_s3 = {
 	.name = "s3",
 	.text = "a bucket of S3 or of what speaks as it does; durable when it answers",
+	.has_timeouts = true,
 	.check = check,
 	.open = open_store,
 	.describe = describe,

@@ -2,8 +2,10 @@
 /* S3: credentials, a bucket that is not there, another program's objects, crashes between the requests of a batch. */
 #include "suite.h"
 
+#include "base/bytes.h"
 #include "datastore/sha256.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -102,6 +104,71 @@ torn_delete(struct suite *s)
 	suite_server(s, "holds key");
 }
 
+/* The service sends some requests away, as it does when there are many: the rest of a call is not done again. */
+static void
+throttled(struct suite *s)
+{
+	static char key[40][64];
+	uint32_t shard = 1, n = CHP_ARRAY_LEN(key);
+
+	suite_begin(s, shard, 1);
+	suite_server(s, "faults '{\"every\": 10, \"status\": 503, \"code\": \"SlowDown\"}'");
+	for (uint32_t i = 0; i < n; i++)
+		suite_put(s, key[i], suite_key(s, shard, i, key[i]), V(1), "value", 5);
+	suite_flush_until(s, shard, 10000);
+	CHECK(s->record[shard].items == n, "%" PRIu64 " items", s->record[shard].items);
+	for (uint32_t i = 0; i < n; i++)
+		suite_expect(s, key[i], 1, V(1), "value");
+	suite_server(s, "faults '{\"every\": 1, \"status\": 503, \"code\": \"SlowDown\"}'");
+	CHECK(suite_look_up_try(s, key[0], (uint32_t)strlen(key[0])) < 0 && s->error.kind == CHP_STORE_ERROR_SLOW,
+	      "%d %s", s->error.kind, s->error.text);
+	CHECK(strstr(s->error.text, "503") != NULL, "%s", s->error.text);
+	suite_server(s, "faults");
+}
+
+/*
+ * A request fails while another of the same batch is on its way. That one must have ended before anything is tried
+ * again: else it may be carried out behind a newer version of its key.
+ */
+static void
+late_put(struct suite *s)
+{
+	char key[2][64], fault[256];
+
+	for (uint32_t i = 0; i < 2; i++)
+		suite_key(s, 0, i, key[i]);
+	suite_begin(s, 0, 1);
+	snprintf(fault, sizeof(fault), "faults '{\"late\": \"%s\", \"ms\": 600, \"once\": \"%s\", \"status\": 400, "
+		 "\"code\": \"Odd\"}'", key[0], key[1]);
+	suite_server(s, fault);
+	suite_put_text(s, key[0], V(1), "old");
+	suite_put_text(s, key[1], V(1), "old");
+	CHECK(suite_flush_try(s, 0) < 0 && strstr(s->error.text, "400 Odd") != NULL, "%s", s->error.text);
+	suite_put_text(s, key[0], V(1), "old");
+	suite_put_text(s, key[1], V(1), "old");
+	suite_flush(s, 0);
+	suite_write(s, key[0], V(2), "new");
+	suite_sleep_ms(1000);
+	suite_expect(s, key[0], 1, V(2), "new");
+	suite_server(s, "faults");
+}
+
+/* What is between us and the service answers for it: not that a key is absent. */
+static void
+stranger(struct suite *s)
+{
+	suite_begin(s, suite_shard(s, "key", 3), 1);
+	suite_write(s, "key", V(1), "value");
+	suite_server(s, "faults '{\"stranger\": true}'");
+	CHECK(suite_look_up_try(s, "key", 3) < 0 && s->read.found == CHP_STORE_FAILED, "found %u", s->read.found);
+	CHECK(strstr(s->error.text, "404") != NULL, "%s", s->error.text);
+	suite_put_text(s, "key", V(2), "value");
+	CHECK(suite_flush_try(s, suite_shard(s, "key", 3)) < 0 && s->error.kind == CHP_STORE_ERROR_DOWN, "%d %s",
+	      s->error.kind, s->error.text);
+	suite_server(s, "faults");
+	suite_expect(s, "key", 1, V(1), "value");
+}
+
 static void
 hashes(struct suite *s)
 {
@@ -126,5 +193,8 @@ const struct suite_case suite_s3[] = {
 	{ "prefixes", prefixes, "s3", 0 },
 	{ "meddled with", meddled_with, "s3", 0 },
 	{ "torn delete", torn_delete, "s3", 0 },
+	{ "throttled", throttled, "s3", 0 },
+	{ "late put", late_put, "s3", 0 },
+	{ "stranger", stranger, "s3", 0 },
 	{ NULL, NULL, NULL, 0 },
 };

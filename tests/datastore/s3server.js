@@ -3,6 +3,11 @@
 // s3server.js DIRECTORY PORT BUCKET: s3rver, a server that speaks as S3 does, with what it lacks and S3 has:
 //   - signatures (version 4) are verified, by the published rules and not by what a client does
 //   - an object is replaced as a whole: a server that is killed leaves no half, and a reader sees none
+// And with faults, as PUT /-/faults gets them, a JSON object:
+//   - every, status, code: each of so many requests is answered with this error
+//   - once, status, code: the next PUT of this name is
+//   - late, ms: the next PUT of this name is carried out so much later, also when its client has gone meanwhile
+//   - stranger: everything is answered with a 404 of a server that is none of S3
 'use strict';
 
 const crypto = require('crypto');
@@ -113,23 +118,71 @@ function inTurn(req, res, serve) {
   }));
 }
 
+let faults = {};
+let served = 0;
+
+function answer(req, res, status, type, text) {
+  res.writeHead(status, { 'Content-Type': type });
+  res.end(req.method === 'HEAD' ? undefined : text);
+  req.resume();
+}
+
+function refuse(req, res, status, code) {
+  answer(req, res, status, 'application/xml', `<?xml version="1.0"?><Error><Code>${code}</Code></Error>`);
+}
+
+function withBody(req, then) {
+  const chunks = [];
+
+  req.on('data', chunk => chunks.push(chunk));
+  req.on('end', () => then(Buffer.concat(chunks)));
+}
+
+// Whether a request meets a fault, which then answers it.
+function isFaulty(req, res, store) {
+  const name = decodeURIComponent(req.url.slice(bucket.length + 2));
+  const isPut = req.method === 'PUT';
+
+  if (faults.stranger) {
+    answer(req, res, 404, 'text/plain', 'default backend - 404');
+  } else if (isPut && name === faults.once) {
+    faults.once = undefined;
+    refuse(req, res, faults.status, faults.code);
+  } else if (isPut && name === faults.late) {
+    faults.late = undefined;
+    withBody(req, content => setTimeout(async () => {
+      await store.putObject({ bucket, key: name, content, metadata: req.headers });
+      res.writeHead(200);
+      res.end();
+    }, faults.ms));
+  } else if (faults.every && ++served % faults.every === 0) {
+    refuse(req, res, faults.status, faults.code);
+  } else {
+    return false;
+  }
+  return true;
+}
+
 async function main() {
   const s3 = new S3rver({ directory, silent: true, configureBuckets: [{ name: bucket }] });
 
   await s3.configureBuckets();
   const serve = s3.callback();
+  const store = new FilesystemStore(directory);
 
   http.createServer((req, res) => {
+    if (req.url === '/-/faults') {
+      withBody(req, body => {
+        faults = JSON.parse(body);
+        res.end();
+      });
+      return;
+    }
     const code = refusal(req);
 
     watchBody(req);
-    if (code === '') {
-      inTurn(req, res, serve);
-      return;
-    }
-    res.writeHead(403, { 'Content-Type': 'application/xml' });
-    res.end(req.method === 'HEAD' ? undefined : `<?xml version="1.0"?><Error><Code>${code}</Code></Error>`);
-    req.resume();
+    if (code !== '') refuse(req, res, 403, code);
+    else if (!isFaulty(req, res, store)) inTurn(req, res, serve);
   }).listen(Number(port), '127.0.0.1');
 }
 

@@ -549,6 +549,31 @@ Test(engine, a_scan_that_fails_says_so)
 	cr_assert_eq(memcmp(found[0].key, "key", 3), 0);
 }
 
+/* S3 writes a large batch for minutes. */
+Test(engine, a_long_call_of_a_store_with_time_outs_does_not_hang)
+{
+	struct chp_store_item item = item_of("key", "value", 1);
+	struct chp_store_request write = write_of(0, 1, &item);
+	struct timespec now, until;
+
+	adapter.has_timeouts = true;
+	config.down_ns = MS;
+	start_open();
+	begin(0);
+	atomic_store(&fake.hold_writes, true);
+	submit(&write);
+	UNTIL(atomic_load(&fake.held) == 1);
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += 5 * (long)MS;
+	do {
+		poll_all();
+		cr_assert_eq(info.state, CHP_STORE_OK, "%s", info.text);
+		(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec * 1000000000 + now.tv_nsec < until.tv_sec * 1000000000 + until.tv_nsec);
+	release(&fake.hold_writes);
+	UNTIL(n_done == 1);
+}
+
 Test(engine, a_store_that_hangs_is_down_and_does_not_hold_up_the_end)
 {
 	/* Left behind with the thread that hangs: not this function's. */
