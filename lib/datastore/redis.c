@@ -7,7 +7,8 @@
  * user's key that begins so too is stored behind "chaapar:key:". docs/datastores.md has the layout byte by byte.
  *
  * A batch is one call of a script, which Redis executes as one: it compares the record, then versions, and changes
- * what is newer. A call that is executed late, after its client gave up, finds another record and changes nothing.
+ * what is newer. A call that is executed late, after its client gave up, finds another record, or its own behind which
+ * an epoch was recorded, and changes nothing.
  * All batches of a write() are in one pipeline. Redis answers when its append-only file is synced, with appendfsync
  * always: that is checked for each connection.
  */
@@ -42,12 +43,15 @@
 static const char script[] =
 	"local id = redis.call('GET', KEYS[1])\n"
 	"if id ~= ARGV[1] then return {'IDENTITY'} end\n"
-	"local r = redis.call('HMGET', KEYS[2], 'life', 'batch', 'newest', 'items', 'tombstones')\n"
-	"local life, batch, newest = r[1] or '0', r[2] or '0', r[3] or '0'\n"
+	"local r = redis.call('HMGET', KEYS[2], 'life', 'batch', 'newest', 'items', 'tombstones', 'epoch')\n"
+	"local life, batch = r[1] or '0', r[2] or '0'\n"
+	"local function higher(a, b)\n"
+	"  if #a > #b or #a == #b and a > b then return a else return b end\n"
+	"end\n"
 	"if not (life == ARGV[2] and batch == ARGV[3] or life == ARGV[4] and batch == ARGV[5]) then\n"
 	"  return {'LOST', life, batch}\n"
 	"end\n"
-	"if #ARGV[6] > #newest or #ARGV[6] == #newest and ARGV[6] > newest then newest = ARGV[6] end\n"
+	"local newest, epoch = higher(ARGV[6], r[3] or '0'), higher(ARGV[7], r[6] or '0')\n"
 	"local items, tombstones, applied = tonumber(r[4] or '0'), tonumber(r[5] or '0'), 0\n"
 	"for first = 4, #KEYS, 1000 do\n"
 	"  local last = math.min(first + 999, #KEYS)\n"
@@ -75,7 +79,7 @@ static const char script[] =
 	"  if #values > 0 then redis.call('MSET', unpack(values)) end\n"
 	"  if #gone > 0 then redis.call('DEL', unpack(gone)) end\n"
 	"end\n"
-	"redis.call('HSET', KEYS[2], 'life', ARGV[4], 'batch', ARGV[5], 'newest', newest, 'epoch', ARGV[7],\n"
+	"redis.call('HSET', KEYS[2], 'life', ARGV[4], 'batch', ARGV[5], 'newest', newest, 'epoch', epoch,\n"
 	"  'items', string.format('%.0f', items), 'tombstones', string.format('%.0f', tombstones))\n"
 	"return {'OK', applied, items, tombstones, newest}\n";
 
@@ -1117,6 +1121,7 @@ scan_items(void *handle, uint32_t shard, struct chp_store_scan *scan, struct chp
 const struct chp_adapter chp_adapter_redis = {
 	.name = "redis",
 	.text = "a Redis server; durable with appendfsync always, which is checked",
+	.has_timeouts = true,
 	.check = check,
 	.open = open_store,
 	.describe = describe,

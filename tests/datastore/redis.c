@@ -2,6 +2,7 @@
 /* Redis: out of memory, loading, a replica, without its append-only file, with a password, another program's. */
 #include "suite.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -171,10 +172,46 @@ meddled_with(struct suite *s)
 	suite_expect(s, "key", 1, V(2), "again");
 }
 
+/*
+ * A call whose client gave up, executed behind what came after it: behind its own retry, and behind the record of an
+ * epoch. It changes nothing.
+ */
+static void
+late_call(struct suite *s)
+{
+	uint32_t shard = shard_of(s);
+	struct chp_store_record before, after, epoch, now;
+	struct chp_store_item item = { .key = (const uint8_t *)"key", .key_len = 3, .value = (const uint8_t *)"value",
+				       .value_len = 5, .version = V(1), .life = 1 };
+	struct chp_store_batch late = { .shard = shard, .item = &item, .n_items = 1, .before = &before,
+					.after = &after };
+	struct chp_store_batch record = { .shard = shard, .before = &after, .after = &epoch };
+
+	suite_begin(s, shard, 1);
+	before = after = s->record[shard];
+	after.batch = 1;
+	after.newest = 1;
+	CHECK(s->adapter->write(s->handle, &late, 1, &s->error) == 0, "%s", s->error.text);
+	epoch = after;
+	epoch.epoch = 99999;
+	CHECK(s->adapter->write(s->handle, &record, 1, &s->error) == 0, "%s", s->error.text);
+	for (uint64_t of_late = 0; of_late <= 20000; of_late += 20000) {
+		before.epoch = after.epoch = of_late;
+		CHECK(s->adapter->write(s->handle, &late, 1, &s->error) == 0, "%s", s->error.text);
+		CHECK(s->adapter->load_record(s->handle, shard, &now, &s->error) == 0, "%s", s->error.text);
+		CHECK(now.epoch == 99999 && now.batch == 1 && now.items == 1, "epoch %" PRIu64, now.epoch);
+	}
+	epoch.epoch = 100000;
+	CHECK(s->adapter->write(s->handle, &record, 1, &s->error) == 0, "%s", s->error.text);
+	CHECK(s->adapter->load_record(s->handle, shard, &now, &s->error) == 0, "%s", s->error.text);
+	CHECK(now.epoch == 100000, "epoch %" PRIu64, now.epoch);
+}
+
 const struct suite_case suite_redis[] = {
 	{ "out of memory", out_of_memory, "redis", 0 },
 	{ "replica", replica, "redis", 0 },
 	{ "loading", loading, "redis", 0 },
+	{ "late call", late_call, "redis", 0 },
 	{ "scripts flushed", scripts_flushed, "redis", 0 },
 	{ "not durable", not_durable, "redis", 0 },
 	{ "password", password, "redis", 0 },
