@@ -195,10 +195,35 @@ new_store(const struct config *c, const struct chp_store_identity *id)
 	return s;
 }
 
+/* Another program's that has data and no family of ours: opened as ours it would get one, and its owner not open it. */
+static int
+check_foreign(const struct store *s, struct chp_store_error *e)
+{
+	char *err = NULL;
+	rocksdb_t *db = rocksdb_open_for_read_only(s->options, s->path, 0, &err);
+	rocksdb_iterator_t *it;
+	int rc = 0;
+
+	if (err != NULL)
+		return failed(s, err, e);
+	it = rocksdb_create_iterator(db, s->readable);
+	rocksdb_iter_seek_to_first(it);
+	rocksdb_iter_get_error(it, &err);
+	if (err != NULL)
+		rc = failed(s, err, e);
+	else if (rocksdb_iter_valid(it))
+		rc = chp_store_refuse(e, CHP_HOST_BAD_CLUSTER, "%.50s has data and is not marked as a store of a replica",
+				      s->path);
+	rocksdb_iter_destroy(it);
+	rocksdb_close(db);
+	return rc;
+}
+
 /* Column families of others can't be opened with ours: it is not a folder for us. */
 static int
 check_families(const struct store *s, struct chp_store_error *e)
 {
+	bool is_ours = false;
 	char *err = NULL;
 	size_t n;
 	char **name = rocksdb_list_column_families(s->options, s->path, &n, &err);
@@ -209,13 +234,15 @@ check_families(const struct store *s, struct chp_store_error *e)
 		rocksdb_free(err);
 		return 0;
 	}
-	for (size_t i = 0; i < n && rc == 0; i++)
+	for (size_t i = 0; i < n && rc == 0; i++) {
+		is_ours = is_ours || strcmp(name[i], family_name[BESIDE]) == 0;
 		if (strcmp(name[i], family_name[VALUES]) != 0 && strcmp(name[i], family_name[BESIDE]) != 0)
 			rc = chp_store_refuse(e, CHP_HOST_BAD_CLUSTER,
 					      "%.50s is another program's RocksDB: it has a column family %.20s",
 					      s->path, name[i]);
+	}
 	rocksdb_list_column_families_destroy(name, n);
-	return rc;
+	return rc == 0 && !is_ours ? check_foreign(s, e) : rc;
 }
 
 /* Opening a store needs room on the disk, one that exists already too. */

@@ -105,6 +105,10 @@ foreign(struct suite *s)
 	rocksdb_put(db, w, "theirs", 6, "value", 5, &err);
 	rocksdb_close(db);
 	CHECK(!suite_try_open(s) && s->error.kind == CHP_STORE_ERROR_REFUSED, "%s", s->error.text);
+	/* A column family more, and its owner could not open it any more. */
+	db = rocksdb_open(o, json_string_value(json_object_get(s->config, "path")), &err);
+	CHECK(err == NULL, "%s", err);
+	rocksdb_close(db);
 	rocksdb_options_destroy(o);
 	rocksdb_writeoptions_destroy(w);
 }
