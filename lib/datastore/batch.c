@@ -13,6 +13,8 @@ chp_store_grow(void **array, uint32_t *room, uint32_t n, size_t size)
 
 	if (n <= *room)
 		return true;
+	if (n > UINT32_MAX / 2)
+		return false;
 	while (want < n)
 		want *= 2;
 	bigger = realloc(*array, want * size);
@@ -103,7 +105,9 @@ chp_store_batch_apply(struct chp_store_batch *b, const struct chp_store_item *it
 	if (stored != NULL && !chp_store_is_newer(item->life, item->version, stored->life, stored->version))
 		return false;
 	b->after->items += stored == NULL;
-	b->after->tombstones += (uint64_t)is - (uint64_t)was;
+	b->after->tombstones += is;
+	/* One that a torn batch left was not counted, where values and record do not change together. */
+	b->after->tombstones -= was && b->after->tombstones > 0;
 	b->applied++;
 	return true;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The threads that run an adapter, over one that fails, hangs and is slow when a test wants it. */
 #include "base/bytes.h"
+#include "datastore/batch.h"
 #include "datastore/engine.h"
 
 #include <criterion/criterion.h>
@@ -717,4 +718,36 @@ Test(store_support, configuration)
 	cr_assert_eq(chp_store_keys(c, keys, &e), -1);
 	cr_assert_str_eq(e.text, "sice: unknown key of this type of store");
 	json_decref(c);
+}
+
+/* A batch that was torn has left a tombstone which no record counts: the next version of its key takes none away. */
+Test(store_support, tombstones_are_not_fewer_than_none)
+{
+	struct chp_store_record before = { .life = 1, .batch = 4 }, after = { .life = 1, .batch = 5 };
+	const struct chp_store_meta found = { .version = 7, .life = 1, .flags = CHP_HOST_TOMBSTONE };
+	struct chp_store_item item = item_of("key", "value", 1);
+	struct chp_store_batch b = { .item = &item, .n_items = 1, .before = &before, .after = &after };
+	struct chp_store_error e;
+
+	cr_assert_eq(chp_store_batch_begin(&b, &before, &e), 0);
+	cr_assert(chp_store_batch_apply(&b, &item, &found));
+	cr_assert_eq(after.tombstones, 0);
+	item.version += 1 << 16;
+	item.flags = CHP_HOST_TOMBSTONE;
+	cr_assert(chp_store_batch_apply(&b, &item, &found));
+	cr_assert_eq(after.tombstones, 0, "another, and the one that was not counted");
+	cr_assert(chp_store_batch_apply(&b, &item, NULL));
+	cr_assert_eq(after.tombstones, 1);
+	cr_assert_eq(after.items, 1);
+}
+
+Test(store_support, an_array_grows_as_far_as_it_can)
+{
+	uint32_t *array = NULL, room = 0;
+
+	cr_assert(chp_store_grow((void **)&array, &room, 100, sizeof(*array)));
+	cr_assert_eq(room, 128);
+	cr_assert_not(chp_store_grow((void **)&array, &room, UINT32_MAX, 1));
+	cr_assert_eq(room, 128, "as it was");
+	free(array);
 }
