@@ -93,7 +93,7 @@ struct plan {
 struct handle {
 	struct store *store;
 	int fd; /* -1: not connected */
-	uint64_t end_ms; /* of the call's time */
+	uint64_t end_ms; /* of the call's time, unless something moves before */
 	struct bytes out, in;
 	struct answer *answer;
 	uint32_t n_commands, answers_room;
@@ -414,6 +414,13 @@ parse(struct handle *h, uint32_t *at, struct answer *a, struct chp_store_error *
 	return 1;
 }
 
+/* A batch may take longer than the time-out: what counts is that nothing moves for so long. */
+static void
+moved(struct handle *h)
+{
+	h->end_ms = now_ms() + h->store->config.timeout_ms;
+}
+
 static int
 receive_some(struct handle *h, struct chp_store_error *e)
 {
@@ -426,7 +433,10 @@ receive_some(struct handle *h, struct chp_store_error *e)
 		return broken(h, "it closes the connection", e);
 	if (n < 0 && errno != EAGAIN && errno != EINTR)
 		return broken(h, strerror(errno), e);
-	h->in.len += n > 0 ? (uint32_t)n : 0;
+	if (n > 0) {
+		h->in.len += (uint32_t)n;
+		moved(h);
+	}
 	return 0;
 }
 
@@ -437,7 +447,10 @@ send_some(struct handle *h, uint32_t *sent, struct chp_store_error *e)
 
 	if (n < 0 && errno != EAGAIN && errno != EINTR)
 		return broken(h, strerror(errno), e);
-	*sent += n > 0 ? (uint32_t)n : 0;
+	if (n > 0) {
+		*sent += (uint32_t)n;
+		moved(h);
+	}
 	return 0;
 }
 
@@ -529,7 +542,7 @@ begin_call(struct handle *h, bool is_first, struct chp_store_error *e)
 {
 	struct chp_text t;
 
-	h->end_ms = now_ms() + h->store->config.timeout_ms;
+	moved(h);
 	if (h->fd >= 0)
 		return 0;
 	if (connect_socket(h, e) < 0)

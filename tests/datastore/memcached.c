@@ -84,10 +84,31 @@ full(struct suite *s)
 	suite_server(s, "start");
 }
 
+/* A batch that takes longer than the time-out, while its answers come: it is not begun again and again. */
+static void
+long_batch(struct suite *s)
+{
+	static char key[ITEMS_MAX][64], value[1000];
+
+	suite_begin(s, 0, 1);
+	suite_close(s);
+	suite_configure(s, "timeout_ms", json_integer(10));
+	for (uint64_t end = suite_now_ms() + 10000; !suite_try_open(s);)
+		CHECK(suite_now_ms() < end, "%s", s->error.text);
+	for (uint32_t i = 0; i < ITEMS_MAX; i++)
+		suite_put(s, key[i], suite_key(s, 0, i, key[i]), V(1), value, sizeof(value));
+	suite_flush_until(s, 0, 5000);
+	suite_close(s);
+	suite_configure(s, "timeout_ms", json_integer(500));
+	suite_open(s);
+	suite_expect_bytes(s, key[ITEMS_MAX - 1], (uint32_t)strlen(key[ITEMS_MAX - 1]), 1, V(1), value, sizeof(value));
+}
+
 const struct suite_case suite_memcached[] = {
 	{ "flushed", flushed, "memcached", 0 },
 	{ "halves", halves, "memcached", 0 },
 	{ "record forgotten", record_forgotten, "memcached", 0 },
+	{ "long batch", long_batch, "memcached", 0 },
 	{ "full", full, "memcached", 0 },
 	{ NULL, NULL, NULL, 0 },
 };
