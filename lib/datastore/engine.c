@@ -123,7 +123,7 @@ queue_take(struct queue *q)
 	return r;
 }
 
-/* Wait for the first request of a queue and take it, for `ns` (0: for ever). NULL: there is none, or the engine ends. */
+/* Wait for a request of a queue, for `ns` (0: for ever), and take it. NULL: there is none, or the engine ends. */
 static struct chp_store_request *
 wait_for_one(struct chp_engine *e, struct queue *q, pthread_cond_t *some, uint64_t ns)
 {

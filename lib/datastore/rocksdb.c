@@ -212,8 +212,8 @@ check_foreign(const struct store *s, struct chp_store_error *e)
 	if (err != NULL)
 		rc = failed(s, err, e);
 	else if (rocksdb_iter_valid(it))
-		rc = chp_store_refuse(e, CHP_HOST_BAD_CLUSTER, "%.50s has data and is not marked as a store of a replica",
-				      s->path);
+		rc = chp_store_refuse(e, CHP_HOST_BAD_CLUSTER,
+				      "%.50s has data and is not marked as a store of a replica", s->path);
 	rocksdb_iter_destroy(it);
 	rocksdb_close(db);
 	return rc;
