@@ -823,7 +823,6 @@ give_up(struct chp_host *h, uint64_t now_ns)
 	h->number_floor = h->number;
 	h->hello_ns = now_ns;
 	h->hello_wait_ns = HELLO_NS_MIN;
-	h->counters.silences++;
 	chp_link_close(&h->link, h->at);
 	lose_channel(h);
 }
@@ -1046,6 +1045,23 @@ chp_host_receive(struct chp_host *h, const struct chp_host_sink *to, const uint8
 
 /* ------------------------------------------------------------------ the run */
 
+void
+chp_host_channel(struct chp_host *h, uint64_t now_ns, bool is_gone)
+{
+	if (!h->backing.is_present || is_gone == h->is_gone)
+		return;
+	h->is_gone = is_gone;
+	if (is_gone && h->is_linked) {
+		h->counters.losses++;
+		give_up(h, now_ns);
+		refresh(h);
+	}
+	if (!is_gone && !h->is_linked) { /* it need not wait for a HELLO that was put off again and again */
+		h->hello_ns = now_ns;
+		h->hello_wait_ns = HELLO_NS_MIN;
+	}
+}
+
 static void
 watch_channel(struct chp_host *h, uint64_t now_ns)
 {
@@ -1055,6 +1071,7 @@ watch_channel(struct chp_host *h, uint64_t now_ns)
 		return;
 	}
 	if (now_ns - h->heard_ns >= h->config.link.link_down_ns) {
+		h->counters.silences++;
 		give_up(h, now_ns);
 	} else if (chp_link_is_stuck(&h->link, now_ns)) {
 		chp_link_reset(&h->link, now_ns);

@@ -50,6 +50,7 @@ enum chp_host_state_of_link {
 	X(welcomes, "times the host welcomed this shard")                                        \
 	X(refusals, "times the host refused this shard")                                         \
 	X(silences, "times the host was given up because nothing came from it")                  \
+	X(losses, "times the host was given up because the channel had lost it")                 \
 	X(resends, "times everything that was not durable was sent again")                       \
 	X(skipped, "log entries that a volatile store never got because it was away or slow")    \
 	X(lost_data, "times the store held less than it had reported durable")                   \
@@ -153,6 +154,7 @@ struct chp_host {
 	struct chp_link link;
 	uint8_t *at, *end;         /* of the link's open packet */
 	bool is_linked;            /* welcomed, and heard of since */
+	bool is_gone;              /* says the channel */
 	bool has_lost;             /* the store holds less than it had reported durable */
 	bool is_known;             /* it has been welcomed once */
 	uint32_t number;           /* of the last HELLO */
@@ -232,6 +234,9 @@ void chp_host_found(struct chp_host *h, uint64_t epoch);
  *                       once, because whoever begins cold again reads a majority of its members' stores (SAFETY 34)
  */
 void chp_host_view(struct chp_host *h, uint64_t epoch, bool is_cold_start);
+
+/** What the channel knows of the host: a process that ended is away at once, one that only hangs when it was silent. */
+void chp_host_channel(struct chp_host *h, uint64_t now_ns, bool is_gone);
 
 /** Take a packet that chp_host_check or chp_host_hello_check accepted. */
 void chp_host_receive(struct chp_host *h, const struct chp_host_sink *to, const uint8_t *data, uint32_t len);

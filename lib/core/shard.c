@@ -893,6 +893,7 @@ chp_shard_run(struct chp_shard *s, const struct chp_now *now, const struct chp_e
 		enter_view(s, in->view);
 	receive_all(s, in);
 	s->replies_for_ops = 0;
+	chp_host_channel(&s->host, now->ns, in->host_is_gone);
 	load_credits(s);
 	run_ops(s, in->op, in->n_ops);
 	more = s->protocol->wake(s->instance, now, &s->out);

@@ -83,6 +83,8 @@ struct chp_events {
 	 * that, which chp_shard_host_status tells (SAFETY 34). May be given in every run until there is a view.
 	 */
 	uint64_t founding;
+	/* The channel to the host is known to have lost it: nobody waits until it has been silent for long. */
+	bool host_is_gone;
 };
 
 /* A buffer for one packet to a peer, supplied by the caller. */

@@ -167,6 +167,16 @@ pass_on(struct chp_host_stage *s, const struct chp_channel_packet *packet)
 		drop(s, m, CHP_COUNT_drop_host_ring);
 }
 
+/* Shards need not wait until a host has been silent for long when the channel knows that it is not there. */
+static void
+look_for_host(struct chp_host_stage *s)
+{
+	const bool is_gone = chp_channel_state(s->channel, NULL) != CHP_CHANNEL_UP;
+
+	if (is_gone != atomic_load_explicit(&s->is_gone, memory_order_relaxed))
+		atomic_store_explicit(&s->is_gone, is_gone, memory_order_relaxed);
+}
+
 static bool
 receive(struct chp_host_stage *s)
 {
@@ -176,6 +186,8 @@ receive(struct chp_host_stage *s)
 	for (uint32_t i = 0; i < n; i++)
 		pass_on(s, &packet[i]);
 	chp_channel_release(s->channel, packet, n);
+	if (n == 0)
+		look_for_host(s);
 	return n > 0;
 }
 

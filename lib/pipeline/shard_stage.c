@@ -328,6 +328,7 @@ run(struct chp_shard_stage *s, const struct chp_now *now, const struct chp_view 
 		.n_ops = s->n_ops,
 		.view = view,
 		.founding = s->founding,
+		.host_is_gone = s->host_is_gone,
 	};
 	struct chp_effects out = {
 		.buffer = s->buffer,
@@ -353,6 +354,17 @@ run(struct chp_shard_stage *s, const struct chp_now *now, const struct chp_view 
 	transmit(s, out.n_used);
 }
 
+/* Returns whether there is news. */
+static bool
+look_for_host(struct chp_shard_stage *s)
+{
+	const struct chp_host_stage *host = s->p->host;
+	const bool was_gone = s->host_is_gone;
+
+	s->host_is_gone = host != NULL && atomic_load_explicit(&host->is_gone, memory_order_relaxed);
+	return s->host_is_gone != was_gone;
+}
+
 bool
 chp_shard_poll(struct chp_shard_stage *s)
 {
@@ -375,7 +387,7 @@ chp_shard_poll(struct chp_shard_stage *s)
 	s->next_rx = s->next_rx + 1 < s->n_rx ? s->next_rx + 1 : 0;
 	now.ns = chp_clock_ns(&p->clock); /* after the last event was taken (SAFETY 16) */
 	now.lease_until_ns = atomic_load_explicit(&p->lease_until_ns, memory_order_acquire);
-	work = has_view || s->n_packets + s->n_ops + s->n_held + s->native.n_used > 0 ||
+	work = look_for_host(s) || has_view || s->n_packets + s->n_ops + s->n_held + s->native.n_used > 0 ||
 	       now.ns >= s->wake_ns;
 	if (work)
 		run(s, &now, has_view ? &view : NULL, n_buffers);

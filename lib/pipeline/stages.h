@@ -170,6 +170,7 @@ struct chp_shard_stage {
 	struct rte_ring *views; /* of struct chp_life_view */
 	uint32_t life;          /* of `core` */
 	uint64_t founding;      /* as control said last */
+	bool host_is_gone;      /* as the host stage said last */
 	uint64_t wake_ns;
 
 	/* mbufs to write into: the first n of each are there. */
@@ -231,6 +232,7 @@ struct chp_host_stage {
 	uint32_t n_pending; /* sealed, and not taken by the channel yet */
 	struct rte_mbuf *pending[CHP_CHANNEL_BURST];
 	struct chp_delayed *impaired; /* only its random numbers: nothing is held back here */
+	_Atomic(bool) is_gone; /* the channel has lost the host: for the shards */
 	_Atomic(uint32_t) report_wanted; /* written by control */
 	_Atomic(uint32_t) report_done;   /* written by this lcore; equal: report is control's to read */
 	struct chp_host_stage_report report;

@@ -219,6 +219,7 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	struct chp_shard_config *s = &c->shard;
 
 	s->has_host = true;
+	c->channel_tells = c->seed / (2 * SIM_PROFILES) % 2 == 0;
 	c->n_keys = SIM_ONE_OF(r, 2, 4, 8, SIM_KEYS_MAX, SIM_KEYS_MAX);
 	c->n_clients = chp_min_u32(c->n_clients, SIM_ONE_OF(r, 3, 6));
 	s->sessions_max = c->n_clients;

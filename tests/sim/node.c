@@ -3,6 +3,7 @@
  * A process: the control stage with the membership, the shard stage with a shard and its frontend, what one tells
  * the other, and the clock of the machine below.
  */
+#include "host.h"
 #include "kind.h"
 
 #include "base/mutation.h"
@@ -587,6 +588,7 @@ sim_node_run(struct sim_world *w, uint32_t n, uint64_t at_ns)
 	packets = (uint32_t)chp_random_range(&w->random, 0, node->n_peer);
 	in.view = follow_control(w, n);
 	in.founding = node->lives == node->shard_lives ? node->founding : 0;
+	in.host_is_gone = w->config.channel_tells && !w->host[n]->alive;
 	prepare_batch(w, node, packets);
 	in.packet = b->packet;
 	in.n_packets = packets;

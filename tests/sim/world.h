@@ -129,6 +129,7 @@ struct sim_config {
 	uint32_t machine_crash_ppm;    /* both: the host's and the node's */
 	uint32_t cold_ppm;             /* all nodes at once */
 	uint32_t channel_cut_ppm;
+	bool channel_tells; /* a node hears at once that its host has died */
 	bool forgets;                  /* the stores, which say so: volatile, as memcached */
 	uint32_t floor_ppm;            /* floors rise, at one node more than at another */
 	uint64_t host_down_ns_max;

@@ -1385,6 +1385,33 @@ Test(host, loads_outlive_the_channel)
 	done(b);
 }
 
+/* A process that ended is not waited for; one that only hangs falls silent. */
+Test(host, a_host_that_the_channel_has_lost_is_away_at_once)
+{
+	struct bench *b = ready();
+	uint32_t hellos;
+
+	load(b, "a");
+	step(b);
+	chp_host_channel(&b->h, b->now.ns, true);
+	cr_assert_eq(status(b).state, CHP_HOST_AWAY);
+	cr_assert(!b->h.backing.is_ready);
+	cr_assert(b->h.counters.losses == 1 && b->h.counters.silences == 0);
+	b->is_cut = true;
+	pass(b, 5000 * MS);
+	hellos = (uint32_t)b->h.counters.hellos;
+	b->is_cut = false;
+	chp_host_channel(&b->h, b->now.ns, false);
+	step(b);
+	cr_assert_eq(b->h.counters.hellos, hellos + 1, "it is asked at once whether it is there");
+	cr_assert_eq(status(b).state, CHP_HOST_AWAY);
+	restart_host(b, 9, 0);
+	cr_assert_eq(status(b).state, CHP_HOST_READY);
+	cr_assert_str_eq(next(b, CHP_HOST_LOAD)->key, "a");
+	cr_assert_eq(b->h.counters.losses, 1);
+	done(b);
+}
+
 /* What was not asked yet is free at once; what was asked, when its answer has come. */
 Test(host, a_load_that_nobody_needs_any_more_gives_its_token_back)
 {
