@@ -165,6 +165,7 @@ struct fetch {
 	uint32_t value_len;
 	bool is_deleted;
 	bool is_answered;    /* by anybody but ourselves */
+	uint64_t under_way;  /* what a voter has under way, and nothing newer at rest; 0 = none */
 };
 /* Fetches open at a time. */
 #define FETCHES 32u
@@ -1006,7 +1007,7 @@ send_fetched(struct stored_where from, uint32_t to, uint32_t op, uint32_t genera
 		.version = version,
 		.recorded = from.recorded,
 		.value_total = value_len,
-		.stored_in = version != 0 ? from.generation : 0,
+		.stored_in = status <= CHP_HERMES_FETCH_TOMBSTONE ? from.generation : 0,
 	};
 
 	memcpy(m, &header, sizeof(header));
@@ -2421,6 +2422,7 @@ ask_anew(struct hermes *h, struct fetch *f)
 	f->due = f->waiting;
 	f->again = 0;
 	f->is_answered = false;
+	f->under_way = 0;
 	if (is_source(h))
 		return;
 	/* Our datastore has said nothing: whatever the voter says is better. */
@@ -2490,7 +2492,10 @@ send_fetches(struct hermes *h, const struct fetch *f, struct chp_out *out)
 	}
 }
 
-/* Another source asks what we have. What is under way it gets as an INV. */
+/*
+ * Another source asks what we have. What is under way it gets as an INV. Who only lacks its host has that INV already,
+ * and is told that nothing newer was at rest: before that it would have been here.
+ */
 static void
 on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out)
 {
@@ -2524,6 +2529,11 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 		k = begin_loading(h, &m->key);
 		wait_for_token(h, k, token);
 	}
+	if (s != NULL && s->state != LOADING && s->version != 0) {
+		send_fetched(stored_here(h, 0), m->from, from->message.op, from->generation,
+			     CHP_HERMES_FETCH_UNDER_WAY, s->version, NULL, 0, out);
+		return;
+	}
 	if (k == NULL || k->load == NONE) {
 		say_again(h, m->from, from->message.op, from->generation, out);
 		return;
@@ -2532,6 +2542,47 @@ on_fetch(struct hermes *h, const struct chp_peer_message *m, struct chp_out *out
 					     .next = k->asked,
 					     .generation = from->generation };
 	k->asked = i;
+}
+
+static const struct chp_hermes_inv *
+parked_at(const struct hermes *h, uint32_t i)
+{
+	return (const void *)(h->parked_bytes + (size_t)i * h->inv_bytes_max);
+}
+
+/* Whether an INV that waits for this key has at least this version. Not after a cold start: there all are asked. */
+static bool
+is_overtaken(const struct hermes *h, const struct key_record *k, uint64_t version)
+{
+	for (uint32_t i = k->parked_head; i != NONE && !is_source(h); i = h->parked[i].next)
+		if (parked_at(h, i)->version >= version)
+			return true;
+	return false;
+}
+
+/*
+ * A voter has this key under way, at a version that waits here, too, or an older one. What we ever had of the key was
+ * acknowledged by that voter, so it is not newer: the newest INV that waits is the key's version. The others are old.
+ */
+static void
+take_newest_parked(struct hermes *h, struct key_record *k, struct chp_out *out)
+{
+	struct chp_slot *s = slot_at(h, k->slot);
+	uint32_t newest = k->parked_head;
+
+	for (uint32_t i = newest; i != NONE; i = h->parked[i].next)
+		if (parked_at(h, i)->version > parked_at(h, newest)->version)
+			newest = i;
+	stop_loading(h, k, out);
+	s->base_writer = 0;
+	s->log_low = (uint32_t)h->env.log->mark - 1;
+	s->state = VALID;
+	unpark(h, newest);
+	take_inv(h, s, parked_at(h, newest), (uint8_t)(newest / h->n_tickets), out);
+	take_parked(h, k, out);
+	if (s->state == VALID)
+		make_ready(h, k);
+	release_key(h, k);
 }
 
 static void
@@ -2544,7 +2595,12 @@ on_fetched(struct hermes *h, const struct chp_peer_message *m)
 		h->env.counters->fetches_stale++;
 		return;
 	}
-	if (from->status == CHP_HERMES_FETCH_AGAIN) {
+	if (from->status == CHP_HERMES_FETCH_UNDER_WAY && is_overtaken(h, &h->key[f->key], from->version)) {
+		f->waiting = 0;
+		f->under_way = from->version;
+		return;
+	}
+	if (from->status == CHP_HERMES_FETCH_AGAIN || from->status == CHP_HERMES_FETCH_UNDER_WAY) {
 		if (!is_source(h))
 			f->waiting = other_voter(h, m->from);
 		f->again = is_source(h) ? f->again | chp_bit(m->from) : f->waiting;
@@ -2591,6 +2647,10 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 				  /* Gone, says who knows more than our store: what is left there is overwritten. */
 				  .version_flags = f->is_deleted || f->version == 0 ? CHP_INV_TOMBSTONE : 0 };
 
+	if (f->under_way != 0 && is_overtaken(h, k, f->under_way)) {
+		take_newest_parked(h, k, out);
+		return true;
+	}
 	if (!is_source(h)) {
 		take_fetched(h, k, f, out);
 		return true;

@@ -49,13 +49,15 @@ static bool
 check_fetched(const struct chp_message *message, uint32_t value_max)
 {
 	const struct chp_hermes_fetched *m = (const void *)message;
-	const bool has_version = message->len >= sizeof(*m) && m->status <= CHP_HERMES_FETCH_TOMBSTONE;
+	const bool is_stored = message->len >= sizeof(*m) && m->status <= CHP_HERMES_FETCH_TOMBSTONE;
+	bool has_version;
 
-	if (message->len < sizeof(*m) || m->status > CHP_HERMES_FETCH_AGAIN || m->value_total > value_max)
+	if (message->len < sizeof(*m) || m->status > CHP_HERMES_FETCH_UNDER_WAY || m->value_total > value_max)
 		return false;
+	has_version = is_stored || m->status == CHP_HERMES_FETCH_UNDER_WAY;
 	if (has_version != (m->version != 0) || m->version >> 16 > CHP_HERMES_FLOOR_MAX)
 		return false;
-	if ((m->status != CHP_HERMES_FETCH_FOUND && m->value_total != 0) || (!has_version && m->stored_in != 0))
+	if ((m->status != CHP_HERMES_FETCH_FOUND && m->value_total != 0) || (!is_stored && m->stored_in != 0))
 		return false;
 	return message->len == chp_align_u32((uint32_t)sizeof(*m) + m->value_total, CHP_MESSAGE_ALIGN);
 }

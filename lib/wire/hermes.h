@@ -94,6 +94,7 @@ enum chp_hermes_fetched_status {
 	CHP_HERMES_FETCH_TOMBSTONE = 1, /* deleted, at `version` */
 	CHP_HERMES_FETCH_ABSENT = 2,
 	CHP_HERMES_FETCH_AGAIN = 3,     /* cannot be told now: ask again */
+	CHP_HERMES_FETCH_UNDER_WAY = 4, /* a write is: the key has no version above `version` yet */
 };
 
 struct chp_hermes_fetched {
@@ -101,7 +102,7 @@ struct chp_hermes_fetched {
 	uint32_t generation;
 	uint8_t status;       /* enum chp_hermes_fetched_status */
 	uint8_t reserved[3];  /* 0 */
-	uint64_t version;     /* 0 unless FOUND or TOMBSTONE */
+	uint64_t version;     /* 0 if ABSENT or AGAIN */
 	uint64_t recorded;    /* the view up to which the sender's store had everything when its life began */
 	uint32_t value_total; /* 0 unless FOUND */
 	uint32_t stored_in;   /* generation of the cluster in which the sender's store got it; 0 unless it has it */

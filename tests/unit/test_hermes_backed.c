@@ -1050,6 +1050,68 @@ Test(hermes_backed, s32_without_its_host_misses_do_not_run_out)
 	backed_free(b);
 }
 
+/*
+ * Who is asked has the very write under way that waits here for its answer, and cannot tell before we acknowledge it.
+ * What it had before, or has now, is no older than what we had: the newest INV that waits is the key's version.
+ */
+Test(hermes_backed, s32_without_its_host_an_inv_does_not_wait_for_itself)
+{
+	struct backed *b = backed_new(KEYS);
+	struct replica *r = b->r;
+	struct sent rmw = inv_of("x", v(55, 3), v(40, 2), CHP_INV_RMW, "rmw", 4);
+	const uint64_t next = r->log.next;
+
+	b->store.backing.is_ready = false;
+	inv(r, 1, "x", v(50, 2), 0, CHP_INV_BASE_UNKNOWN, "old");
+	step(r, 2, &rmw.inv);
+	wake(r, CHP_BATCH_MAX);
+	told(r, 1, CHP_HERMES_FETCH_UNDER_WAY, v(60, 3), NULL);
+	cr_assert_eq(r->n_sent, 0, "something newer than all that waits may have been here");
+	rmw = inv_of("x", v(60, 3), v(40, 2), 0, "new", 5);
+	step(r, 2, &rmw.inv);
+	r->now.ns += 2000000;
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->sent[0].to, 2);
+	told(r, 2, CHP_HERMES_FETCH_UNDER_WAY, v(60, 3), NULL);
+	cr_assert_eq(r->n_sent, 3);
+	cr_assert(r->sent[0].message.type == CHP_HERMES_ACK && r->sent[0].to == 1);
+	cr_assert_eq(r->sent[0].ack.version, v(50, 2));
+	cr_assert(r->sent[1].message.type == CHP_HERMES_ACK && r->sent[1].to == 2);
+	cr_assert_eq(r->sent[1].ack.version, v(60, 3));
+	cr_assert(r->sent[2].message.type == CHP_HERMES_INV && r->sent[2].to == 2, "what was overtaken hears by what");
+	expect_state(r, "x", "Invalid v60.3");
+	cr_assert_eq(r->log.next, next + 1, "the newest is adopted, and nothing before it");
+	backed_free(b);
+}
+
+/* Its link went meanwhile, and with it what waited. */
+Test(hermes_backed, s32_an_inv_that_is_gone_is_not_taken)
+{
+	struct backed *b = backed_new(KEYS);
+	struct replica *r = b->r;
+
+	b->store.backing.is_ready = false;
+	inv(r, 2, "x", v(50, 3), 0, CHP_INV_BASE_UNKNOWN, "new");
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	wake(r, CHP_BATCH_MAX);
+	{
+		struct chp_hermes_fetched m = { .message = { .type = CHP_HERMES_FETCHED,
+							     .len = sizeof(m),
+							     .op = r->sent[0].message.op },
+						.status = CHP_HERMES_FETCH_UNDER_WAY,
+						.version = v(50, 3) };
+
+		memcpy(&m.generation, (const uint8_t *)&r->sent[0].message + 8, 4);
+		step(r, 1, &m);
+	}
+	begin_call(r, CHP_BATCH_MAX);
+	chp_hermes.link_down(r->p, &r->now, 2, &r->out);
+	end_call(r);
+	wake(r, CHP_BATCH_MAX);
+	expect_answer(r, 0, CHP_OPCODE_GET, CHP_STATUS_OVERLOAD, 0);
+	backed_free(b);
+}
+
 Test(hermes_backed, without_its_host_writes_go_on)
 {
 	struct backed *b = backed_new(KEYS);
@@ -1913,7 +1975,7 @@ Test(hermes_backed, s34_a_source_tells_what_its_store_or_cache_has)
 	inv(r, 2, "y", v(70, 3), 0, CHP_INV_BASE_UNKNOWN, "newest");
 	not_found(b, "y");
 	fetch_from(r, 1, "y");
-	expect_fetched(r, 1, CHP_HERMES_FETCH_AGAIN, 0, "");
+	expect_fetched(r, 1, CHP_HERMES_FETCH_UNDER_WAY, v(70, 3), "");
 	val(r, 2, v(70, 3));
 	fetch_from(r, 1, "y");
 	expect_fetched(r, 1, CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
