@@ -17,11 +17,12 @@ export CHAAPAR_CLUSTER_DIR=$work/cluster
 out=$work/out err=$work/err # of the last command that was checked
 checks=0 failures=0
 
-# Replicas' last words, when something failed.
+# Last words of replicas and hosts, when something failed.
 show_logs() {
 	local log
-	for log in "$CHAAPAR_CLUSTER_DIR"/n?.log; do
-		[ -e "$log" ] && grep -v '^lib' "$log" | tail -n 15 | cut -c 1-400 | sed "s|^|  $(basename "$log" .log): |"
+	for log in "$CHAAPAR_CLUSTER_DIR"/[nh]?.log; do
+		[ -e "$log" ] && grep -Ev '^(lib|\{|vhost_|virtio_|VHOST_)' "$log" | tail -n 15 | cut -c 1-300 |
+			sed "s|^|  $(basename "$log" .log): |"
 	done
 }
 
@@ -158,6 +159,24 @@ is_membership() {
 import json, sys
 m = json.load(sys.stdin)["nodes"][0]["node"]["membership"]
 sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
+}
+
+# is_host NODE EXPRESSION: true of h, what this replica says of its host.
+is_host() {
+	local answer
+	answer=$("${ctl[@]}" --json --node "$1" --timeout 1000 status 2>/dev/null) || return 1
+	"$python" -S -c '
+import json, sys
+h = json.load(sys.stdin)["nodes"][0]["node"]["host"]
+sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
+}
+
+# Everything that was written is in every datastore.
+all_saved() {
+	local node
+	for node in $(cut -c 2 "$CHAAPAR_CLUSTER_DIR/replicas"); do
+		is_host "$node" "h['state'] == 'ready' and h['store'] == 'ok' and h['backlog'] == 0" || return 1
+	done
 }
 
 # wait_all [SECONDS]: until every replica is a voter that may serve; at most 55, as expect waits for 60.

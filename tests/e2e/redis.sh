@@ -31,15 +31,6 @@ trap end_redis EXIT
 # What the server of replica $1 has under a key, for anybody.
 raw() { redis-cli -s "$work/redis$1.sock" get "$2"; }
 
-is_host() {
-	local answer
-	answer=$("${ctl[@]}" --json --node "$1" --timeout 1000 status 2>/dev/null) || return 1
-	"$python" -S -c '
-import json, sys
-h = json.load(sys.stdin)["nodes"][0]["node"]["host"]
-sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
-}
-
 for node in 0 1 2; do
 	start_redis "$node"
 done
