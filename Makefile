@@ -175,7 +175,7 @@ $(B)/chaapar-host: $(call rel,$(HOST_SRC))
 
 # Replicas in one process meet on net_ring ports; the plain list of libraries has no drivers.
 NET_RING := -lrte_net_ring
-$(B)/bench: $(call rel,$(wildcard app/bench/*.c) tests/datapath/ring_net.c tests/datapath/local.c \
+$(B)/bench: $(call rel,$(wildcard app/bench/*.c) app/chaaparctl/zipf.c tests/datapath/ring_net.c tests/datapath/local.c \
 		tests/datapath/local_host.c $(LOCAL_HOST) $(LIB_REPLICA))
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS)
@@ -225,7 +225,7 @@ UNIT := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 DATAPATH := $(patsubst tests/datapath/%.c,%,$(wildcard tests/datapath/test_*.c))
 CHANNEL := $(patsubst tests/channel/%.c,%,$(wildcard tests/channel/test_*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-UNIT_LIB := $(LIB_PURE) tests/support/index_malloc.c $(filter-out tests/support/index_malloc.c tests/support/no_eal.c,$(wildcard tests/support/*.c))
+UNIT_LIB := $(LIB_PURE) app/chaaparctl/zipf.c tests/support/index_malloc.c $(filter-out tests/support/index_malloc.c tests/support/no_eal.c,$(wildcard tests/support/*.c))
 
 # Objects of tests are kept, though only pattern rules name them.
 .SECONDARY:
@@ -315,6 +315,8 @@ DURATION_S ?= 5
 BENCH_MB ?= 6144
 SHARDS ?= 1
 PEERS ?= udp
+HOST_KEYS ?= 200000
+HOST_S ?= 2
 .PHONY: demo bench
 demo: ## three replicas with hosts, real clients, loss, deaths, a verdict on every answer; installs what is missing; PROTOCOL=
 	$(Q)tools/deps ensure
@@ -325,6 +327,11 @@ bench: deps-present $(B)/bench ## replicas and a load generator in one process; 
 	$(Q)for p in $(PROTOCOL); do for e in $(PEERS); do tools/bench $(BENCH_MB) \
 		--protocol $$p --replicas $(REPLICAS) --keys $(KEYS) --value-bytes $(VALUE_BYTES) \
 		--duration-s $(DURATION_S) --shards $(SHARDS) --peers $$e || exit; done; done
+
+.PHONY: bench-host
+bench-host: all ## what hosts cost and give: the fast path, misses over vhost, RocksDB's batches, the cache, CPU; JSON, three minutes; ONLY=, SHORT=
+	$(Q)tools/bench-host --keys $(HOST_KEYS) --value-bytes $(VALUE_BYTES) --seconds $(HOST_S) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(SHORT),--short)
 
 .PHONY: bench-recovery
 bench-recovery: all ## a replica dies under load and comes back: JSON, and build/bench-recovery.svg

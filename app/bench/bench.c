@@ -5,7 +5,12 @@
  * Every replica runs the pipeline that is shipped, polled in turn with the generator and the switch
  * between them. The pipelines account their own ticks; those of generator and switch are not in them.
  * One JSON object goes to standard output, everything else to standard error.
+ *
+ * Hosts of the replicas are polled in turn with them (--hosts memory), or have a thread on another CPU and a store
+ * that keeps nothing (--hosts apart), or are processes of their own behind ports of DPDK net_vhost0, net_vhost1, ...
+ * that EAL was told to make (--hosts port). For these --write-config writes the files.
  */
+#include "hosted.h"
 #include "load.h"
 #include "machine.h"
 
@@ -25,7 +30,13 @@
 
 /* Polls between two looks at how large a batch was, and before a phase counts. */
 #define SAMPLE_POLLS 500u
-#define WARM_UP_S 0.5
+#define WARM_UP_MS 500u
+/* Keys of a shard in the phase "hits". */
+#define HOT_KEYS 512u
+/* Until all keys are written. */
+#define PRELOAD_S 120u
+/* Until hosts that are processes of their own have stored everything. */
+#define SAVED_S 120u
 
 /* What is measured, one after the other. */
 enum phase {
@@ -34,6 +45,9 @@ enum phase {
 	READS_AT_LEADER,  /* these two in protocols with one */
 	READS_AT_FOLLOWERS,
 	MIXED,
+	HITS,             /* these three with hosts */
+	MISSES,
+	IDLE,
 	PHASES,
 };
 
@@ -46,11 +60,16 @@ static const struct {
 	[READS_AT_LEADER] = { "reads-at-leader", LOAD_READS },
 	[READS_AT_FOLLOWERS] = { "reads-at-followers", LOAD_READS },
 	[MIXED] = { "mixed", LOAD_MIXED },
+	[HITS] = { "hits", LOAD_HITS },
+	[MISSES] = { "misses", LOAD_MISSES },
+	[IDLE] = { "idle", LOAD_NOTHING },
 };
 
 struct options {
-	const char *protocol, *peers, *quorum;
+	const char *protocol, *peers, *quorum, *durability, *hosts, *host_pids, *write_config;
 	uint32_t replicas, shards, keys, key_bytes, value_bytes, connections, window, writes_pct, duration_s;
+	uint32_t warm_up_ms, cache_pct, batch_items;
+	double zipf;
 	uint32_t phases;     /* bits 1 << enum phase; 0: all that the protocol has */
 	bool read_at_leader; /* in MIXED */
 };
@@ -61,10 +80,13 @@ struct result {
 	uint64_t cycles[CHP_CYCLES_COUNT]; /* of all replicas */
 	struct chp_histogram read_latency, write_latency; /* ticks, as the generator sees it */
 	struct chp_histogram commits; /* nanoseconds from proposal to commit, as the leaders see it */
+	struct hosted_counts hosted;
 };
 
 static struct local cluster;
 static struct load load;
+static struct hosted hosted = { .l = &cluster };
+static uint64_t hosts_ticks; /* spent in hosts of this process */
 static struct chp_histogram batches;
 static struct result result[PHASES];
 
@@ -77,7 +99,9 @@ usage(void)
 			      "[--keys 1000000] [--key-bytes 8] [--value-bytes 32] [--connections REPLICAS] "
 			      "[--window 256] [--duration-s 5] [--peers udp|ethernet] [--quorum majority|all] "
 			      "[--writes-pct 50] [--read-at own|leader] [--phases writes,reads,reads-at-leader,"
-			      "reads-at-followers,mixed]\n");
+			      "reads-at-followers,mixed,hits,misses,idle] [--warm-up-ms 500] [--zipf 0] "
+			      "[--hosts memory|apart|port] [--cache-pct 0] [--batch-items 1024] "
+			      "[--durability memory|datastore] [--host-pids N,...] [--write-config DIRECTORY]\n");
 	exit(CHP_EXIT_USAGE);
 }
 
@@ -128,45 +152,82 @@ static const struct {
 	{ "window", offsetof(struct options, window), 1, CHP_SESSION_WINDOW_MAX },
 	{ "writes-pct", offsetof(struct options, writes_pct), 0, 100 },
 	{ "duration-s", offsetof(struct options, duration_s), 1, 3600 },
+	{ "warm-up-ms", offsetof(struct options, warm_up_ms), 0, 3600000 },
+	{ "cache-pct", offsetof(struct options, cache_pct), 0, 100 }, /* 0: there is room for all keys */
+	{ "batch-items", offsetof(struct options, batch_items), 1, 65536 },
 };
 #define N_NUMBERS ((uint32_t)(sizeof(numbers) / sizeof(numbers[0])))
 
 /* Options are "--name value"; getopt_long's codes are those of `numbers`, then these. */
-enum { PROTOCOL = 'a', PEERS, QUORUM, PHASE_LIST, READ_AT };
+enum { PHASE_LIST = 'a', READ_AT, ZIPF, TEXTS };
+
+/* Those that are texts have codes from TEXTS on. */
+static const struct {
+	const char *name;
+	size_t offset;
+} texts[] = {
+	{ "protocol", offsetof(struct options, protocol) },
+	{ "peers", offsetof(struct options, peers) },
+	{ "quorum", offsetof(struct options, quorum) },
+	{ "durability", offsetof(struct options, durability) },
+	{ "hosts", offsetof(struct options, hosts) },
+	{ "host-pids", offsetof(struct options, host_pids) },
+	{ "write-config", offsetof(struct options, write_config) },
+};
+#define N_TEXTS ((uint32_t)(sizeof(texts) / sizeof(texts[0])))
 
 static void
 take_option(struct options *o, int c)
 {
-	if (c == PROTOCOL)
-		o->protocol = optarg;
-	else if (c == PEERS)
-		o->peers = optarg;
-	else if (c == QUORUM)
-		o->quorum = optarg;
-	else if (c == PHASE_LIST)
+	char *end;
+
+	if (c >= TEXTS) {
+		*(const char **)((char *)o + texts[c - TEXTS].offset) = optarg;
+	} else if (c == PHASE_LIST) {
 		o->phases = phases_of(optarg);
-	else if (strcmp(optarg, "leader") == 0 || strcmp(optarg, "own") == 0)
+	} else if (c == ZIPF) {
+		o->zipf = strtod(optarg, &end);
+		if (end == optarg || *end != '\0' || !(o->zipf >= 0 && o->zipf < 10))
+			usage();
+	} else if (strcmp(optarg, "leader") == 0 || strcmp(optarg, "own") == 0) {
 		o->read_at_leader = optarg[0] == 'l';
-	else
+	} else {
 		usage();
+	}
+}
+
+static void
+check_options(struct options *o)
+{
+	if (o->connections == 0)
+		o->connections = o->replicas;
+	if (o->hosts != NULL && strcmp(o->hosts, "memory") != 0 && strcmp(o->hosts, "apart") != 0 &&
+	    strcmp(o->hosts, "port") != 0)
+		usage();
+	if (o->host_pids != NULL && !hosted_pids(&hosted, o->host_pids))
+		usage();
+	if (o->hosts == NULL && (o->cache_pct != 0 || o->durability != NULL || o->write_config != NULL))
+		usage();
+	if (o->durability == NULL)
+		o->durability = "memory";
 }
 
 static void
 parse(int argc, char **argv, struct options *o)
 {
-	struct option names[N_NUMBERS + 6] = { 0 };
+	struct option names[N_NUMBERS + N_TEXTS + 4] = { 0 };
 	int c;
 
 	for (uint32_t i = 0; i < N_NUMBERS; i++)
 		names[i] = (struct option){ numbers[i].name, required_argument, NULL, (int)i };
-	names[N_NUMBERS] = (struct option){ "protocol", required_argument, NULL, PROTOCOL };
-	names[N_NUMBERS + 1] = (struct option){ "peers", required_argument, NULL, PEERS };
-	names[N_NUMBERS + 2] = (struct option){ "quorum", required_argument, NULL, QUORUM };
-	names[N_NUMBERS + 3] = (struct option){ "phases", required_argument, NULL, PHASE_LIST };
-	names[N_NUMBERS + 4] = (struct option){ "read-at", required_argument, NULL, READ_AT };
+	for (uint32_t i = 0; i < N_TEXTS; i++)
+		names[N_NUMBERS + i] = (struct option){ texts[i].name, required_argument, NULL, TEXTS + (int)i };
+	names[N_NUMBERS + N_TEXTS] = (struct option){ "phases", required_argument, NULL, PHASE_LIST };
+	names[N_NUMBERS + N_TEXTS + 1] = (struct option){ "read-at", required_argument, NULL, READ_AT };
+	names[N_NUMBERS + N_TEXTS + 2] = (struct option){ "zipf", required_argument, NULL, ZIPF };
 	*o = (struct options){ .protocol = "hermes", .peers = "udp", .replicas = 3, .shards = 1, .keys = 1000000,
 			       .key_bytes = 8, .value_bytes = 32, .window = 256, .writes_pct = 50,
-			       .duration_s = 5 };
+			       .duration_s = 5, .warm_up_ms = WARM_UP_MS, .batch_items = 1024 };
 	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		if (c == '?')
 			usage();
@@ -178,8 +239,7 @@ parse(int argc, char **argv, struct options *o)
 	}
 	if (optind < argc)
 		usage();
-	if (o->connections == 0)
-		o->connections = o->replicas;
+	check_options(o);
 }
 
 /* ------------------------------------------------------------------ phases */
@@ -202,8 +262,15 @@ read_cycles(uint64_t cycles[CHP_CYCLES_COUNT])
 static void
 poll_all(void)
 {
+	uint64_t begin;
+
 	for (uint32_t i = 0; i < cluster.options.replicas; i++)
 		(void)chp_pipeline_poll(cluster.replica[i], 0);
+	begin = rte_rdtsc();
+	for (uint32_t i = 0; i < cluster.options.replicas; i++)
+		if (cluster.host[i] != NULL && !cluster.options.hosts_apart)
+			(void)local_host_poll(cluster.host[i]);
+	hosts_ticks += rte_rdtsc() - begin;
 	load_poll(&load);
 }
 
@@ -268,17 +335,23 @@ static void
 measure(enum phase phase, const struct options *o)
 {
 	static struct chp_histogram commits_before;
+	static struct hosted_counts hosted_before;
 	struct result *r = &result[phase];
-	uint64_t before[CHP_CYCLES_COUNT], begin;
+	uint64_t before[CHP_CYCLES_COUNT], begin, hosts_before;
 
 	load_begin(&load, phases[phase].mix, readers_of(phase, o));
-	poll_for(WARM_UP_S, phase == WRITES);
+	poll_for((double)o->warm_up_ms / 1e3, phase == WRITES);
 	load_begin(&load, phases[phase].mix, readers_of(phase, o));
 	read_cycles(before);
 	read_commits(&commits_before);
+	hosted_read(&hosted, &hosted_before);
+	hosts_before = hosts_ticks;
 	begin = rte_rdtsc();
 	poll_for(o->duration_s, false);
-	r->seconds = (double)(rte_rdtsc() - begin) / (double)rte_get_tsc_hz();
+	/* Hosts have machines of their own. */
+	r->seconds = (double)(rte_rdtsc() - begin - (hosts_ticks - hosts_before)) / (double)rte_get_tsc_hz();
+	hosted_read(&hosted, &r->hosted);
+	hosted_subtract(&r->hosted, &hosted_before);
 	read_cycles(r->cycles);
 	for (uint32_t i = 0; i < CHP_CYCLES_COUNT; i++)
 		r->cycles[i] -= before[i];
@@ -293,18 +366,16 @@ static bool
 preload(void)
 {
 	uint64_t hz = rte_get_tsc_hz(), begin = rte_rdtsc();
+	bool done;
 
 	load_begin(&load, LOAD_PRELOAD, LOAD_READ_OWN);
-	while (!load_is_preloaded(&load)) {
+	while (!(done = load_is_preloaded(&load)) && rte_rdtsc() - begin < PRELOAD_S * hz)
 		poll_all();
-		if (rte_rdtsc() - begin > 120 * hz)
-			return false;
-	}
 	(void)fprintf(stderr, "bench: %" PRIu64 " keys written in %.2f s, %" PRIu64 " refused, %" PRIu64
 			      " failed, %" PRIu64 " sent again\n",
 		      load.counts.writes, (double)(rte_rdtsc() - begin) / (double)hz, load.counts.refused,
 		      load.counts.failed, load.counts.resent);
-	return load.counts.failed == 0;
+	return done && load.counts.failed == 0;
 }
 
 /* ------------------------------------------------------------------ the report */
@@ -406,6 +477,35 @@ print_counts(void)
 	       sum.refused, sum.failed, sum.resent, sum.redirected);
 }
 
+/* What each phase had to do with the hosts; "seconds" are without those that hosts of this process took. */
+static void
+print_hosted(const struct options *o)
+{
+	const char *separator = "";
+
+	printf("\"hosts\":\"%s\",\"durability\":\"%s\",\"cache_pct\":%u,\"cache_keys\":%u,\"zipf\":%.2f,"
+	       "\"batch_items\":%u,",
+	       o->hosts, o->durability, o->cache_pct, cluster.cluster.keys_max * o->shards, o->zipf, o->batch_items);
+	if (o->zipf > 0)
+		printf("\"hit_ratio_perfect\":%.4f,", load_zipf_share(&load.zipf[0], cluster.cluster.keys_max));
+	printf("\"phases\":[");
+	for (uint32_t i = 0; i < PHASES; i++) {
+		const struct result *r = &result[i];
+		const struct chp_histogram *h = r->counts.writes > 0 ? &r->write_latency : &r->read_latency;
+
+		if ((o->phases & 1u << i) == 0)
+			continue;
+		printf("%s{\"phase\":\"%s\",\"seconds\":%.4f,\"reads\":%" PRIu64 ",\"writes\":%" PRIu64
+		       ",\"refused\":%" PRIu64 ",",
+		       separator, phases[i].name, r->seconds, r->counts.reads, r->counts.writes, r->counts.refused);
+		hosted_print(&hosted, &r->hosted);
+		printf("\"replica_cpu_s\":%.4f,\"p50_us\":%.2f,\"p99_us\":%.2f}",
+		       (double)busy(r) / (double)rte_get_tsc_hz(), quantile_us(h, 50, 100), quantile_us(h, 99, 100));
+		separator = ",";
+	}
+	printf("],");
+}
+
 static void
 print(const struct options *o, const double rtt[2])
 {
@@ -429,6 +529,8 @@ print(const struct options *o, const double rtt[2])
 		print_reads(READS_AT_FOLLOWERS, "_followers");
 	if ((o->phases & 1u << MIXED) != 0)
 		print_mixed(o);
+	if (o->hosts != NULL)
+		print_hosted(o);
 	print_counts();
 	printf("\"tsc_hz\":%" PRIu64 ",", rte_get_tsc_hz());
 	if (rtt[0] >= 0 && rtt[1] >= 0)
@@ -439,35 +541,75 @@ print(const struct options *o, const double rtt[2])
 
 /* ------------------------------------------------------------------ main */
 
-static int
-create(const struct options *o, struct chp_error *error)
+/* What the cluster is made of. The texts are static. */
+static struct local_options
+describe(const struct options *o)
 {
 	uint32_t record = o->key_bytes + o->value_bytes;
 	uint32_t blocks = record > CHP_SLOT_INLINE ? chp_blocks_for(record) : 0;
 	uint32_t keys = o->keys / o->shards + o->keys / o->shards / 8 + 4096;
+	uint64_t batch_bytes = chp_min_u64(1u << 20, chp_max_u64(65536, (uint64_t)o->batch_items * (record + 64)));
 	struct local_options local = { .replicas = o->replicas, .shards = o->shards, .protocol = o->protocol,
-				       .ring_entries = 8192 };
-	struct load_options options = { .keys = o->keys, .key_bytes = o->key_bytes,
-					.value_bytes = o->value_bytes, .connections = o->connections,
-					.window = o->window, .writes_pct = o->writes_pct };
-	static char text[512], node[512];
+				       .ring_entries = 8192, .hosts = o->hosts != NULL, .keep = true };
+	static char text[512], node[512], host[256];
 
-	if (chp_protocol_find(o->protocol) == NULL)
-		return chp_error_set(error, CHP_EXIT_USAGE, "there is no protocol \"%s\"", o->protocol);
+	if (o->cache_pct != 0)
+		keys = (uint32_t)((uint64_t)o->keys * o->cache_pct / 100 / o->shards);
+	if (o->hosts != NULL)
+		(void)snprintf(host, sizeof(host),
+			       "\"durability\": \"%s\", \"batch_items\": %u, \"batch_bytes\": %" PRIu64 ",",
+			       o->durability, o->batch_items, batch_bytes);
+	if (o->hosts != NULL && strcmp(o->hosts, "port") == 0)
+		local.host_ports = "net_vhost";
 	(void)snprintf(text, sizeof(text),
 		       "\"keys_max\": %u, \"value_blocks_max\": %u, \"sessions_max\": %u, "
-		       "\"session_window\": %u, \"credits\": %u, \"link_window\": %u,",
+		       "\"session_window\": %u, \"credits\": %u, \"link_window\": %u, %s",
 		       keys, keys * blocks + 1024, o->connections < 64 ? 64 : 2 * o->connections,
-		       CHP_SESSION_WINDOW_MAX, 1024u, CHP_LINK_WINDOW_MAX);
+		       CHP_SESSION_WINDOW_MAX, 1024u, CHP_LINK_WINDOW_MAX, host);
 	local.cluster = text;
 	(void)snprintf(node, sizeof(node), LOCAL_PATIENT "\"peers\": \"%s\",", o->peers);
 	local.node = node;
+	return local;
+}
+
+static int
+create(const struct options *o, struct chp_error *error)
+{
+	struct local_options local = describe(o);
+	struct load_options options = { .keys = o->keys, .key_bytes = o->key_bytes,
+					.value_bytes = o->value_bytes, .connections = o->connections,
+					.window = o->window, .writes_pct = o->writes_pct,
+					.hot_keys = HOT_KEYS, .theta = o->zipf };
+
+	if (chp_protocol_find(o->protocol) == NULL)
+		return chp_error_set(error, CHP_EXIT_USAGE, "there is no protocol \"%s\"", o->protocol);
 	if (local_create(&cluster, &local, error) != 0)
 		return -1;
 	if (!local_wait_serving(&cluster))
 		return chp_error_set(error, CHP_EXIT_FAILURE, "the replicas form no view: %s",
 				     cluster.last_report);
-	return load_create(&load, &cluster, &options, error);
+	if (load_create(&load, &cluster, &options, error) != 0)
+		return -1;
+	if (o->hosts != NULL && strcmp(o->hosts, "apart") == 0 && !hosted_start(&hosted))
+		return chp_error_set(error, CHP_EXIT_RESOURCE, "no CPU for the hosts");
+	return 0;
+}
+
+/* Until the hosts have stored what was written. */
+static bool
+save(const struct options *o)
+{
+	uint64_t end = rte_rdtsc() + SAVED_S * rte_get_tsc_hz();
+
+	if (o->hosts == NULL)
+		return true;
+	load_begin(&load, LOAD_NOTHING, LOAD_READ_OWN);
+	while (!hosted_is_saved(&hosted)) {
+		poll_all();
+		if (rte_rdtsc() > end)
+			return false;
+	}
+	return true;
 }
 
 static bool
@@ -475,6 +617,10 @@ prepare(const struct options *o)
 {
 	if (!preload()) {
 		(void)fprintf(stderr, "bench: the keys could not be written\n");
+		return false;
+	}
+	if (!save(o)) {
+		(void)fprintf(stderr, "bench: the hosts do not store what was written\n");
 		return false;
 	}
 	if (o->quorum == NULL)
@@ -511,6 +657,19 @@ run(struct options *o)
 	return failed == 0 ? CHP_EXIT_OK : CHP_EXIT_FAILURE;
 }
 
+static int
+write_config(const struct options *o)
+{
+	struct local_options local = describe(o);
+	struct chp_error error = { 0 };
+
+	if (local_configure(&cluster, &local, &error) == 0 &&
+	    hosted_write_config(&cluster, o->write_config, &error) == 0)
+		return CHP_EXIT_OK;
+	(void)fprintf(stderr, "bench: %s\n", error.text);
+	return error.exit_code;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -524,12 +683,15 @@ main(int argc, char **argv)
 	}
 	argv[eal_args] = argv[0];
 	parse(argc - eal_args, argv + eal_args, &o);
+	if (o.write_config != NULL)
+		return write_config(&o);
 	if (create(&o, &error) != 0) {
 		(void)fprintf(stderr, "bench: %s\n", error.text);
 		code = error.exit_code;
 	} else {
 		code = run(&o);
 	}
+	hosted_stop(&hosted);
 	load_destroy(&load);
 	local_destroy(&cluster);
 	(void)rte_eal_cleanup();

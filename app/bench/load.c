@@ -42,6 +42,10 @@ struct load_connection {
 	uint64_t next, lowest; /* request numbers, from 1 */
 	uint32_t in_flight;
 	uint64_t next_key;     /* LOAD_PRELOAD */
+	uint32_t n_again;      /* of its keys, refused: to be written with other requests */
+	uint32_t again[SLOTS];
+	uint64_t turn;         /* LOAD_MISSES: the key that is read next */
+	uint64_t resume;       /* TSC: after an answer "busy", when to ask for more */
 	uint64_t check;        /* TSC: when to look for requests without an answer */
 	struct slot slot[SLOTS];
 };
@@ -147,6 +151,17 @@ send_draft(struct load *g, const struct load_connection *c, struct draft *d)
 
 /* ------------------------------------------------------------------ what to ask for */
 
+/* Of the n keys of its shard. */
+static uint64_t
+which_key(struct load *g, struct load_connection *c, uint32_t n)
+{
+	if (g->mix == LOAD_MISSES)
+		return c->turn++ % n;
+	if (g->mix == LOAD_HITS)
+		return chp_random_below(&g->random, chp_min_u32(n, g->options.hot_keys));
+	return load_zipf_next(&g->zipf[c->shard], &g->random) - 1;
+}
+
 static bool
 choose(struct load *g, struct load_connection *c, struct slot *s)
 {
@@ -156,15 +171,22 @@ choose(struct load *g, struct load_connection *c, struct slot *s)
 	case LOAD_NOTHING:
 		return false;
 	case LOAD_PRELOAD: /* the connections of a shard share its keys evenly */
+		s->opcode = CHP_OPCODE_PUT;
+		if (c->n_again > 0) {
+			s->key = c->again[--c->n_again];
+			return true;
+		}
 		if (c->next_key >= n)
 			return false;
 		s->key = g->shard_keys[c->shard][c->next_key];
-		s->opcode = CHP_OPCODE_PUT;
+		c->next_key += g->options.connections;
 		return true;
 	case LOAD_WRITES:
 		s->opcode = CHP_OPCODE_PUT;
 		break;
 	case LOAD_READS:
+	case LOAD_HITS:
+	case LOAD_MISSES:
 		s->opcode = CHP_OPCODE_GET;
 		break;
 	case LOAD_MIXED:
@@ -172,7 +194,7 @@ choose(struct load *g, struct load_connection *c, struct slot *s)
 										       : CHP_OPCODE_GET;
 		break;
 	}
-	s->key = g->shard_keys[c->shard][chp_random_below(&g->random, n)];
+	s->key = g->shard_keys[c->shard][which_key(g, c, n)];
 	return true;
 }
 
@@ -193,7 +215,7 @@ fill(struct load *g, struct load_connection *c)
 	uint64_t now = rte_rdtsc();
 	struct draft draft[2] = { { .m = NULL }, { .m = NULL } }; /* of reads and writes, where they part */
 
-	if (c->in_flight > g->options.window / 2)
+	if (c->in_flight > g->options.window / 2 || now < c->resume)
 		return;
 	while (c->in_flight < g->options.window && c->next - c->lowest < SLOTS) {
 		struct slot *s = &c->slot[c->next % SLOTS];
@@ -210,8 +232,6 @@ fill(struct load *g, struct load_connection *c)
 		if (d->m == NULL && !begin(g, c, to, d))
 			break;
 		add(g, d, s, c->next);
-		if (g->mix == LOAD_PRELOAD)
-			c->next_key += g->options.connections;
 		s->state = SLOT_OPEN;
 		s->sent = now;
 		c->next++;
@@ -281,14 +301,16 @@ on_reply(struct load *g, struct load_connection *c, const struct chp_reply_messa
 		s->sent = 0; /* goes there at once */
 		g->counts.redirected++;
 		return;
-	} else if (m->status == CHP_STATUS_OVERLOAD || m->status == CHP_STATUS_NOT_SERVING ||
-		   (m->status == CHP_STATUS_BUSY && g->mix == LOAD_PRELOAD)) {
+	} else if (m->status == CHP_STATUS_OVERLOAD || m->status == CHP_STATUS_NOT_SERVING) {
 		s->sent = 0; /* comes with the next resend */
 		c->check = chp_min_u64(c->check, now + g->refused_ticks);
 		g->counts.refused++;
 		return;
 	} else if (m->status == CHP_STATUS_BUSY) {
 		g->counts.refused++;
+		c->resume = now + g->refused_ticks;
+		if (g->mix == LOAD_PRELOAD)
+			c->again[c->n_again++] = s->key;
 	} else {
 		g->counts.failed++;
 	}
@@ -371,7 +393,7 @@ load_is_preloaded(const struct load *g)
 	for (uint32_t i = 0; i < g->n_connections; i++) {
 		const struct load_connection *c = &g->connection[i];
 
-		if (c->next_key < g->n_shard_keys[c->shard])
+		if (c->next_key < g->n_shard_keys[c->shard] || c->n_again > 0)
 			return false;
 	}
 	return load_in_flight(g) == 0;
@@ -386,7 +408,8 @@ sort_keys(struct load *g)
 
 	g->shard_keys = calloc(shards, sizeof(*g->shard_keys));
 	g->n_shard_keys = calloc(shards, sizeof(*g->n_shard_keys));
-	if (g->shard_keys == NULL || g->n_shard_keys == NULL)
+	g->zipf = calloc(shards, sizeof(*g->zipf));
+	if (g->shard_keys == NULL || g->n_shard_keys == NULL || g->zipf == NULL)
 		return -1;
 	for (uint32_t s = 0; s < shards; s++) {
 		g->shard_keys[s] = malloc(g->options.keys * sizeof(**g->shard_keys));
@@ -401,6 +424,8 @@ sort_keys(struct load *g)
 		s = chp_shard_of(chp_digest_of(key, g->options.key_bytes, g->l->cluster.hash_seed), shards);
 		g->shard_keys[s][g->n_shard_keys[s]++] = i;
 	}
+	for (uint32_t s = 0; s < shards; s++)
+		load_zipf_init(&g->zipf[s], g->n_shard_keys[s], g->options.theta);
 	return 0;
 }
 
@@ -489,6 +514,7 @@ load_create(struct load *g, struct local *l, const struct load_options *options,
 		c->shard = i / options->connections;
 		c->next = c->lowest = 1;
 		c->next_key = i % options->connections;
+		c->turn = (uint64_t)g->n_shard_keys[c->shard] * c->next_key / options->connections;
 	}
 	if (!open_sessions(g))
 		return chp_error_set(error, CHP_EXIT_FAILURE, "the replicas opened no sessions");
@@ -502,5 +528,6 @@ load_destroy(struct load *g)
 		free(g->shard_keys[s]);
 	free(g->shard_keys);
 	free(g->n_shard_keys);
+	free(g->zipf);
 	free(g->connection);
 }

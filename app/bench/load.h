@@ -12,6 +12,7 @@
 #include "base/random.h"
 
 #include "../../tests/datapath/local.h"
+#include "../chaaparctl/zipf.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,6 +27,8 @@ struct load_options {
 	uint32_t connections; /* of each shard; connection i is of replica i modulo the number of replicas */
 	uint32_t window;      /* requests in flight per connection */
 	uint32_t writes_pct;  /* LOAD_MIXED */
+	uint32_t hot_keys;    /* LOAD_HITS: of each shard */
+	double theta;         /* of Zipf's law in LOAD_WRITES, LOAD_READS and LOAD_MIXED; 0: all keys alike */
 };
 
 /* What is asked for. */
@@ -35,6 +38,8 @@ enum load_mix {
 	LOAD_WRITES,
 	LOAD_READS,
 	LOAD_MIXED,
+	LOAD_HITS,   /* reads of hot_keys keys: once read they stay in a cache */
+	LOAD_MISSES, /* reads of all keys in turn: what is read next left a smaller cache long ago */
 };
 
 /* Who is asked to read. Writes go where the replicas say, at first to the connection's own. */
@@ -46,7 +51,7 @@ enum load_readers {
 
 struct load_counts {
 	uint64_t reads, writes; /* answered OK */
-	uint64_t refused;       /* answered busy or overload: asked again as new requests */
+	uint64_t refused;       /* answered busy, which is final, or overload: asked again */
 	uint64_t failed;        /* answered anything else */
 	uint64_t resent;        /* no answer for RESEND_MS */
 	uint64_t redirected;    /* sent again to another replica, which the answer named */
@@ -67,6 +72,7 @@ struct load {
 	struct load_connection *connection;
 	uint32_t **shard_keys;   /* numbers of the keys of each shard */
 	uint32_t *n_shard_keys;
+	struct load_zipf *zipf;   /* of each shard */
 	uint64_t resend_ticks, refused_ticks;
 };
 

@@ -6,6 +6,7 @@
 #define CHAAPARCTL_LOAD_H
 
 #include "ctl.h"
+#include "zipf.h"
 
 #include "base/histogram.h"
 #include "base/random.h"
@@ -19,12 +20,6 @@
 /* "0123456789:0123456789": client and counter in hexadecimal. Shorter values would not be unique.
  * */
 #define LOAD_VALUE_BYTES_MIN 21u
-
-/* Ranks 1 to n with probability proportional to rank^-theta, without a table. */
-struct load_zipf {
-	double theta, h_first, h_last, s;
-	uint64_t n;
-};
 
 struct load_options {
 	uint64_t keys, clients, depth, ops, value_bytes, rate, relaxed_pct;
@@ -93,11 +88,6 @@ struct load {
 uint64_t load_now_ns(void);
 
 /* ---- workload.c ---- */
-
-void load_zipf_init(struct load_zipf *z, uint64_t n, double theta);
-
-/** A rank from 1 to n; 1 is the most frequent. */
-uint64_t load_zipf_next(const struct load_zipf *z, struct chp_random *random);
 
 /** Read "get=70,put=30". False after a report. */
 bool load_mix_parse(const struct ctl *ctl, const char *text, struct load_options *o);

@@ -11,13 +11,14 @@
 
 /* Packets on their way to one end. */
 struct direction {
-	uint32_t head, tail; /* taken, put; counted for ever */
+	_Alignas(CHP_CACHE_LINE) _Atomic(uint32_t) head; /* taken, by the receiver; counted for ever */
+	_Alignas(CHP_CACHE_LINE) _Atomic(uint32_t) tail; /* put, by the sender */
 	uint32_t len[CHP_CHANNEL_MEMORY_PACKETS];
 	uint8_t *data; /* slots of payload_bytes_max, rounded up to 8 */
 };
 
 struct pair {
-	struct chp_random random;
+	struct chp_random random; /* of faults */
 	uint32_t slot_bytes;
 	uint32_t n_open;
 	bool alive[2];
@@ -61,17 +62,32 @@ look(struct end *e)
 	e->was_up = up;
 }
 
+static uint32_t
+waiting(const struct direction *d)
+{
+	return atomic_load_explicit(&d->tail, memory_order_acquire) -
+	       atomic_load_explicit(&d->head, memory_order_acquire);
+}
+
 static void
 put(struct end *e, const struct chp_channel_packet *p)
 {
 	struct direction *d = &e->pair->to[1 - e->side];
-	uint32_t at = d->tail & (CHP_CHANNEL_MEMORY_PACKETS - 1);
+	uint32_t tail = atomic_load_explicit(&d->tail, memory_order_relaxed);
+	uint32_t at = tail & (CHP_CHANNEL_MEMORY_PACKETS - 1);
 
-	if (d->tail - d->head == CHP_CHANNEL_MEMORY_PACKETS)
+	if (waiting(d) == CHP_CHANNEL_MEMORY_PACKETS)
 		return; /* a duplicate that finds no room */
 	memcpy(d->data + (size_t)at * e->pair->slot_bytes, p->data, p->len);
 	d->len[at] = p->len;
-	d->tail++;
+	atomic_store_explicit(&d->tail, tail + 1, memory_order_release);
+}
+
+/* Faults are drawn only where there are some: the generator is of both ends. */
+static bool
+strikes(struct end *e, uint32_t ppm)
+{
+	return ppm > 0 && chp_random_chance(&e->pair->random, ppm);
 }
 
 static uint32_t
@@ -86,13 +102,13 @@ memory_send(struct chp_channel *ch, const struct chp_channel_packet *packets, ui
 		chp_channel_count(ch, CHP_CHANNEL_drop_tx_down, n);
 		return n;
 	}
-	for (i = 0; i < n && d->tail - d->head < CHP_CHANNEL_MEMORY_PACKETS; i++) {
+	for (i = 0; i < n && waiting(d) < CHP_CHANNEL_MEMORY_PACKETS; i++) {
 		CHP_ASSERT(packets[i].len > 0 && packets[i].len <= ch->payload_bytes_max);
 		chp_channel_count(ch, CHP_CHANNEL_tx_bytes, packets[i].len);
-		if (chp_random_chance(&e->pair->random, e->drop_ppm))
+		if (strikes(e, e->drop_ppm))
 			continue;
 		put(e, &packets[i]);
-		if (chp_random_chance(&e->pair->random, e->duplicate_ppm))
+		if (strikes(e, e->duplicate_ppm))
 			put(e, &packets[i]);
 	}
 	chp_channel_count(ch, CHP_CHANNEL_tx_packets, i);
@@ -106,18 +122,19 @@ memory_receive(struct chp_channel *ch, struct chp_channel_packet *packets, uint3
 {
 	struct end *e = end_of(ch);
 	struct direction *d = &e->pair->to[e->side];
-	uint32_t i;
+	uint32_t i, head = atomic_load_explicit(&d->head, memory_order_relaxed);
 
 	look(e);
-	n = chp_min_u32(chp_min_u32(n, CHP_CHANNEL_BURST), chp_min_u32(e->n_free, d->tail - d->head));
+	n = chp_min_u32(chp_min_u32(n, CHP_CHANNEL_BURST), chp_min_u32(e->n_free, waiting(d)));
 	for (i = 0; i < n; i++) {
-		uint32_t at = d->head++ & (CHP_CHANNEL_MEMORY_PACKETS - 1);
+		uint32_t at = head++ & (CHP_CHANNEL_MEMORY_PACKETS - 1);
 
 		packets[i].data = packets[i].opaque = e->free[--e->n_free];
 		packets[i].len = d->len[at];
 		memcpy(packets[i].data, d->data + (size_t)at * e->pair->slot_bytes, d->len[at]);
 		chp_channel_count(ch, CHP_CHANNEL_rx_bytes, packets[i].len);
 	}
+	atomic_store_explicit(&d->head, head, memory_order_release);
 	chp_channel_count(ch, CHP_CHANNEL_rx_packets, n);
 	chp_channel_count(ch, CHP_CHANNEL_rx_bursts, n > 0 ? 1 : 0);
 	return n;

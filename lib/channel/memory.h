@@ -2,7 +2,7 @@
 /*
  * memory.h - a channel between two ends in one process, for tests: with loss, duplicates, and an end that dies.
  *
- * Both ends belong to the same thread, or to two that never call at the same time.
+ * The ends belong to one thread, or to two, each with its own end; these impair and kill while the other one waits.
  */
 #ifndef CHP_CHANNEL_MEMORY_H
 #define CHP_CHANNEL_MEMORY_H

@@ -65,9 +65,45 @@ one_lcore(const struct local *l, char *text, size_t size)
 }
 
 static int
-make_replica(struct local *l, uint32_t i, struct chp_error *error)
+make_node(struct local *l, uint32_t i, struct chp_error *error)
 {
 	static struct chp_config_errors errors;
+	const char *more = l->options.node_of[i] != NULL ? l->options.node_of[i] : l->options.node;
+	char text[4096], lcores[2048], host[64] = "\"none\"";
+	int n;
+
+	one_lcore(l, lcores, sizeof(lcores));
+	if (l->options.hosts && l->options.host_ports != NULL)
+		(void)snprintf(host, sizeof(host), "{ \"port\": \"%s%u\" }", l->options.host_ports, i);
+	else if (l->options.hosts)
+		(void)snprintf(host, sizeof(host), "{ \"port\": \"memory\" }");
+	n = snprintf(text, sizeof(text),
+		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s, "
+		     "\"host\": %s }",
+		     i, i, more != NULL ? more : LOCAL_PATIENT, l->options.lcores != NULL ? l->options.lcores : lcores,
+		     host);
+	errors.n = 0;
+	return chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors)
+		       ? 0
+		       : refuse(&errors, error);
+}
+
+/* The host of a replica in this process, or none. */
+static int
+make_host(struct local *l, uint32_t i, struct chp_error *error)
+{
+	if (!l->options.hosts || l->options.host_ports != NULL)
+		return 0;
+	if (l->host[i] == NULL)
+		l->host[i] = local_host_create(&l->cluster, i, l->options.keep);
+	else
+		chp_channel_memory_revive(local_host_channel(l->host[i]));
+	return l->host[i] != NULL ? 0 : chp_error_set(error, CHP_EXIT_RESOURCE, "no memory for a host");
+}
+
+static int
+make_replica(struct local *l, uint32_t i, struct chp_error *error)
+{
 	struct chp_pipeline_config config = {
 		.cluster = &l->cluster,
 		.node = &l->node[i],
@@ -78,42 +114,39 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 		.report = on_report,
 		.report_context = l,
 	};
-	const char *more = l->options.node_of[i] != NULL ? l->options.node_of[i] : l->options.node;
-	char text[4096], lcores[2048], name[16];
-	int n;
+	char name[16];
 
-	one_lcore(l, lcores, sizeof(lcores));
-	n = snprintf(text, sizeof(text),
-		     "{ \"node\": %u, \"port\": \"replica%u\", %s \"idle\": \"yield\", \"lcores\": %s, "
-		     "\"host\": %s }",
-		     i, i, more != NULL ? more : LOCAL_PATIENT, l->options.lcores != NULL ? l->options.lcores : lcores,
-		     l->options.hosts ? "{ \"port\": \"memory\" }" : "\"none\"");
-	errors.n = 0;
-	if (!chp_node_config_parse(text, (size_t)n, "node", &l->cluster, &l->node[i], &errors))
-		return refuse(&errors, error);
+	if (make_node(l, i, error) != 0 || make_host(l, i, error) != 0)
+		return -1;
 	/* Pools of the dead keep their names. */
 	(void)snprintf(name, sizeof(name), l->born[i] > 0 ? "n%u-%u" : "n%u", i, l->born[i]);
 	config.name = name;
 	l->born[i]++;
-	if (l->options.hosts && l->host[i] == NULL)
-		l->host[i] = local_host_create(&l->cluster, i, l->options.keep);
-	else if (l->options.hosts)
-		chp_channel_memory_revive(local_host_channel(l->host[i]));
-	if (l->options.hosts && l->host[i] == NULL)
-		return chp_error_set(error, CHP_EXIT_RESOURCE, "no memory for a host");
-	config.channel = l->options.hosts ? local_host_channel(l->host[i]) : NULL;
+	config.channel = l->host[i] != NULL ? local_host_channel(l->host[i]) : NULL;
 	l->replica[i] = chp_pipeline_create(&config, error);
 	return l->replica[i] != NULL ? 0 : -1;
 }
 
 int
-local_create(struct local *l, const struct local_options *options, struct chp_error *error)
+local_configure(struct local *l, const struct local_options *options, struct chp_error *error)
 {
 	memset(l, 0, sizeof(*l));
 	l->options = *options;
 	if (l->options.queues == 0)
 		l->options.queues = 1;
 	if (make_cluster(l, error) != 0)
+		return -1;
+	for (uint32_t i = 0; i < options->replicas; i++) {
+		if (make_node(l, i, error) != 0)
+			return -1;
+	}
+	return 0;
+}
+
+int
+local_create(struct local *l, const struct local_options *options, struct chp_error *error)
+{
+	if (local_configure(l, options, error) != 0)
 		return -1;
 	if (ring_net_init(&l->net, options->replicas, l->options.queues,
 			  options->ring_entries != 0 ? options->ring_entries : 4096) != 0)
@@ -198,7 +231,7 @@ local_poll(struct local *l)
 			lose_all(l, i);
 		for (uint32_t k = 0; l->replica[i] != NULL && k < l->node[i].n_lcores; k++)
 			work |= chp_pipeline_poll(l->replica[i], k);
-		if (l->host[i] != NULL)
+		if (l->host[i] != NULL && !l->options.hosts_apart)
 			work |= local_host_poll(l->host[i]);
 	}
 	return (ring_net_poll(&l->net) > 0) | work;

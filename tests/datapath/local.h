@@ -33,7 +33,10 @@ struct local_options {
 	const char *node_of[LOCAL_REPLICAS_MAX]; /* the same for one replica alone, instead of `node`; or NULL */
 	uint32_t ring_entries; /* of the network; 0 = 4096 */
 	bool hosts;            /* each replica has one (local_host.h); `cluster` says how durable things are */
+	bool hosts_apart;      /* whoever created this polls the hosts, with another thread */
 	bool keep;             /* the hosts' stores permit eviction, though they are volatile */
+	const char *host_ports; /* the hosts are processes of their own, behind DPDK ports of this name and the
+				 * replica's number; NULL: they are here */
 	bool (*tap)(void *context, uint32_t from, struct rte_mbuf *m); /* see ring_net.h */
 	void *tap_context;
 };
@@ -44,7 +47,7 @@ struct local {
 	struct chp_cluster_config cluster;
 	struct chp_node_config node[LOCAL_REPLICAS_MAX];
 	struct chp_pipeline *replica[LOCAL_REPLICAS_MAX]; /* NULL: killed */
-	struct local_host *host[LOCAL_REPLICAS_MAX];      /* NULL: there are none */
+	struct local_host *host[LOCAL_REPLICAS_MAX];      /* NULL: none in this process */
 	uint32_t born[LOCAL_REPLICAS_MAX]; /* processes that there were of each */
 	uint32_t n_dead;
 	struct chp_pipeline *dead[LOCAL_DEAD_MAX];
@@ -58,6 +61,11 @@ struct local {
  * @return  0; -1 with *error
  */
 int local_create(struct local *l, const struct local_options *options, struct chp_error *error);
+
+/**
+ * Only read the configuration that local_create would, into l->cluster and l->node. As local_create.
+ */
+int local_configure(struct local *l, const struct local_options *options, struct chp_error *error);
 
 /** End a replica as a power cut would: what it had is lost, and what is sent to it from now on. */
 void local_kill(struct local *l, uint32_t replica);

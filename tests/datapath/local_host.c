@@ -29,7 +29,7 @@ struct local_host {
 	struct chp_cluster_config cluster;
 	uint32_t node, speed;
 	uint64_t incarnation;
-	bool runs;
+	bool runs, forgets;
 	const struct chp_adapter *adapter;
 	void *store, *handle;
 	struct chp_channel *end[2];
@@ -134,6 +134,12 @@ local_host_speed(struct local_host *h, uint32_t requests)
 	h->speed = requests;
 }
 
+void
+local_host_forget(struct local_host *h)
+{
+	h->forgets = true;
+}
+
 const struct chp_store_record *
 local_host_record(const struct local_host *h, uint32_t shard)
 {
@@ -169,7 +175,8 @@ change(struct local_host *h, uint32_t index, struct chp_store_request *r)
 		}
 		break;
 	}
-	CHP_ASSERT(h->adapter->write(h->handle, &batch, 1, &e) == 0);
+	if (!h->forgets)
+		CHP_ASSERT(h->adapter->write(h->handle, &batch, 1, &e) == 0);
 	s->record = r->record = after;
 }
 

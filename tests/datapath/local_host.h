@@ -37,6 +37,9 @@ bool local_host_poll(struct local_host *h);
 /** From now on the datastore takes so many requests in a poll. */
 void local_host_speed(struct local_host *h, uint32_t requests);
 
+/** From now on its datastore says of every batch at once that it is stored, and keeps nothing of it. */
+void local_host_forget(struct local_host *h);
+
 /** End its process as a power cut would, and start another one; the datastore keeps what it completed. */
 void local_host_kill(struct local_host *h);
 void local_host_start(struct local_host *h);
