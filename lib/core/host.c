@@ -797,6 +797,8 @@ take_life(struct chp_host *h, const struct chp_host_hello *m)
 	} else if (m->life != h->life && m->life == h->asked_life && h->asked_life != 0) {
 		begin_life(h, m->life); /* as we had asked; the answer was lost */
 	}
+	if (h->has_lost)
+		return; /* what it should hold stays known, for the next that answers */
 	h->stored_life = m->life;
 	if (m->life == h->life)
 		h->last_seq = chp_max_u64(h->last_seq, m->batch);
