@@ -2,6 +2,7 @@
 #include "channel/dma.h"
 
 #include "base/assert.h"
+#include "base/bytes.h"
 
 #include <rte_cycles.h>
 #include <rte_dmadev.h>
@@ -46,9 +47,10 @@ static int
 start_device(struct chp_channel_dma *d, const struct rte_dma_info *info)
 {
 	const struct rte_dma_conf conf = { .nb_vchans = 1 };
+	const uint32_t most = chp_min_u32(DESCRIPTORS, info->max_desc);
 	const struct rte_dma_vchan_conf vchan = {
 		.direction = RTE_DMA_DIR_MEM_TO_MEM,
-		.nb_desc = info->min_desc > DESCRIPTORS ? info->min_desc : DESCRIPTORS,
+		.nb_desc = (uint16_t)(most > info->min_desc ? most : info->min_desc),
 	};
 	int rc = rte_dma_configure(d->id, &conf);
 

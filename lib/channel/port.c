@@ -196,6 +196,9 @@ port_close(struct chp_channel *ch)
 
 	if (p->started)
 		(void)rte_eth_dev_stop(p->id);
+	/* Its queues hold mbufs until it is closed, and rte_eal_cleanup would do that when their pool is gone. */
+	if (p->pool != NULL)
+		(void)rte_eth_dev_close(p->id);
 	chp_channel_dma_close(p->dma);
 	rte_mempool_free(p->pool);
 	rte_free(p);
@@ -225,11 +228,12 @@ port_open(const struct chp_channel_config *config, struct chp_channel_error *err
 		(void)fail(error, false, "the port \"%s\" of the channel cannot be asked what it is", p->name);
 		goto fail;
 	}
+	if (config->dma != NULL && (p->dma = chp_channel_dma_open(config->dma, error)) == NULL)
+		goto fail;
 	if (make_pool(p, config, ring, error) != 0 || start_device(p, &info, ring, error) != 0)
 		goto fail;
 	find_mac(p);
-	if (config->dma == NULL || (p->dma = chp_channel_dma_open(config->dma, error)) != NULL)
-		return &p->ch;
+	return &p->ch;
 
 fail:
 	port_close(&p->ch);

@@ -9,11 +9,14 @@
 #include "pipeline/clock.h"
 
 #include <criterion/criterion.h>
+#include <rte_dmadev.h>
 #include <rte_eal.h>
 #include <rte_eth_ring.h>
 #include <rte_ethdev.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,27 +262,49 @@ Test(channel_port, a_frame_that_is_longer_than_packets_may_be_is_dropped)
 	expect(CHP_CHANNEL_drop_rx_length);
 }
 
-/* With a DMA device. Its driver has a thread that copies. */
-Test(channel_dma, large_bursts_are_copied_by_the_device)
+Test(channel_port, a_port_that_does_not_exist_is_refused_with_those_that_do)
 {
-	static uint8_t data[CHP_CHANNEL_BURST][PAYLOAD];
-	struct chp_channel_config config = { .payload_bytes_max = PAYLOAD, .name = "dma", .port = "net_ring_replica",
-					     .dma = "dma_skeleton" };
-	struct chp_channel_packet p[CHP_CHANNEL_BURST];
+	const struct chp_channel_config config = { .payload_bytes_max = PAYLOAD, .name = "x", .port = "net_vhost7" };
 	struct chp_channel_error error = { 0 };
-	struct chp_channel *ch;
 
+	cr_assert_null(chp_channel_port.open(&config, &error));
+	cr_assert_not_null(strstr(error.text, "\"net_vhost7\" of the channel does not exist; the ports that do: "
+					      "net_ring_replica, net_ring_host"), "%s", error.text);
+	cr_assert_not(error.is_usage);
+	cr_assert_eq(chp_channel_find("port"), &chp_channel_port);
+	cr_assert_null(chp_channel_find("ports"));
+}
+
+/* ------------------------------------------------------------------ with a DMA device */
+
+/* A channel whose frames end in to_replica. The driver of the device has a thread that copies. */
+static struct chp_channel *
+open_dma(const char *dma, struct chp_channel_error *error)
+{
+	const struct chp_channel_config config = { .payload_bytes_max = PAYLOAD, .name = "dma",
+						   .port = "net_ring_replica", .dma = dma };
+
+	return chp_channel_port.open(&config, error);
+}
+
+static void
+begin_dma(void)
+{
 	cr_assert(start_eal("dma_skeleton", false));
 	to_replica = rte_ring_create("to_replica", 64, 0, RING_F_SP_ENQ | RING_F_SC_DEQ);
 	cr_assert_geq(rte_eth_from_rings("replica", &to_replica, 1, &to_replica, 1, 0), 0);
-	config.dma = "dma_skeleton7";
-	cr_assert_null(chp_channel_port.open(&config, &error));
-	cr_assert_not_null(strstr(error.text, "the DMA device \"dma_skeleton7\" of the channel does not exist"), "%s",
-			   error.text);
-	config.dma = "dma_skeleton";
-	ch = chp_channel_port.open(&config, &error);
-	cr_assert_not_null(ch, "%s", error.text);
-	for (uint32_t round = 0; round < 50; round++) {
+}
+
+TestSuite(channel_dma, .init = begin_dma);
+
+/* Bursts that are large enough for the device arrive as they were when they were sent. */
+static void
+pass_bursts(struct chp_channel *ch, uint32_t rounds)
+{
+	static uint8_t data[CHP_CHANNEL_BURST][PAYLOAD];
+	struct chp_channel_packet p[CHP_CHANNEL_BURST];
+
+	for (uint32_t round = 0; round < rounds; round++) {
 		for (uint32_t i = 0; i < CHP_CHANNEL_BURST; i++) {
 			memset(data[i], (int)(round + i), PAYLOAD);
 			p[i] = packet_of(data[i], PAYLOAD - i);
@@ -293,27 +318,137 @@ Test(channel_dma, large_bursts_are_copied_by_the_device)
 			cr_assert_eq(rte_ring_dequeue(to_replica, (void **)&m), 0);
 			bytes = rte_pktmbuf_mtod(m, const uint8_t *) + CHP_CHANNEL_FRAME_BYTES;
 			for (uint32_t k = 0; k < PAYLOAD - i; k++)
-				cr_assert_eq(bytes[k], (uint8_t)(round + i));
+				cr_assert_eq(bytes[k], (uint8_t)(round + i), "round %u, packet %u", round, i);
 			rte_pktmbuf_free(m);
 		}
 	}
+}
+
+Test(channel_dma, large_bursts_are_copied_by_the_device)
+{
+	struct chp_channel_error error = { 0 };
+	struct chp_channel_packet p[3];
+	struct chp_channel *ch;
+	uint8_t byte = 1;
+
+	cr_assert_null(open_dma("dma_skeleton7", &error));
+	cr_assert_not_null(strstr(error.text, "the DMA device \"dma_skeleton7\" of the channel does not exist"), "%s",
+			   error.text);
+	ch = open_dma("dma_skeleton", &error);
+	cr_assert_not_null(ch, "%s", error.text);
+	pass_bursts(ch, 50);
 	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), 50 * CHP_CHANNEL_BURST);
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(p); i++)
+		p[i] = packet_of(&byte, 1);
 	cr_assert_eq(chp_channel_send(ch, p, 3), 3); /* too few for it */
 	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), 50 * CHP_CHANNEL_BURST);
 	chp_channel_close(ch);
 }
 
-Test(channel_port, a_port_that_does_not_exist_is_refused_with_those_that_do)
-{
-	const struct chp_channel_config config = { .payload_bytes_max = PAYLOAD, .name = "x", .port = "net_vhost7" };
-	struct chp_channel_error error = { 0 };
+/* A device that does as it is told here, in place of the skeleton. */
+static struct {
+	uint32_t takes;     /* copies of a burst that it takes */
+	uint32_t fails;     /* each so-manieth comes to nothing; 0: none */
+	uint32_t stops_at;  /* copies that it finishes, then no more */
+	uint32_t n, done;   /* of this burst */
+	uint32_t made;      /* successfully, of all bursts */
+	struct {
+		void *to;
+		const void *from;
+		uint32_t len;
+	} copy[CHP_CHANNEL_BURST];
+} fake;
 
-	cr_assert_null(chp_channel_port.open(&config, &error));
-	cr_assert_not_null(strstr(error.text, "\"net_vhost7\" of the channel does not exist; the ports that do: "
-					      "net_ring_replica, net_ring_host"), "%s", error.text);
-	cr_assert_not(error.is_usage);
-	cr_assert_eq(chp_channel_find("port"), &chp_channel_port);
-	cr_assert_null(chp_channel_find("ports"));
+static int
+fake_copy(void *device, uint16_t vchan, rte_iova_t from, rte_iova_t to, uint32_t len, uint64_t flags)
+{
+	(void)device;
+	(void)vchan;
+	(void)flags;
+	if (fake.n == fake.takes)
+		return -ENOSPC;
+	fake.copy[fake.n].to = (void *)(uintptr_t)to;
+	fake.copy[fake.n].from = (const void *)(uintptr_t)from;
+	fake.copy[fake.n].len = len;
+	return (int)fake.n++;
+}
+
+static int
+fake_submit(void *device, uint16_t vchan)
+{
+	(void)device;
+	(void)vchan;
+	return 0;
+}
+
+/* Three at a time. What fails leaves rubbish behind. */
+static uint16_t
+fake_completed(void *device, uint16_t vchan, const uint16_t most, uint16_t *last, enum rte_dma_status_code *status)
+{
+	uint16_t n = 0;
+
+	(void)device;
+	(void)vchan;
+	for (; n < 3 && n < most && fake.done < fake.n && fake.done < fake.stops_at; n++, fake.done++) {
+		bool failed = fake.fails != 0 && fake.done % fake.fails == 0;
+
+		if (failed)
+			memset(fake.copy[fake.done].to, 0xee, fake.copy[fake.done].len);
+		else
+			memcpy(fake.copy[fake.done].to, fake.copy[fake.done].from, fake.copy[fake.done].len);
+		status[n] = failed ? RTE_DMA_STATUS_BUS_ERROR : RTE_DMA_STATUS_SUCCESSFUL;
+		fake.made += !failed;
+		*last = (uint16_t)fake.done;
+	}
+	if (fake.done == fake.n)
+		fake.done = fake.n = 0;
+	return n;
+}
+
+static struct chp_channel *
+open_fake(uint32_t takes, uint32_t fails, uint32_t stops_at)
+{
+	struct chp_channel_error error = { 0 };
+	struct chp_channel *ch = open_dma("dma_skeleton", &error);
+	struct rte_dma_fp_object *ops = &rte_dma_fp_objs[rte_dma_get_dev_id_by_name("dma_skeleton")];
+
+	cr_assert_not_null(ch, "%s", error.text);
+	fake.takes = takes;
+	fake.fails = fails;
+	fake.stops_at = stops_at;
+	ops->copy = fake_copy;
+	ops->submit = fake_submit;
+	ops->completed_status = fake_completed;
+	return ch;
+}
+
+Test(channel_dma, what_the_device_fails_the_cpu_copies)
+{
+	struct chp_channel *ch = open_fake(CHP_CHANNEL_BURST, 5, CHP_CHANNEL_BURST);
+
+	pass_bursts(ch, 20);
+	cr_assert_eq(fake.made, 20 * 25);
+	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), fake.made);
+	chp_channel_close(ch);
+}
+
+Test(channel_dma, what_the_device_has_no_room_for_the_cpu_copies)
+{
+	struct chp_channel *ch = open_fake(20, 0, CHP_CHANNEL_BURST);
+
+	pass_bursts(ch, 20);
+	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), 20 * 20);
+	chp_channel_close(ch);
+}
+
+Test(channel_dma, a_device_that_does_not_finish_is_used_no_more)
+{
+	struct chp_channel *ch = open_fake(CHP_CHANNEL_BURST, 0, 10);
+
+	pass_bursts(ch, 5);
+	cr_assert_eq(fake.made, 10);
+	cr_assert_eq(chp_channel_counter(ch, CHP_CHANNEL_dma_copies), 10);
+	chp_channel_close(ch);
 }
 
 /* ------------------------------------------------------------------ two processes */
@@ -483,6 +618,37 @@ survive(const char *own, const char *own_port, const char *other, const char *ot
 
 #define FRONT "net_virtio_user0,path=%s,server=1,queue_size=1024,in_order=1,mrg_rxbuf=0"
 #define BACK "net_vhost0,iface=%s,client=1"
+
+/*
+ * A channel that was closed takes everything with it: rte_eal_cleanup closes devices, whose queues must not know mbufs
+ * any more. Their memory is somebody else's by then.
+ */
+Test(channel_vhost, nothing_of_a_closed_channel_is_touched_when_EAL_ends)
+{
+	char dir[] = "/tmp/chaapar-channel-XXXXXX", mine[160], theirs[160], path[64];
+	struct chp_channel *ch;
+	int forker;
+
+	cr_assert_not_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof(path), "%s/s", dir);
+	(void)snprintf(mine, sizeof(mine), FRONT, path);
+	(void)snprintf(theirs, sizeof(theirs), BACK, path);
+	forker = start_forker(theirs, "net_vhost0", false, false);
+	ask_forker(forker, 1);
+	cr_assert(start_eal(mine, false));
+	ch = open_end("net_virtio_user0", true);
+	exchange(ch, 0, 200);
+	chp_channel_close(ch);
+	/* An mbuf of such bytes has one owner, and a pool that is nowhere. */
+	for (uint16_t *m; (m = rte_malloc(NULL, 4096, 0)) != NULL;) {
+		for (uint32_t i = 0; i < 2048; i++)
+			m[i] = 1;
+	}
+	(void)rte_eal_cleanup();
+	ask_forker(forker, 0);
+	(void)unlink(path);
+	(void)rmdir(dir);
+}
 
 static void
 need_hugepages(void)
