@@ -43,8 +43,12 @@
 #define RETRY_NS_MIN (50 * MS)
 #define RETRY_NS_MAX (1000 * MS)
 #define RESOLVE_MS 1000
-/* From the first step to an established connection: ten times what it takes. */
-#define CONNECT_NS (2000 * MS)
+/*
+ * From the first step to an established connection: ten times what it takes. An attempt that took too long gives the
+ * next one twice the time: on a machine that stands still every now and then none would ever succeed.
+ */
+#define CONNECT_NS_MIN (2000 * MS)
+#define CONNECT_NS_MAX (16000 * MS)
 /*
  * 4.096 us * 2^14 = 67 ms without an acknowledgement and the device sends again, seven times: a lost peer is known
  * after half a second. The kernel's own choice, 2 s each, is made for fabrics that recover by themselves.
@@ -138,6 +142,7 @@ struct rdma {
 	uint64_t now_ns;
 	uint64_t look_ns;     /* when to look at the event channel again */
 	uint64_t deadline_ns; /* of an attempt to connect */
+	uint64_t connect_ns;  /* that the next one may take */
 	uint64_t retry_ns, retry_wait_ns;
 	uint64_t keep_ns;
 	char text[CHP_CHANNEL_TEXT_BYTES];
@@ -687,7 +692,7 @@ begin(struct rdma *r)
 	struct sockaddr_in to = address_of(r);
 
 	r->phase = ADDRESS;
-	r->deadline_ns = r->now_ns + CONNECT_NS;
+	r->deadline_ns = r->now_ns + r->connect_ns;
 	if (rdma_create_id(r->events, &r->id, r, RDMA_PS_TCP) != 0) {
 		r->id = NULL;
 		LOSE(r, "cannot make a connection: %s", strerror(errno));
@@ -747,7 +752,7 @@ on_request(struct rdma *r, struct rdma_cm_id *id, const struct hello *h, bool is
 	}
 	r->id = id;
 	r->phase = CONNECTING;
-	r->deadline_ns = r->now_ns + CONNECT_NS;
+	r->deadline_ns = r->now_ns + r->connect_ns;
 	set_timeout(id);
 	if (create_connection(r) != 0) {
 		drop(r);
@@ -779,6 +784,7 @@ on_established(struct rdma *r, const struct hello *h, bool is_ours)
 	}
 	r->phase = UP;
 	r->retry_wait_ns = RETRY_NS_MIN;
+	r->connect_ns = CONNECT_NS_MIN;
 	r->keep_ns = r->now_ns + KEEP_NS;
 	chp_channel_count(&r->ch, CHP_CHANNEL_ups, 1);
 	say(r, "%s at %s, device %s", r->ch.is_host ? "the replica" : "a host",
@@ -787,10 +793,14 @@ on_established(struct rdma *r, const struct hello *h, bool is_ours)
 	    ibv_get_device_name(r->id->verbs->device));
 }
 
-/* The replica refuses the host: say it as judge() would here. */
+/* The replica refuses the host: say it as judge() would here. Or the host gave up what the replica had accepted. */
 static void
 on_rejected(struct rdma *r, const struct hello *h, bool is_ours, int status)
 {
+	if (!r->ch.is_host) {
+		LOSE(r, "the host that connected gave up (%d)", status);
+		return;
+	}
 	if (!is_ours) {
 		LOSE(r, "nobody listens at the replica's address (%d)", status);
 		return;
@@ -897,6 +907,7 @@ turn(struct rdma *r)
 		(void)listen_here(r);
 	} else if ((r->phase == ADDRESS || r->phase == ROUTE || r->phase == CONNECTING) &&
 		   r->now_ns >= r->deadline_ns) {
+		r->connect_ns = chp_min_u64(2 * r->connect_ns, CONNECT_NS_MAX);
 		LOSE(r, "the other end does not answer");
 	}
 	r->look_ns = r->phase == LOST ? 0 : r->now_ns + (r->phase == UP ? LOOK_UP_NS : LOOK_NS);
@@ -1015,6 +1026,7 @@ rdma_open(const struct chp_channel_config *config, struct chp_channel_error *err
 	r->slots = config->ring != 0 ? config->ring : SLOTS_DEFAULT;
 	r->slot_bytes = chp_align_u32(config->payload_bytes_max, CHP_CACHE_LINE);
 	r->retry_wait_ns = RETRY_NS_MIN;
+	r->connect_ns = CONNECT_NS_MIN;
 	if (make(r, error) != 0) {
 		rdma_close(&r->ch);
 		return NULL;

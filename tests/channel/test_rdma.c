@@ -38,6 +38,7 @@ config_of(uint32_t which, uint32_t payload_bytes_max)
 		.is_host = which == HOST,
 		.payload_bytes_max = payload_bytes_max,
 		.name = "test",
+		.ring = which == HOST ? 1024 : 128, /* they need not be equal */
 		.address = address(),
 		.service = SERVICE,
 		.cluster_hash = HASH,
