@@ -235,6 +235,21 @@ release_some(struct flow *f, struct chp_random *random, uint32_t n)
 	}
 }
 
+/* Send until so many packets are held. */
+static void
+hold(const struct transport *t, struct flow *f, uint32_t n)
+{
+	struct chp_random random = { .state = 7 };
+	uint64_t until_ns = test_now_ns() + WAIT_NS;
+
+	while (f->n_held < n) {
+		cr_assert_lt(test_now_ns(), until_ns);
+		send_burst(f, &random, 1, t->payload_bytes_max);
+		(void)receive_burst(t, f, n - f->n_held);
+		discard(f->from);
+	}
+}
+
 /* Until this many packets of each flow were sent, and what can arrive has. */
 static void
 run_flows(const struct transport *t, struct flow flow[2], uint64_t total, struct chp_random *random)
@@ -334,18 +349,12 @@ conformance_what_is_held_stays_as_it_is_and_has_a_limit(const struct transport *
 
 	begin(t, end);
 	for (uint32_t to = 0; to < 2; to++) {
-		uint64_t until_ns = test_now_ns() + WAIT_NS;
 		struct chp_channel_packet p;
 
 		f = calloc(1, sizeof(*f));
 		f->from = end[1 - to];
 		f->to = end[to];
-		while (f->n_held < CHP_CHANNEL_LENT_MAX) {
-			cr_assert_lt(test_now_ns(), until_ns);
-			send_burst(f, &random, 1, t->payload_bytes_max);
-			(void)receive_burst(t, f, CHP_CHANNEL_BURST);
-			discard(end[1 - to]);
-		}
+		hold(t, f, CHP_CHANNEL_LENT_MAX);
 		/* Others wait, whatever comes. */
 		for (uint32_t i = 0; i < 200; i++) {
 			send_burst(f, &random, 4, t->payload_bytes_max);
@@ -359,6 +368,15 @@ conformance_what_is_held_stays_as_it_is_and_has_a_limit(const struct transport *
 		}
 		while (f->n_held > 0 || receive_burst(t, f, CHP_CHANNEL_BURST) > 0)
 			release_some(f, &random, 1);
+		/* As often as one likes, and all in one call. */
+		for (uint32_t i = 0; i < 20; i++) {
+			hold(t, f, CHP_CHANNEL_LENT_MAX);
+			chp_channel_release(f->to, f->held, CHP_CHANNEL_LENT_MAX);
+			f->n_held = 0;
+			discard(f->from);
+		}
+		while (discard(f->to) > 0)
+			;
 		free(f);
 	}
 	t->finish(t, end);
@@ -545,18 +563,31 @@ conformance_links_over_it_survive_loss_and_duplicates(const struct transport *t)
 
 /* ------------------------------------------------------------------ ends that go and come back */
 
-/* Packets that an end held when the other one went are its own still. */
+/* What is under way arrives, and nobody looks at it. */
 static void
-hold(const struct transport *t, struct flow *f, struct chp_channel *end[2], uint32_t which)
+wait_quiet(struct chp_channel *end[2])
 {
-	struct chp_random random = { .state = 7 };
-	uint64_t until_ns = test_now_ns() + WAIT_NS;
+	for (uint32_t i = 0; i < 100; i++)
+		(void)usleep(discard(end[0]) + discard(end[1]) > 0 ? 100 : 10);
+}
 
-	*f = (struct flow){ .from = end[1 - which], .to = end[which] };
-	while (f->n_held < 5) {
-		cr_assert_lt(test_now_ns(), until_ns);
-		send_burst(f, &random, 1, t->payload_bytes_max);
-		(void)receive_burst(t, f, 1);
+/* An end that is back sends, if it can, more than any ring takes, to one that holds packets of before. */
+static void
+return_to_what_is_held(struct chp_channel *end[2], uint32_t which)
+{
+	uint64_t until_ns = test_now_ns() + 1000 * MS;
+	uint32_t sent = 0;
+
+	while (sent < 2048 && test_now_ns() < until_ns) {
+		bool is_up = chp_channel_state(end[which], NULL) == CHP_CHANNEL_UP;
+
+		is_up &= chp_channel_state(end[1 - which], NULL) == CHP_CHANNEL_UP; /* asked in any case: they live by it */
+		if (is_up && send_one(end[which], ~UINT64_C(0), 1000))
+			sent++;
+		else if (sent > 0)
+			break;
+		else
+			(void)usleep(1000);
 	}
 }
 
@@ -572,10 +603,10 @@ interrupt(const struct transport *t, struct links *s, struct chp_channel *end[2]
 
 	run_links(s, goal, WAIT_NS);
 	expect_all(s, goal);
-	/* Acknowledgements may be under way: nothing must be that is not of the flow. */
-	for (uint32_t i = 0; i < 100; i++)
-		(void)usleep(discard(end[0]) + discard(end[1]) > 0 ? 100 : 10);
-	hold(t, &f, end, 1 - which);
+	wait_quiet(end); /* acknowledgements may be under way: nothing must be that is not of the flow */
+	/* What an end holds when the other one goes is its own still. */
+	f = (struct flow){ .from = end[which], .to = end[1 - which] };
+	hold(t, &f, 5);
 	t->stop(t, end, which, is_kill);
 	if (t->sees_death) {
 		wait_down(end, 1 - which);
@@ -585,15 +616,28 @@ interrupt(const struct transport *t, struct links *s, struct chp_channel *end[2]
 	}
 	run_links(s, goal + 500, 50 * MS); /* into the void */
 	t->start(t, end, which);
-	for (uint32_t i = 0; i < 20; i++) {
-		(void)chp_channel_state(end[0], NULL);
-		(void)chp_channel_state(end[1], NULL);
-		(void)usleep(1000);
-	}
+	return_to_what_is_held(end, which);
 	release_some(&f, &random, CHP_CHANNEL_LENT_MAX);
 	wait_up(end);
+	wait_quiet(end);
 	run_links(s, goal + 3000, WAIT_NS);
 	expect_all(s, goal + 3000);
+}
+
+/* Both go, and come back in this order. */
+static void
+interrupt_both(const struct transport *t, struct links *s, struct chp_channel *end[2], uint32_t first, bool is_kill)
+{
+	uint64_t goal = chp_max_u64(s->sent[0], s->sent[1]) + 3000;
+
+	run_links(s, goal - 2500, 10 * MS); /* something is under way */
+	t->stop(t, end, first, is_kill);
+	t->stop(t, end, 1 - first, is_kill);
+	t->start(t, end, first);
+	t->start(t, end, 1 - first);
+	wait_up(end);
+	run_links(s, goal, WAIT_NS);
+	expect_all(s, goal);
 }
 
 static void
@@ -607,6 +651,10 @@ come_and_go(const struct transport *t, bool is_kill)
 	for (uint32_t round = 0; round < 6; round++) {
 		if (t->can_stop[round & 1])
 			interrupt(t, s, end, round & 1, is_kill);
+	}
+	for (uint32_t first = 0; first < 2; first++) {
+		if (t->can_stop[0] && t->can_stop[1])
+			interrupt_both(t, s, end, first, is_kill);
 	}
 	cr_assert_gt(s->received[0], 0);
 	links_free(s);
@@ -663,22 +711,25 @@ void
 conformance_an_idle_channel_costs_no_cpu(const struct transport *t)
 {
 	struct chp_channel *end[2], *near;
-	uint64_t cpu, wall;
+	uint64_t cpu = 0, wall = 0;
 
 	begin(t, end);
 	while (discard(end[0]) + discard(end[1]) > 0)
 		;
 	near = end[t->near];
-	wall = test_now_ns();
-	cpu = cpu_ns();
-	for (uint32_t i = 0; i < 50; i++) {
-		(void)usleep(10000);
-		cr_assert_eq(discard(near), 0);
-		cr_assert_eq(chp_channel_state(near, NULL), CHP_CHANNEL_UP);
+	/* A virtual machine's time goes on while it does not run, its CPU time, too: then another look is fairer. */
+	for (uint32_t tries = 0; cpu >= wall / 10; tries++) {
+		cr_assert_lt(tries, 10, "%lu us of CPU in %lu us", cpu / 1000, wall / 1000);
+		wall = test_now_ns();
+		cpu = cpu_ns();
+		for (uint32_t i = 0; i < 50; i++) {
+			(void)usleep(10000);
+			cr_assert_eq(discard(near), 0);
+			cr_assert_eq(chp_channel_state(near, NULL), CHP_CHANNEL_UP);
+		}
+		cpu = cpu_ns() - cpu;
+		wall = test_now_ns() - wall;
 	}
-	cpu = cpu_ns() - cpu;
-	wall = test_now_ns() - wall;
-	cr_assert_lt(cpu, wall / 10, "%lu us of CPU in %lu us", cpu / 1000, wall / 1000);
 	cr_assert_eq(chp_channel_state(end[1 - t->near], NULL), CHP_CHANNEL_UP);
 	t->finish(t, end);
 }

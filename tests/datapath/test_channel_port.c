@@ -70,6 +70,15 @@ open_end(const char *port, bool is_host)
 	return ch;
 }
 
+static uint64_t
+now_ns(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * CHP_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 /* ------------------------------------------------------------------ in one process, over rings */
 
 static struct rte_ring *to_replica, *to_host;
@@ -134,16 +143,17 @@ Test(channel_port, a_full_device_takes_no_more_and_nothing_leaks)
 
 	for (uint32_t i = 0; i < CHP_ARRAY_LEN(p); i++)
 		p[i] = packet_of(&byte, 1);
-	for (uint32_t round = 0; round < 200; round++) {
+	/* More often than there are mbufs. */
+	for (uint32_t round = 0; round < 4000; round++) {
 		/* A ring of 64 holds 63. */
 		cr_assert_eq(chp_channel_send(replica, p, 2 * CHP_CHANNEL_BURST), 63);
 		cr_assert_eq(chp_channel_send(replica, p, 1), 0);
 		while ((n = chp_channel_receive(host, got, CHP_CHANNEL_BURST)) > 0)
 			chp_channel_release(host, got, n);
 	}
-	cr_assert_eq(chp_channel_counter(replica, CHP_CHANNEL_tx_full), 400);
-	cr_assert_eq(chp_channel_counter(replica, CHP_CHANNEL_tx_packets), 200 * 63);
-	cr_assert_eq(chp_channel_counter(host, CHP_CHANNEL_rx_packets), 200 * 63);
+	cr_assert_eq(chp_channel_counter(replica, CHP_CHANNEL_tx_full), 8000);
+	cr_assert_eq(chp_channel_counter(replica, CHP_CHANNEL_tx_packets), 4000 * 63);
+	cr_assert_eq(chp_channel_counter(host, CHP_CHANNEL_rx_packets), 4000 * 63);
 	cr_assert_eq(chp_channel_counter(replica, CHP_CHANNEL_tx_no_buffer), 0);
 }
 
@@ -168,7 +178,9 @@ Test(channel_port, a_host_is_found_and_found_again_with_another_address)
 	static const uint8_t everybody[6] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 	uint8_t byte = 1;
 	struct chp_channel_packet p = packet_of(&byte, 1), got;
+	uint64_t until_ns = now_ns() + WAIT_NS;
 	const struct chp_channel_frame *f;
+	bool is_found = true;
 
 	cr_assert_eq(chp_channel_send(replica, &p, 1), 1);
 	cr_assert_eq(chp_channel_receive(host, &got, 1), 1);
@@ -177,9 +189,17 @@ Test(channel_port, a_host_is_found_and_found_again_with_another_address)
 	chp_channel_release(host, &got, 1);
 	cr_assert_eq(chp_channel_send(host, &p, 1), 1);
 	cr_assert_eq(chp_channel_receive(replica, &got, 1), 1);
-	f = (const void *)(got.data - CHP_CHANNEL_FRAME_BYTES);
-	cr_assert_neq(memcmp(f->to, everybody, 6), 0);
 	chp_channel_release(replica, &got, 1);
+	/* Where it is, is known now, until it has been silent for a second: it may be back with another address. */
+	for (uint32_t sent = 0; is_found; sent++) {
+		cr_assert_lt(now_ns(), until_ns);
+		cr_assert_eq(chp_channel_send(replica, &p, 1), 1);
+		cr_assert_eq(chp_channel_receive(host, &got, 1), 1);
+		f = (const void *)(got.data - CHP_CHANNEL_FRAME_BYTES);
+		is_found = memcmp(f->to, everybody, 6) != 0;
+		cr_assert(is_found || sent > 0);
+		chp_channel_release(host, &got, 1);
+	}
 }
 
 /* Put a frame before the host as it is. */
@@ -513,15 +533,6 @@ ask_forker(int fd, char c)
 {
 	cr_assert_eq(write(fd, &c, 1), 1);
 	cr_assert_eq(read(fd, &c, 1), 1);
-}
-
-static uint64_t
-now_ns(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * CHP_NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
 /* Send numbers until `want` of those of this round came back. What is lost is made good by others, as links do. */

@@ -388,3 +388,83 @@ Test(host, status_says_how_the_host_is, .timeout = 100)
 	cr_assert_gt(status_of(0, 0)->text[0], '\0');
 	local_destroy(&l);
 }
+
+/* ---- what the other end of the channel may say, and what not ---- */
+
+/* Put a packet before replica 0, as its host's end of the channel would, and see that it is dropped for this reason. */
+static void
+expect_drop(const void *data, uint32_t len, enum chp_pipeline_counter why)
+{
+	struct chp_channel_packet p = { .data = (void *)(uintptr_t)data, .len = len };
+	uint64_t before = chp_pipeline_count(l.replica[0], why);
+
+	cr_assert_eq(chp_channel_send(local_host_end(l.host[0]), &p, 1), 1);
+	WAIT_FOR(chp_pipeline_count(l.replica[0], why) != before);
+	cr_assert_eq(chp_pipeline_count(l.replica[0], why), before + 1);
+}
+
+Test(host, what_is_no_packet_of_the_host_is_dropped_and_counted, .timeout = 100)
+{
+	struct {
+		struct chp_peer_header h;
+		uint64_t more;
+	} good = { .more = 0 }, p;
+	struct chp_host_hello hello, bad;
+
+	start((struct local_options){ 0 });
+	good.h = (struct chp_peer_header){
+		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_HOST, l.cluster.hash },
+		.from_incarnation = 1,
+		.to_incarnation = 1,
+		.session = 1,
+	};
+	expect_drop(&good, 1, CHP_COUNT_drop_short);
+	expect_drop(&good, sizeof(good.h) - 1, CHP_COUNT_drop_short);
+#define SPOILT(statement, len, which) \
+	p = good;                     \
+	statement;                    \
+	chp_peer_seal(&p, len);       \
+	expect_drop(&p, len, which)
+	SPOILT(p.h.prelude.magic++, sizeof(p.h), CHP_COUNT_drop_magic);
+	SPOILT(p.h.prelude.version++, sizeof(p.h), CHP_COUNT_drop_version);
+	SPOILT(p.h.prelude.kind = CHP_PACKET_PEER, sizeof(p.h), CHP_COUNT_drop_kind);
+	SPOILT(p.h.prelude.cluster_hash++, sizeof(p.h), CHP_COUNT_drop_cluster);
+	SPOILT(p.h.tag_len = 1, sizeof(p.h), CHP_COUNT_drop_auth);
+	SPOILT(p.h.from = 1, sizeof(p.h), CHP_COUNT_drop_node);
+	SPOILT(p.h.to = 1, sizeof(p.h), CHP_COUNT_drop_node);
+	SPOILT(p.h.shard = 1, sizeof(p.h), CHP_COUNT_drop_shard);
+	SPOILT(p.h.shard = UINT16_MAX, sizeof(p.h), CHP_COUNT_drop_shard);
+	SPOILT(p.h.epoch = 1, sizeof(p.h), CHP_COUNT_drop_message);
+	SPOILT(p.more = 8, sizeof(p), CHP_COUNT_drop_message);
+#undef SPOILT
+	good.h.crc32c++;
+	expect_drop(&good, sizeof(good.h), CHP_COUNT_drop_crc);
+	hello = (struct chp_host_hello){
+		.prelude = { CHP_WIRE_MAGIC, CHP_WIRE_VERSION, CHP_PACKET_HOST_HELLO, l.cluster.hash },
+		.type = CHP_HOST_REFUSED,
+		.channel_version = CHP_CHANNEL_VERSION,
+		.refusal = CHP_HOST_BAD_NODE,
+		.number = 1,
+		.incarnation = 1,
+		.to_incarnation = 1,
+	};
+#define SPOILT(statement, which)           \
+	bad = hello;                       \
+	statement;                         \
+	chp_peer_seal(&bad, sizeof(bad));  \
+	expect_drop(&bad, sizeof(bad), which)
+	SPOILT(bad.shard = 1, CHP_COUNT_drop_shard);
+	SPOILT(bad.shard = UINT16_MAX, CHP_COUNT_drop_shard);
+	SPOILT(bad.refusal = CHP_HOST_REFUSALS, CHP_COUNT_drop_message);
+	SPOILT(bad.incarnation = 0, CHP_COUNT_drop_message);
+	SPOILT(memset(bad.text, 'x', sizeof(bad.text)), CHP_COUNT_drop_message);
+#undef SPOILT
+	/* One that is well-formed reaches the shard, which was never asked by it: stale, and the host stays. */
+	chp_peer_seal(&hello, sizeof(hello));
+	cr_assert_eq(chp_channel_send(local_host_end(l.host[0]),
+				      &(struct chp_channel_packet){ .data = (void *)&hello, .len = sizeof(hello) }, 1), 1);
+	put_keys(0, 30);
+	WAIT_FOR(all_saved());
+	cr_assert_gt(stats_of(0, 0)->host.stale, 0);
+	local_destroy(&l);
+}
