@@ -436,18 +436,24 @@ print_refusals(struct host *h)
 	}
 }
 
+/* Up or down; and while it stays down, whom it refuses or is refused by, each reason once. */
 static int
 check_channel(struct host *h, struct chp_error *error)
 {
 	const char *why = NULL;
 	const enum chp_channel_state state = chp_channel_state(h->channel, &why);
+	const uint64_t refused = chp_channel_counter(h->channel, CHP_CHANNEL_refused);
+	const bool is_news = refused != h->refused && why != NULL && strcmp(why, h->channel_text) != 0;
 
 	if (state == CHP_CHANNEL_BROKEN)
 		return chp_error_set(error, CHP_EXIT_FAILURE, "the channel broke: %s", why != NULL ? why : "");
-	if (state != h->channel_state)
+	if (state != h->channel_state || is_news) {
 		(void)fprintf(stderr, "chaapar-host: the channel is %s%s%s\n", chp_channel_state_name(state),
 			      why != NULL && why[0] != '\0' ? ": " : "", why != NULL ? why : "");
+		(void)snprintf(h->channel_text, sizeof(h->channel_text), "%s", why != NULL ? why : "");
+	}
 	h->channel_state = state;
+	h->refused = refused;
 	return 0;
 }
 

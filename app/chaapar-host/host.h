@@ -40,6 +40,8 @@ struct host {
 
 	struct chp_channel *channel;
 	enum chp_channel_state channel_state; /* as last printed */
+	char channel_text[CHP_CHANNEL_TEXT_BYTES]; /* likewise */
+	uint64_t refused;     /* connections of the channel, when last looked at */
 	uint64_t strays;      /* packets for no shard of ours */
 	uint64_t not_sent;    /* packets that the channel did not take: their links send them again */
 

@@ -91,6 +91,18 @@ replica() {
 	replica=$!
 }
 
+second_host() {
+	echo '{ "channel": { "channel": "rdma", "address": "10.2.0.1" }, "store": { "type": "memory" } }' >$d/h1.json
+	$bin/chaapar-host -c $d/cluster.json -n $d/n0.json -s $d/h1.json >$d/h1.log 2>&1 &
+	second=$!
+	until_ok 20 grep -q "refused by the replica: another host is connected to it" $d/h1.log
+	refused=$?
+	kill $second
+	wait $second
+	cat $d/h1.log
+	return $refused
+}
+
 ctl() { $bin/chaapar"ctl" "$@"; }
 load() { ctl load --report-interval 0 --keys 3000 "$@"; }
 value() { ctl get greeting | grep -q hello; }
@@ -105,6 +117,7 @@ replica
 check "it serves" until_ok 60 ctl cluster-health
 [ $failed = 0 ] || finish
 check "a value" ctl put greeting hello
+check "a second host is refused, and says why" second_host
 # More keys than the cache has room for.
 load --preload --clients 2 --depth 8 --duration 8 --history $d/before >$d/load.log 2>&1 &
 load=$!
