@@ -477,6 +477,9 @@ chp_pipeline_destroy(struct chp_pipeline *p)
 	if (p == NULL)
 		return;
 	chp_port_stop(&p->port);
+	/* Its queues hold mbufs until it is closed, and rte_eal_cleanup would do that when their pools are gone. */
+	if (!p->config.keep_port)
+		(void)rte_eth_dev_close(p->config.port_id);
 	for (uint32_t i = 0; p->rx != NULL && i < p->node.n_rx; i++)
 		destroy_rx(p, &p->rx[i]);
 	for (uint32_t i = 0; p->shard != NULL && i < p->cluster.shards; i++)

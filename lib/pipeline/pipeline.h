@@ -36,6 +36,7 @@ struct chp_pipeline_config {
 	const struct chp_cluster_config *cluster; /* copied */
 	const struct chp_node_config *node;       /* copied */
 	uint16_t port_id;
+	bool keep_port;         /* for another pipeline, in tests: otherwise the port is closed with this one */
 	const char *name;       /* unique in the process, at most 8 characters; copied */
 	uint64_t incarnation;   /* random, not 0 */
 	bool bootstrap;         /* SAFETY 21 */

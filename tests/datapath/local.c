@@ -108,6 +108,7 @@ make_replica(struct local *l, uint32_t i, struct chp_error *error)
 		.cluster = &l->cluster,
 		.node = &l->node[i],
 		.port_id = l->net.port_id[i],
+		.keep_port = true,
 		.incarnation = 0x1000 + i + 0x100 * l->born[i],
 		.bootstrap = i == 0 && (l->born[i] == 0 || l->options.hosts), /* hosts know what they hold */
 		.version = "test",

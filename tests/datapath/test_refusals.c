@@ -62,7 +62,8 @@ Test(refusals, pools_below_what_rings_and_bursts_can_hold)
 {
 	struct local_options o = { .replicas = 1, .shards = 1, .cluster = CLUSTER, .node = NODE };
 	struct chp_pipeline_config config = { .cluster = &l.cluster, .node = &l.node[0], .name = "again",
-					      .incarnation = 1, .version = "test" };
+					      .incarnation = 1, .version = "test",
+					      .keep_port = true };
 	char need[16];
 
 	cr_assert(caller_start_eal("0"));
