@@ -581,7 +581,8 @@ return_to_what_is_held(struct chp_channel *end[2], uint32_t which)
 	while (sent < 2048 && test_now_ns() < until_ns) {
 		bool is_up = chp_channel_state(end[which], NULL) == CHP_CHANNEL_UP;
 
-		is_up &= chp_channel_state(end[1 - which], NULL) == CHP_CHANNEL_UP; /* asked in any case: they live by it */
+		/* Asked in any case: that is how it gets anywhere. */
+		is_up &= chp_channel_state(end[1 - which], NULL) == CHP_CHANNEL_UP;
 		if (is_up && send_one(end[which], ~UINT64_C(0), 1000))
 			sent++;
 		else if (sent > 0)

@@ -410,6 +410,7 @@ Test(host, what_is_no_packet_of_the_host_is_dropped_and_counted, .timeout = 100)
 		uint64_t more;
 	} good = { .more = 0 }, p;
 	struct chp_host_hello hello, bad;
+	struct chp_channel_packet packet;
 
 	start((struct local_options){ 0 });
 	good.h = (struct chp_peer_header){
@@ -461,8 +462,8 @@ Test(host, what_is_no_packet_of_the_host_is_dropped_and_counted, .timeout = 100)
 #undef SPOILT
 	/* One that is well-formed reaches the shard, which was never asked by it: stale, and the host stays. */
 	chp_peer_seal(&hello, sizeof(hello));
-	cr_assert_eq(chp_channel_send(local_host_end(l.host[0]),
-				      &(struct chp_channel_packet){ .data = (void *)&hello, .len = sizeof(hello) }, 1), 1);
+	packet = (struct chp_channel_packet){ .data = (void *)&hello, .len = sizeof(hello) };
+	cr_assert_eq(chp_channel_send(local_host_end(l.host[0]), &packet, 1), 1);
 	put_keys(0, 30);
 	WAIT_FOR(all_saved());
 	cr_assert_gt(stats_of(0, 0)->host.stale, 0);
