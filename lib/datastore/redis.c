@@ -6,8 +6,9 @@
  * with "chaapar:": the identity, and for each shard a hash with its record and one with the versions of its keys. A
  * user's key that begins so too is stored behind "chaapar:key:". docs/datastores.md has the layout byte by byte.
  *
- * A batch is one call of a script, which Redis executes as one: it compares the record, then versions, and changes
- * what is newer. A call that is executed late, after its client gave up, finds another record, or its own behind which
+ * A batch is a call of a script, which Redis executes as one: it compares the record, then versions, and changes
+ * what is newer. A very large one is several, each of which looks for the one before: the last makes the record that of
+ * the batch. A call that is executed late, after its client gave up, finds another record, or its own behind which
  * an epoch was recorded, and changes nothing.
  * All batches of a write() are in one pipeline. Redis answers when its append-only file is synced, with appendfsync
  * always: that is checked for each connection.
@@ -28,6 +29,11 @@
 #define NAME_BYTES_MAX (sizeof(ESCAPE) - 1 + CHP_KEY_BYTES_MAX)
 
 #define RUN_ID_LEN 40u
+/*
+ * Items of one call of the script. Redis does nothing else meanwhile: reads wait for it, and its answer must come
+ * within the time-out, however large a batch is.
+ */
+#define PART_ITEMS 4000u
 /* Names that a scan asks for at a time, and how often in one call: what is not asked for costs time too. */
 #define SCAN_STEP "1000"
 #define SCAN_STEPS_MAX 50u
@@ -36,14 +42,16 @@
 
 /*
  * KEYS: identity, record, versions, then the keys. ARGV: identity, life and batch before, life, batch, newest, epoch
- * after, then a version and a value for each key. Numbers are decimal texts, compared as such, since Lua's have 53
- * bits only; versions have a fixed width, and no two keys are the same. The first command that writes is an HSET: one
- * of those that Redis refuses when it is out of memory, before anything was changed.
+ * after, which part of the batch this is, whether it is the last, then a version and a value for each key. Numbers are
+ * decimal texts, compared as such, since Lua's have 53 bits only; versions have a fixed width, and no two keys are the
+ * same. The first command that writes is an HSET: one of those that Redis refuses when it is out of memory, before
+ * anything was changed.
  */
 static const char script[] =
 	"local id = redis.call('GET', KEYS[1])\n"
 	"if id ~= ARGV[1] then return {'IDENTITY'} end\n"
-	"local r = redis.call('HMGET', KEYS[2], 'life', 'batch', 'newest', 'items', 'tombstones', 'epoch')\n"
+	"local r = redis.call('HMGET', KEYS[2], 'life', 'batch', 'newest', 'items', 'tombstones', 'epoch',\n"
+	"  'part')\n"
 	"local life, batch = r[1] or '0', r[2] or '0'\n"
 	"local function higher(a, b)\n"
 	"  if #a > #b or #a == #b and a > b then return a else return b end\n"
@@ -51,6 +59,8 @@ static const char script[] =
 	"if not (life == ARGV[2] and batch == ARGV[3] or life == ARGV[4] and batch == ARGV[5]) then\n"
 	"  return {'LOST', life, batch}\n"
 	"end\n"
+	"local of = ARGV[4] .. ' ' .. ARGV[5] .. ' '\n"
+	"if ARGV[8] ~= '0' and r[7] ~= of .. ARGV[8] then return {'PART'} end\n"
 	"local newest, epoch = higher(ARGV[6], r[3] or '0'), higher(ARGV[7], r[6] or '0')\n"
 	"local items, tombstones, applied = tonumber(r[4] or '0'), tonumber(r[5] or '0'), 0\n"
 	"for first = 4, #KEYS, 1000 do\n"
@@ -58,7 +68,7 @@ static const char script[] =
 	"  local old = redis.call('HMGET', KEYS[3], unpack(KEYS, first, last))\n"
 	"  local metas, values, gone = {}, {}, {}\n"
 	"  for i = first, last do\n"
-	"    local have, meta = old[i - first + 1], ARGV[2 * i]\n"
+	"    local have, meta = old[i - first + 1], ARGV[2 * i + 2]\n"
 	"    if not have or meta:sub(1, 32) > have:sub(1, 32) then\n"
 	"      local tombstone = meta:byte(33) == 116\n"
 	"      metas[#metas + 1] = KEYS[i]\n"
@@ -68,7 +78,7 @@ static const char script[] =
 	"        tombstones = tombstones + 1\n"
 	"      else\n"
 	"        values[#values + 1] = KEYS[i]\n"
-	"        values[#values + 1] = ARGV[2 * i + 1]\n"
+	"        values[#values + 1] = ARGV[2 * i + 3]\n"
 	"      end\n"
 	"      if not have then items = items + 1\n"
 	"      elseif have:byte(33) == 116 then tombstones = tombstones - 1 end\n"
@@ -79,8 +89,14 @@ static const char script[] =
 	"  if #values > 0 then redis.call('MSET', unpack(values)) end\n"
 	"  if #gone > 0 then redis.call('DEL', unpack(gone)) end\n"
 	"end\n"
-	"redis.call('HSET', KEYS[2], 'life', ARGV[4], 'batch', ARGV[5], 'newest', newest, 'epoch', epoch,\n"
+	"redis.call('HSET', KEYS[2], 'newest', newest,\n"
 	"  'items', string.format('%.0f', items), 'tombstones', string.format('%.0f', tombstones))\n"
+	"if ARGV[9] == '1' then\n"
+	"  redis.call('HSET', KEYS[2], 'life', ARGV[4], 'batch', ARGV[5], 'epoch', epoch)\n"
+	"  redis.call('HDEL', KEYS[2], 'part')\n"
+	"else\n"
+	"  redis.call('HSET', KEYS[2], 'part', of .. (tonumber(ARGV[8]) + 1))\n"
+	"end\n"
 	"return {'OK', applied, items, tombstones, newest}\n";
 
 struct config {
@@ -673,7 +689,7 @@ load_record(void *handle, uint32_t shard, struct chp_store_record *record, struc
 
 /* The texts of a batch that are no item's, until its command was sent. */
 struct numbers {
-	char text[7][24];
+	char text[8][24];
 	char record[32], versions[32];
 };
 
@@ -687,11 +703,11 @@ add_number(struct command *c, char text[24], uint64_t x)
 }
 
 static void
-add_items(struct handle *h, const struct chp_store_batch *b)
+add_items(struct handle *h, const struct chp_store_batch *b, uint32_t first, uint32_t n)
 {
 	static const char nothing[] = "";
 
-	for (uint32_t i = 0; i < h->pick.n; i++) {
+	for (uint32_t i = first; i < first + n; i++) {
 		const struct chp_store_item *item = chp_store_picked(&h->pick, b, i);
 
 		chp_store_meta_text(item, h->words[i].meta);
@@ -700,25 +716,24 @@ add_items(struct handle *h, const struct chp_store_batch *b)
 	}
 }
 
+/* Some of the items that were picked. */
 static int
-send_batch(struct handle *h, const struct chp_store_batch *b, struct chp_store_error *e)
+send_part(struct handle *h, const struct chp_store_batch *b, uint32_t first, uint32_t items, struct chp_store_error *e)
 {
 	struct command *c = &h->command;
 	struct numbers n;
 
-	if (chp_store_pick(&h->pick, b, e) < 0 || begin_command(c, 13 + 3 * h->pick.n, e) < 0)
+	if (begin_command(c, 15 + 3 * items, e) < 0)
 		return -1;
-	if (!chp_store_grow((void **)&h->words, &h->words_room, h->pick.n, sizeof(*h->words)))
-		return no_memory(e);
 	shard_name(n.record, "record", b->shard);
 	shard_name(n.versions, "items", b->shard);
 	add_text(c, "EVALSHA");
 	add_text(c, h->sha);
-	add_number(c, n.text[0], 3 + (uint64_t)h->pick.n);
+	add_number(c, n.text[0], 3 + (uint64_t)items);
 	add_text(c, IDENTITY);
 	add_text(c, n.record);
 	add_text(c, n.versions);
-	for (uint32_t i = 0; i < h->pick.n; i++) {
+	for (uint32_t i = first; i < first + items; i++) {
 		const struct chp_store_item *item = chp_store_picked(&h->pick, b, i);
 		size_t len;
 		const char *name = name_of(item->key, item->key_len, h->words[i].name, &len);
@@ -732,11 +747,37 @@ send_batch(struct handle *h, const struct chp_store_batch *b, struct chp_store_e
 	add_number(c, n.text[4], b->after->batch);
 	add_number(c, n.text[5], b->after->newest);
 	add_number(c, n.text[6], b->after->epoch);
-	add_items(h, b);
+	add_number(c, n.text[7], first / PART_ITEMS);
+	add_text(c, first + items == h->pick.n ? "1" : "0");
+	add_items(h, b, first, items);
 	return send_command(h, e);
 }
 
-/* What the script says of a batch. */
+static uint32_t
+parts_of(uint32_t items)
+{
+	return items == 0 ? 1 : (items + PART_ITEMS - 1) / PART_ITEMS;
+}
+
+/* In *parts how many answers it will have. */
+static int
+send_batch(struct handle *h, const struct chp_store_batch *b, uint32_t *parts, struct chp_store_error *e)
+{
+	if (chp_store_pick(&h->pick, b, e) < 0)
+		return -1;
+	if (!chp_store_grow((void **)&h->words, &h->words_room, h->pick.n, sizeof(*h->words)))
+		return no_memory(e);
+	*parts = parts_of(h->pick.n);
+	for (uint32_t i = 0; i < *parts; i++) {
+		uint32_t first = i * PART_ITEMS, left = h->pick.n - first;
+
+		if (send_part(h, b, first, left < PART_ITEMS ? left : PART_ITEMS, e) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* What the script says of a part of a batch. */
 static int
 understand(struct chp_store_batch *b, const redisReply *r, struct chp_store_error *e)
 {
@@ -751,9 +792,11 @@ understand(struct chp_store_batch *b, const redisReply *r, struct chp_store_erro
 				      ", not at %" PRIu64 " %" PRIu64 " where we left it",
 				      b->shard, number(r->element[1]), number(r->element[2]), b->before->life,
 				      b->before->batch);
+	if (strcmp(word, "PART") == 0)
+		return chp_store_fail(e, CHP_STORE_ERROR_SLOW, "redis has not taken a part of a batch");
 	if (strcmp(word, "OK") != 0 || r->elements != 5)
 		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "redis gives an answer that is not our script's");
-	b->applied = number(r->element[1]);
+	b->applied += number(r->element[1]);
 	b->after->items = number(r->element[2]);
 	b->after->tombstones = number(r->element[3]);
 	b->after->newest = number(r->element[4]);
@@ -762,18 +805,20 @@ understand(struct chp_store_batch *b, const redisReply *r, struct chp_store_erro
 
 /* All answers are taken, also behind an error: then the connection can be used on. 1: the server has no script. */
 static int
-take_answers(struct handle *h, struct chp_store_batch *batch, uint32_t n, struct chp_store_error *e)
+take_answers(struct handle *h, struct chp_store_batch *batch, const uint32_t *parts, uint32_t n,
+	     struct chp_store_error *e)
 {
 	struct chp_store_error first = { .kind = CHP_STORE_ERROR_NONE };
 	bool no_script = false;
 	int rc = 0;
 
-	for (uint32_t i = 0; i < n; i++) {
+	for (uint32_t i = 0, part = 0; i < n; i += part == 0) {
 		redisReply *r = answer(h, e);
 		int this = 0;
 
 		if (r == NULL)
 			return -1;
+		batch[i].applied = part == 0 ? 0 : batch[i].applied;
 		if (r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOSCRIPT", strlen("NOSCRIPT")) == 0)
 			no_script = true;
 		else if (r->type == REDIS_REPLY_ERROR)
@@ -784,6 +829,7 @@ take_answers(struct handle *h, struct chp_store_batch *batch, uint32_t n, struct
 			first = *e;
 		rc = rc < 0 ? rc : this;
 		freeReplyObject(r);
+		part = part + 1 < parts[i] ? part + 1 : 0;
 	}
 	*e = first;
 	if (rc < 0 && first.kind == CHP_STORE_ERROR_NONE)
@@ -794,6 +840,7 @@ take_answers(struct handle *h, struct chp_store_batch *batch, uint32_t n, struct
 static int
 write_batches(void *handle, struct chp_store_batch *batch, uint32_t n, struct chp_store_error *e)
 {
+	uint32_t parts[CHP_STORE_BATCHES_MAX];
 	struct handle *h = handle;
 	int rc = 1;
 
@@ -803,11 +850,11 @@ write_batches(void *handle, struct chp_store_batch *batch, uint32_t n, struct ch
 		if (try > 0 && load_script(h, e) < 0)
 			return -1;
 		for (uint32_t i = 0; i < n; i++)
-			if (send_batch(h, &batch[i], e) < 0) {
+			if (send_batch(h, &batch[i], &parts[i], e) < 0) {
 				disconnect(h); /* with what was put together */
 				return -1;
 			}
-		rc = take_answers(h, batch, n, e);
+		rc = take_answers(h, batch, parts, n, e);
 	}
 	return rc == 1 ? said(h, "NOSCRIPT: somebody removes our script", e) : rc;
 }

@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define V(counter) ((uint64_t)(counter) << 16)
 
@@ -207,11 +209,90 @@ late_call(struct suite *s)
 	CHECK(now.epoch == 100000, "epoch %" PRIu64, now.epoch);
 }
 
+/* Its record tells of all of a batch, or of nothing; what it was left with is taken again. */
+static void
+killed_amid(struct suite *s, struct chp_store_batch *b)
+{
+	struct chp_store_record *after = b->after, found;
+	struct chp_store_item *item = (struct chp_store_item *)(uintptr_t)b->item;
+	const struct chp_store_item *last = &item[b->n_items - 1]; /* that is read as of the shard in which it lies */
+	pid_t killer = fork();
+	int status;
+
+	while (suite_shard(s, last->key, last->key_len) != 0)
+		last--;
+	if (killer == 0) {
+		suite_sleep_ms(200);
+		_exit(suite_server_try(s, "kill"));
+	}
+	do {
+		after->batch = s->record[0].batch + 1;
+		after->newest++;
+		for (uint32_t i = 0; i < b->n_items; i++)
+			item[i].version = V(after->newest);
+		if (s->adapter->write(s->handle, b, 1, &s->error) < 0)
+			break;
+		s->record[0] = *after;
+	} while (true);
+	CHECK(waitpid(killer, &status, 0) == killer && status == 0, "kill");
+	suite_server(s, "start");
+	while (s->adapter->load_record(s->handle, 0, &found, &s->error) < 0)
+		suite_sleep_ms(20);
+	suite_look_up(s, last->key, last->key_len);
+	CHECK(found.batch == s->record[0].batch || s->read.version == last->version,
+	      "batch %" PRIu64 " without its end", found.batch);
+	while (s->adapter->write(s->handle, b, 1, &s->error) < 0) {
+		CHECK(s->error.kind == CHP_STORE_ERROR_SLOW, "%s", s->error.text);
+		suite_sleep_ms(20);
+	}
+	suite_look_up(s, last->key, last->key_len);
+	CHECK(s->read.version == last->version, "version %" PRIx64, s->read.version);
+}
+
+/*
+ * As after an outage: all that waits is one batch. Redis is not at it for longer than the time-out; and when it is
+ * killed meanwhile, the record does not tell of what is only a part.
+ */
+static void
+huge_batch(struct suite *s)
+{
+	enum { N = 100000 };
+	static struct chp_store_item item[N];
+	static char key[N][24];
+	struct chp_store_record after;
+	struct chp_store_batch b = { .shard = 0, .item = item, .n_items = N, .before = &s->record[0], .after = &after };
+	uint64_t end = suite_now_ms() + 15000;
+
+	suite_begin(s, 0, 1);
+	for (uint32_t i = 0; i < N; i++)
+		item[i] = (struct chp_store_item){ .key = (const uint8_t *)key[i],
+						   .value = (const uint8_t *)"value", .value_len = 5, .version = V(1),
+						   .life = 1 };
+	for (uint32_t i = 0; i < N; i++)
+		item[i].key_len = (uint8_t)snprintf(key[i], sizeof(key[i]), "key-%" PRIu32, i);
+	for (uint32_t round = 0; round < 2; round++) { /* the second time there is nothing newer */
+		after = s->record[0];
+		after.batch = 1;
+		after.newest = 1;
+		while (s->adapter->write(s->handle, &b, 1, &s->error) < 0) {
+			CHECK(s->error.kind == CHP_STORE_ERROR_SLOW && suite_now_ms() < end, "%s", s->error.text);
+			suite_sleep_ms(20);
+		}
+		CHECK(after.items == N, "%" PRIu64 " items", after.items);
+		CHECK(round == 0 || b.applied == 0, "%" PRIu64 " applied", b.applied);
+	}
+	s->record[0] = after;
+	suite_server(s, "holds key-0 value");
+	suite_server(s, "holds key-99999 value");
+	killed_amid(s, &b);
+}
+
 const struct suite_case suite_redis[] = {
 	{ "out of memory", out_of_memory, "redis", 0 },
 	{ "replica", replica, "redis", 0 },
 	{ "loading", loading, "redis", 0 },
 	{ "late call", late_call, "redis", 0 },
+	{ "huge batch", huge_batch, "redis", 0 },
 	{ "scripts flushed", scripts_flushed, "redis", 0 },
 	{ "not durable", not_durable, "redis", 0 },
 	{ "password", password, "redis", 0 },
