@@ -34,6 +34,8 @@
 /* An object's name: each byte of a key may become "%XX", with "%/" in between. */
 #define NAME_LEN_MAX (3 * CHP_KEY_BYTES_MAX + 2 * 8 + 32)
 #define PREFIX_LEN_MAX 200u
+/* The longest name that S3 has, with what may be left of its prefix. */
+#define LISTED_LEN_MAX 1024u
 /* Names that a scan asks for at a time, and how often in one call. */
 #define LIST_STEP "500"
 #define LIST_STEPS_MAX 4u
@@ -1095,15 +1097,21 @@ unescape_xml(char *text, size_t len)
 	return n;
 }
 
-/* What a name in a list is. */
+/* Where a list goes on. */
+struct place {
+	char after[LISTED_LEN_MAX + 1]; /* the last name, without the prefix */
+	bool has_moved;                 /* with the last list */
+	bool is_ours;                   /* the scan's cursor can say so */
+};
+
+/* What a name in a list, as it is, is. */
 static void
-understand(const struct store *s, char *name, size_t len, struct listed *l)
+understand(const struct store *s, const char *name, size_t len, struct listed *l)
 {
 	static const char tombstone[] = OURS "tombstone/";
 	size_t prefix = strlen(s->config.prefix);
 
 	l->what = LIST;
-	len = unescape_xml(name, len);
 	if (len < prefix)
 		return;
 	name += prefix;
@@ -1120,7 +1128,7 @@ understand(const struct store *s, char *name, size_t len, struct listed *l)
 		l->what = LIST; /* ours, or another program's */
 }
 
-/* The next name of a list's answer, behind *at. Returns false when there is none. */
+/* The next name of a list's answer, behind *at, as it is. Returns false when there is none. */
 static bool
 next_name(char **at, char **name, size_t *len)
 {
@@ -1129,7 +1137,7 @@ next_name(char **at, char **name, size_t *len)
 	if (end == NULL)
 		return false;
 	*name = begin + strlen("<Key>");
-	*len = (size_t)(end - *name);
+	*len = unescape_xml(*name, (size_t)(end - *name));
 	*at = end;
 	return true;
 }
@@ -1179,9 +1187,23 @@ room_for(const struct chp_store_scan *scan)
 	return scan->n_max - scan->n < bytes / each ? scan->n_max - scan->n : bytes / each + 1;
 }
 
-/* The part of a list that is in an answer. The answer's memory is taken over. */
+/* A list goes on behind the last name that it had, whosever it is. */
+static void
+move_place(const struct store *s, struct place *p, const char *name, size_t len)
+{
+	size_t prefix = strlen(s->config.prefix);
+
+	if (len >= prefix && len - prefix <= LISTED_LEN_MAX) {
+		memcpy(p->after, name + prefix, len - prefix);
+		p->after[len - prefix] = '\0';
+		p->has_moved = true;
+	}
+}
+
+/* The part of a list that is in an answer. */
 static int
-add_listed(struct handle *h, uint32_t shard, char *text, struct chp_store_scan *scan, struct chp_store_error *e)
+add_listed(struct handle *h, uint32_t shard, char *text, struct chp_store_scan *scan, struct place *place,
+	   struct chp_store_error *e)
 {
 	const uint32_t most = (uint32_t)h->store->config.parallel;
 	struct listed *l = malloc(most * sizeof(*l)), last = { .what = LIST };
@@ -1190,8 +1212,10 @@ add_listed(struct handle *h, uint32_t shard, char *text, struct chp_store_scan *
 	size_t len;
 	int rc = l != NULL ? 1 : no_memory(e);
 
+	place->has_moved = false;
 	while (rc > 0 && next_name(&at, &name, &len)) {
 		understand(h->store, name, len, &l[n]);
+		move_place(h->store, place, name, len);
 		if (l[n].what == LIST)
 			continue;
 		last = l[n];
@@ -1204,7 +1228,8 @@ add_listed(struct handle *h, uint32_t shard, char *text, struct chp_store_scan *
 	}
 	if (rc > 0 && n > 0)
 		rc = add_fetched(h, l, n, scan, e);
-	if (rc > 0 && last.what != LIST)
+	place->is_ours = last.what != LIST;
+	if (rc > 0 && place->is_ours)
 		move_cursor(&scan->cursor, &last);
 	free(l);
 	return rc;
@@ -1214,25 +1239,29 @@ static int
 scan_items(void *handle, uint32_t shard, struct chp_store_scan *scan, struct chp_store_error *e)
 {
 	struct handle *h = handle;
-	char after[NAME_LEN_MAX] = "";
+	const struct chp_store_cursor *c = &scan->cursor;
+	struct place place = { .after = "" };
 	int rc = 1;
 
-	for (uint32_t steps = 0; rc > 0 && steps < LIST_STEPS_MAX && !scan->end; steps++) {
-		const struct chp_store_cursor *c = &scan->cursor;
+	_Static_assert(NAME_LEN_MAX <= sizeof(place.after), "all our names fit");
+	if (c->len > 1)
+		object_name(c->bytes[0] == 't' ? TOMBSTONE : VALUE, 0, c->bytes + 1, c->len - 1, place.after);
+	/* What is another program's the cursor cannot name: it must be passed in one call. */
+	for (uint32_t steps = 0; rc > 0 && steps < LIST_STEPS_MAX && !scan->end; steps += place.is_ours) {
 		bool truncated;
 		char *text;
 
-		if (c->len > 1)
-			object_name(c->bytes[0] == 't' ? TOMBSTONE : VALUE, 0, c->bytes + 1, c->len - 1, after);
-		if (list(h, after, LIST_STEP, e) < 0)
+		if (list(h, place.after, LIST_STEP, e) < 0)
 			return -1;
 		text = h->request[0].data;
 		h->request[0].data = NULL;
 		h->request[0].data_room = 0;
 		truncated = strstr(text, "<IsTruncated>true") != NULL;
-		rc = add_listed(h, shard, text, scan, e);
+		rc = add_listed(h, shard, text, scan, &place, e);
 		free(text);
 		scan->end = rc > 0 && !truncated;
+		if (rc > 0 && truncated && !place.has_moved)
+			rc = chp_store_fail(e, CHP_STORE_ERROR_DOWN, "s3: a list that goes on without a name");
 	}
 	return rc < 0 ? -1 : 0;
 }

@@ -12,6 +12,13 @@
 #define V(counter) ((uint64_t)(counter) << 16)
 
 static void
+ignore(void *arg, const struct chp_store_item *item)
+{
+	(void)arg;
+	(void)item;
+}
+
+static void
 cannot_open(struct suite *s, const char *text)
 {
 	CHECK(!suite_try_open(s), "opened");
@@ -169,6 +176,23 @@ stranger(struct suite *s)
 	suite_expect(s, "key", 1, V(1), "value");
 }
 
+/* More names that are no keys of ours than one list has. */
+static void
+litter(struct suite *s)
+{
+	struct chp_store_scan scan = { .id = 1 };
+	uint32_t n = 0, parts = 0;
+
+	suite_begin(s, suite_shard(s, "key", 3), 1);
+	suite_write(s, "key", V(1), "value");
+	suite_server(s, "litter 700");
+	do {
+		n += suite_scan_part(s, suite_shard(s, "key", 3), &scan, 10000, 10, ignore, NULL);
+		CHECK(++parts < 20, "a scan without end");
+	} while (!scan.end);
+	CHECK(n == 1, "%" PRIu32 " items", n);
+}
+
 static void
 hashes(struct suite *s)
 {
@@ -193,6 +217,7 @@ const struct suite_case suite_s3[] = {
 	{ "prefixes", prefixes, "s3", 0 },
 	{ "meddled with", meddled_with, "s3", 0 },
 	{ "torn delete", torn_delete, "s3", 0 },
+	{ "litter", litter, "s3", 0 },
 	{ "throttled", throttled, "s3", 0 },
 	{ "late put", late_put, "s3", 0 },
 	{ "stranger", stranger, "s3", 0 },
