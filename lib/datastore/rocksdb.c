@@ -19,6 +19,7 @@
 #include <rocksdb/c.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -33,6 +34,9 @@
  */
 #define FREE_BYTES_MIN (8u << 20)
 #define LOG_LEVEL_HEAD 5
+/* Tables that are kept open, where the process may have as many files: each has 64 MiB and more. */
+#define OPEN_FILES_MAX 16384
+#define OPEN_FILES_MIN 64
 /* A scan looks at this many versions in one call: those that are not asked for cost time too. */
 #define SCAN_LOOKS_MAX 20000u
 
@@ -154,6 +158,17 @@ close_store(void *store)
 	free(s);
 }
 
+/* By itself RocksDB opens all tables, and fails when the process may open no more files: half are for it. */
+static int
+open_files_max(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur / 2 > OPEN_FILES_MAX)
+		return OPEN_FILES_MAX;
+	return files.rlim_cur / 2 > OPEN_FILES_MIN ? (int)(files.rlim_cur / 2) : OPEN_FILES_MIN;
+}
+
 static struct store *
 new_store(const struct config *c, const struct chp_store_identity *id)
 {
@@ -184,6 +199,7 @@ new_store(const struct config *c, const struct chp_store_identity *id)
 		rocksdb_options_set_db_log_dir(s->options, c->log_dir);
 	else
 		rocksdb_options_set_info_log_level(s->options, LOG_LEVEL_HEAD);
+	rocksdb_options_set_max_open_files(s->options, open_files_max());
 	rocksdb_options_set_keep_log_file_num(s->options, 3);
 	rocksdb_options_set_max_log_file_size(s->options, 4u << 20);
 	table = rocksdb_block_based_options_create();
