@@ -218,13 +218,18 @@ static int
 said(struct handle *h, const char *text, struct chp_store_error *e)
 {
 	static const char *const passing[] = { "LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN" };
+	static const char quotes[] = ", with args";
 	enum chp_store_error_kind kind = CHP_STORE_ERROR_DOWN;
+	int len;
 
 	for (uint32_t i = 0; i < sizeof(passing) / sizeof(passing[0]); i++)
 		if (strncmp(text, passing[i], strlen(passing[i])) == 0)
 			kind = CHP_STORE_ERROR_SLOW;
 	disconnect(h); /* the next call looks at the server again: it may be another by then */
-	return chp_store_fail(e, kind, "redis says: %.100s", text);
+	/* Of a command that it does not know it quotes the arguments: AUTH's are the password. */
+	for (len = 0; len < 100 && text[len] != '\0' && strncmp(text + len, quotes, strlen(quotes)) != 0;)
+		len++;
+	return chp_store_fail(e, kind, "redis says: %.*s", len, text);
 }
 
 static int

@@ -148,6 +148,20 @@ password(struct suite *s)
 	suite_server(s, "no_password secret");
 }
 
+/* A server without that command says what it was given: that is no text for logs. */
+static void
+password_is_kept(struct suite *s)
+{
+	suite_close(s);
+	suite_server(s, "kill");
+	suite_server(s, "start --rename-command AUTH \"''\"");
+	suite_configure(s, "password", json_string("s3cr3t"));
+	CHECK(!suite_try_open(s) && strstr(s->error.text, "unknown command") != NULL, "%s", s->error.text);
+	CHECK(strstr(s->error.text, "s3cr3t") == NULL, "%s", s->error.text);
+	suite_server(s, "kill");
+	suite_server(s, "start");
+}
+
 static void
 foreign(struct suite *s)
 {
@@ -296,6 +310,7 @@ const struct suite_case suite_redis[] = {
 	{ "scripts flushed", scripts_flushed, "redis", 0 },
 	{ "not durable", not_durable, "redis", 0 },
 	{ "password", password, "redis", 0 },
+	{ "password is kept", password_is_kept, "redis", 0 },
 	{ "foreign", foreign, "redis", 0 },
 	{ "meddled with", meddled_with, "redis", 0 },
 	{ NULL, NULL, NULL, 0 },
