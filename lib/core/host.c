@@ -96,7 +96,7 @@ refresh(struct chp_host *h)
 	b->is_ready = state_of(h) == CHP_HOST_READY && h->store_state != CHP_STORE_DOWN;
 	b->has_begun = b->has_begun || (h->in_view && has_begun(h));
 	b->may_evict = h->is_known && !is_volatile(h);
-	b->durable = h->is_recorded || (h->is_cold_start && !h->has_gaps) ? h->log->mark : 0;
+	b->durable = h->is_recorded || (h->counts_at_once && !h->has_gaps) ? h->log->mark : 0;
 }
 
 /* ------------------------------------------------------------------ writing messages */
@@ -721,7 +721,7 @@ chp_host_found(struct chp_host *h, uint64_t epoch)
 }
 
 void
-chp_host_view(struct chp_host *h, uint64_t epoch, bool is_cold_start)
+chp_host_view(struct chp_host *h, uint64_t epoch, bool counts_at_once)
 {
 	if (!h->in_view)
 		h->need_life = epoch;
@@ -729,7 +729,7 @@ chp_host_view(struct chp_host *h, uint64_t epoch, bool is_cold_start)
 	h->view_epoch = epoch;
 	h->record_at = CHP_NEVER;
 	h->record_sent = h->is_recorded = false;
-	h->is_cold_start = is_cold_start;
+	h->counts_at_once = counts_at_once;
 	refresh(h);
 }
 

@@ -196,7 +196,7 @@ struct chp_host {
 	uint64_t view_epoch;
 	uint64_t record_at;        /* log position up to which everything must be durable; CHP_NEVER = not known yet */
 	bool record_sent, is_recorded;
-	bool is_cold_start;        /* see chp_host_view */
+	bool counts_at_once;       /* see chp_host_view */
 
 	/* Loads and scans. */
 	struct chp_host_open_load *load;
@@ -230,10 +230,11 @@ void chp_host_found(struct chp_host *h, uint64_t epoch);
 /**
  * A view begins; the protocol hears of it next.
  *
- * @param is_cold_start  the first view of a generation that begins with what stores hold: what is durable counts at
- *                       once, because whoever begins cold again reads a majority of its members' stores (SAFETY 34)
+ * @param counts_at_once  not all is reconciled yet of what the stores held when this generation began: nobody records
+ *                        anything before it is, and what is durable counts at once, because whoever begins cold again
+ *                        reads a majority of the stores of those who began this generation (SAFETY 34)
  */
-void chp_host_view(struct chp_host *h, uint64_t epoch, bool is_cold_start);
+void chp_host_view(struct chp_host *h, uint64_t epoch, bool counts_at_once);
 
 /** What the channel knows of the host: a process that ended is away at once, one that only hangs when it was silent. */
 void chp_host_channel(struct chp_host *h, uint64_t now_ns, bool is_gone);

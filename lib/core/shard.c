@@ -739,17 +739,6 @@ expire_sessions(struct chp_shard *s)
 /* ------------------------------------------------------------------ the run */
 
 /*
- * Whether a generation begins with what stores hold. All its members are asked again at the next cold start, as long
- * as nobody has recorded it: also those that are no sources now. Were only sources to count, a generation with less of
- * them than a majority could not even write what it has reconciled.
- */
-static bool
-is_cold_start(const struct chp_view *v)
-{
-	return chp_epoch_is_first(v->epoch) && v->sources != 0;
-}
-
-/*
  * Links to peers whose incarnation the view changes start over; the others go on. What was under way is lost for a
  * protocol that views fence: it hears of the view alone.
  */
@@ -779,7 +768,7 @@ enter_view(struct chp_shard *s, const struct chp_view *v)
 	}
 	s->view = *v;
 	if (s->host.backing.is_present)
-		chp_host_view(&s->host, v->epoch, is_cold_start(v));
+		chp_host_view(&s->host, v->epoch, v->sources != 0);
 	s->protocol->view(s->instance, s->now, v, &s->out);
 	if (s->protocol->is_fenced)
 		return;

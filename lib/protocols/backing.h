@@ -65,7 +65,8 @@ struct chp_backing {
 	uint64_t newest;  /* counter of the newest version that the store held when this life began (SAFETY 4) */
 	/*
 	 * Every log position below is durable in this replica's store, which has recorded that it has everything from
-	 * before the present view. Moves at most up to the log's mark; starts over at each view. For level `datastore`.
+	 * before the present view, or cannot while the view has sources. Moves at most up to the log's mark; starts
+	 * over at each view. For level `datastore`.
 	 */
 	uint64_t durable;
 

@@ -226,14 +226,33 @@ send_item(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot 
 	c->config.counters->items_sent++;
 }
 
+/* What is under way here, and should be at the learner. */
+static void
+name_item(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot *s, uint32_t peer, struct chp_out *out)
+{
+	const uint32_t bytes = chp_copy_item_bytes(s->key_len, 0);
+	struct chp_copy_item *m = send(c, peer, bytes, out);
+
+	memset(m, 0, bytes);
+	m->message = (struct chp_message){ .type = CHP_COPY_ITEM, .len = (uint16_t)bytes, .op = v->transfer };
+	m->version = s->version;
+	m->key_len = s->key_len;
+	m->item_flags = CHP_COPY_UNDER_WAY;
+	chp_cache_key(c->config.cache, s, (uint8_t *)(m + 1));
+	count(v, &m->message);
+	c->config.counters->items_named++;
+}
+
 static enum step
 serve_slot(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot *s, uint32_t peer, struct chp_out *out)
 {
+	enum chp_copy_verdict verdict;
 	enum step room;
 
 	if (s == NULL || (CHP_MUTATED(P47_COPY_NO_TOMBSTONES) && (s->flags & CHP_SLOT_TOMBSTONE) != 0))
 		return pass(v);
-	switch (c->config.look(c->config.protocol, s, v->seen)) {
+	verdict = c->config.look(c->config.protocol, s, v->seen);
+	switch (verdict) {
 	case CHP_COPY_WAIT:
 		if (v->seen == 0)
 			v->seen = s->version;
@@ -242,14 +261,19 @@ serve_slot(struct chp_copy *c, struct chp_copy_serving *v, const struct chp_slot
 	case CHP_COPY_SKIP:
 		c->config.counters->items_skipped++;
 		return pass(v);
+	case CHP_COPY_NAME:
 	case CHP_COPY_SEND:
 	default:
 		break;
 	}
-	room = room_for(v, &out->lane[peer], chp_copy_item_bytes(s->key_len, s->value_len));
+	room = room_for(v, &out->lane[peer],
+			chp_copy_item_bytes(s->key_len, verdict == CHP_COPY_NAME ? 0 : s->value_len));
 	if (room != PASSED)
 		return room;
-	send_item(c, v, s, peer, out);
+	if (verdict == CHP_COPY_NAME)
+		name_item(c, v, s, peer, out);
+	else
+		send_item(c, v, s, peer, out);
 	return pass(v);
 }
 
@@ -534,6 +558,12 @@ break_off(struct chp_copy *c, const struct chp_now *now)
 static void
 on_item(struct chp_copy *c, const struct chp_now *now, const struct chp_peer_message *m, struct chp_out *out)
 {
+	const struct chp_copy_item *item = (const void *)m->message;
+
+	if (c->config.by_log && (item->item_flags & CHP_COPY_UNDER_WAY) != 0) {
+		c->config.counters->stale++; /* no source of this protocol sends it */
+		return;
+	}
 	c->config.counters->items_received++;
 	c->items_copied++;
 	if (c->config.apply(c->config.protocol, m, out))

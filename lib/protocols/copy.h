@@ -19,8 +19,10 @@
  * any more. The learner must not become a voter that knows neither, so the source waits at such a key
  * until it is Valid again: then the learner has acknowledged the write, or gets it now. A key that is written
  * all the time is never met Valid; there it is enough that the protocol knows a version to be committed that came
- * while the source waited (CHP_COPY_SKIP). All that is committed after the source has passed the key needed
- * the acknowledgement of the learner.
+ * while the source waited (CHP_COPY_SKIP). And a write may need the learner's datastore to have all before it can
+ * be committed: there it is enough that the learner has adopted it, as the source has, since a version that a live
+ * member has is never given up for an older one (CHP_COPY_NAME). All that is committed after the source has passed
+ * the key needed the acknowledgement of the learner.
  *
  * With a datastore behind the cache (backing.h) the source looks through that last. What it met in the cache was sent;
  * what was not there was in the store then, and still is: only what is durable leaves the cache. A key of the
@@ -53,12 +55,14 @@ enum chp_copy_verdict {
 	CHP_COPY_SEND, /* readable: send it */
 	CHP_COPY_WAIT, /* a write is in flight: ask again in the next run */
 	CHP_COPY_SKIP, /* the learner has this key, in some version that came since the first question */
+	CHP_COPY_NAME, /* the write in flight may wait for this copy: the learner says whether it has it */
 };
 
 #define CHP_COPY_COUNTERS(X)                                                                \
 	X(items_sent, "keys sent to learners")                                              \
 	X(items_received, "keys received as a learner")                                     \
 	X(items_skipped, "keys not sent because the learner had acknowledged newer versions") \
+	X(items_named, "keys not sent because writes were under way that the learner should have") \
 	X(records_sent, "session records sent to learners")                                 \
 	X(records_received, "session records received as a learner")                        \
 	X(chunks_sent, "chunks completed for learners")                                     \
@@ -68,7 +72,7 @@ enum chp_copy_verdict {
 	X(bytes_received, "bytes of copies received")                                       \
 	X(requests, "chunks asked for as a learner")                                        \
 	X(waits, "runs in which a source waited for a key to become readable")              \
-	X(no_room, "chunks broken off as a learner for want of room, asked for again")      \
+	X(no_room, "chunks broken off as a learner for want of room or a write, asked for again") \
 	X(restarts, "copies begun anew from another source")                                \
 	X(refused, "requests of nodes that are no learners, or for places that there are not") \
 	X(stored_sent, "keys sent to learners that were in the datastore only")             \
@@ -94,7 +98,8 @@ struct chp_copy_config {
 	enum chp_copy_verdict (*look)(void *protocol, const struct chp_slot *s, uint64_t seen);
 	/*
 	 * Take an ITEM: a version that was Valid at the source, with flags and base in struct chp_copy_item. Not
-	 * newer than what is there: nothing. False when there is no room: the chunk is asked for again later.
+	 * newer than what is there: nothing. False when there is no room: the chunk is asked for again later. With
+	 * CHP_COPY_UNDER_WAY nothing is taken: false when neither that version nor a newer one is here. Not by log.
 	 */
 	bool (*apply)(void *protocol, const struct chp_peer_message *m, struct chp_out *out);
 	/* The datastore behind the cache, or NULL; and for each node CHP_COPY_PART_BYTES to hold a part of its scan. */

@@ -88,6 +88,7 @@ struct ticket {
 	uint8_t fate;
 	bool used, rmw, replay;
 	bool must_store; /* level `datastore`, and no session's number */
+	bool reconciles; /* what a source had of an earlier generation is written again */
 	bool is_replayed; /* we acknowledged somebody's replay of it: they may have committed it */
 };
 
@@ -199,6 +200,7 @@ struct hermes {
 	uint32_t *free_tickets;
 	uint32_t free_op, free_key;
 	uint32_t n_tickets, n_free_tickets, n_keys, n_own, n_replays, n_open_ops;
+	uint32_t n_reconciling;     /* of n_own */
 	uint32_t n_owed;
 	uint64_t floor;             /* counter: every forgotten version is at most this */
 	uint64_t peer_floor[CHP_NODES_MAX]; /* as announced in this view and link session */
@@ -394,6 +396,7 @@ release_ticket(struct hermes *h, struct ticket *t)
 	} else {
 		chp_log_close(h->env.log, t->log);
 		h->n_own--;
+		h->n_reconciling -= t->reconciles;
 	}
 	t->used = false;
 	h->free_tickets[h->n_free_tickets++] = i;
@@ -782,12 +785,26 @@ commit(struct hermes *h, struct ticket *t, struct chp_out *out)
 	finish(h, t, out);
 }
 
+/*
+ * [SAFETY 33, 34] Whether it counts in this view what stores have. A generation that is not reconciled counts on all
+ * stores of its first view, whose members are all asked at the next cold start. Whoever is dropped meanwhile would be
+ * asked, too, and its own word could not be told from what was committed without it: what is new waits until stores
+ * have recorded a view. What is only written again is the same everywhere.
+ */
+static bool
+stores_count(const struct hermes *h, const struct ticket *t)
+{
+	return h->view.sources == 0 || chp_epoch_is_first(h->view.epoch) || t->reconciles;
+}
+
 /* [SAFETY 33] Level `datastore`: the stores of a majority of all configured members have it, dead ones included. */
 static bool
 is_stored(const struct hermes *h, struct ticket *t)
 {
 	if (!t->must_store)
 		return true;
+	if (!stores_count(h, t))
+		return false;
 	if (t->log < h->env.backing->durable)
 		t->stored |= chp_bit(h->env.self);
 	return 2 * chp_count_bits(t->stored) > h->env.n_nodes;
@@ -1221,6 +1238,66 @@ report_stored(struct hermes *h, struct chp_out *out)
 	h->durable_seen = durable;
 }
 
+/* So many entries at most are written again in one run; and only in a log that is fuller than this many percent. */
+#define RENEW_MAX 32u
+#define RENEW_FILL_PERCENT 25u
+
+/* What was under way at this position goes on at the end of the log. It is durable here. */
+static void
+renew(struct hermes *h, uint64_t pos)
+{
+	const struct chp_log_entry *old = chp_log_at(h->env.log, pos);
+	struct chp_slot *s = old->slot == NONE ? NULL : slot_at(h, old->slot);
+	struct key_record *k = s == NULL ? NULL : record_of(h, s);
+	const bool is_newest = k != NULL && k->log == pos;
+	const bool is_open = (old->flags & CHP_LOG_OPEN) != 0;
+	uint8_t *key = h->record, *value = h->record + CHP_KEY_BYTES_MAX;
+	struct chp_log_entry e = *old;
+	uint64_t to;
+
+	chp_log_key(h->env.log, old, key);
+	chp_log_value(h->env.log, old, value);
+	chp_log_commit(h->env.log, pos); /* with what it replaced: only the newest of a key is replayed */
+	if (is_open)
+		chp_log_close(h->env.log, pos);
+	if (!is_newest && !is_open)
+		return;
+	if (!is_newest)
+		e.slot = NONE;
+	to = chp_log_append(h->env.log, &e, key, value, CHP_LOG_NONE, is_open);
+	for (uint32_t i = 0; i < h->n_tickets; i++)
+		if (h->ticket[i].used && h->ticket[i].log == pos)
+			h->ticket[i].log = to;
+	if (is_newest) {
+		k->log = to;
+		s->log_low = (uint32_t)to;
+	} else {
+		chp_log_commit(h->env.log, to); /* a newer one is on its way */
+	}
+}
+
+/*
+ * With level `datastore` a write may wait for long: until a majority of hosts is there, or a learner's copy complete.
+ * All that was written meanwhile would stay in the log behind it, the copy as well, and nothing could go on.
+ */
+static void
+renew_oldest(struct hermes *h)
+{
+	struct chp_log *log = h->env.log;
+
+	for (uint32_t i = 0; i < RENEW_MAX && log->head < log->mark; i++) {
+		const uint8_t flags = chp_log_at(log, log->head)->flags;
+
+		if ((flags & (CHP_LOG_COMMITTED | CHP_LOG_OPEN)) == CHP_LOG_COMMITTED ||
+		    log->next - log->head == chp_log_unsettled(log) ||
+		    chp_log_room_until(log, RENEW_FILL_PERCENT) > 0 || chp_log_room_records(log) == 0)
+			return;
+		renew(h, log->head);
+		if (chp_log_compact(log, 1) == 0)
+			return; /* there is room enough for it to be kept */
+	}
+}
+
 /* What an INV that overtakes a read-modify-write says of it: was it Valid where the INV was issued? */
 static enum chp_record_fate
 fate_of(uint64_t version, uint64_t base, uint8_t flags)
@@ -1580,12 +1657,14 @@ is_absent(const struct chp_slot *s)
 /*
  * Whether a key can be sent to a learner. While a write is on its way the learner might be left with neither it
  * nor what it replaces; once its base is newer than what the slot had when we first looked, all live members,
- * the learner among them, have acknowledged that base in this view.
+ * the learner among them, have acknowledged that base in this view. With level `datastore` the write may wait until the
+ * learners' stores count, which they do when their copies are complete: there it is enough that the learner has it.
  */
 static enum chp_copy_verdict
 look_for_copy(void *p, const struct chp_slot *s, uint64_t seen)
 {
-	(void)p;
+	const struct hermes *h = p;
+
 	/* Not here, or not anywhere: the datastore is looked through after the cache. */
 	if (s->state == LOADING || s->version == 0)
 		return CHP_COPY_SKIP;
@@ -1593,6 +1672,8 @@ look_for_copy(void *p, const struct chp_slot *s, uint64_t seen)
 		return CHP_COPY_SEND;
 	if (seen != 0 && (s->flags & CHP_SLOT_BASE_UNKNOWN) == 0 && base_of(s) > seen)
 		return CHP_COPY_SKIP;
+	if (seen != 0 && h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0)
+		return CHP_COPY_NAME;
 	return CHP_COPY_WAIT;
 }
 
@@ -1676,6 +1757,23 @@ install_item(struct hermes *h, struct chp_slot *s, const struct chp_key *key, st
 }
 
 /*
+ * Whether this learner has a version that is under way at its source, or a newer one. If it left the cache it was
+ * committed, and is in the store: it is loaded, to be here when the chunk is asked for again.
+ */
+static bool
+has_version(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, uint64_t version)
+{
+	uint32_t token;
+
+	if (s != NULL)
+		return s->version >= version;
+	if (h->env.backing->is_ready && h->free_key != NONE && make_room(h, key->len, 0, true) &&
+	    chp_backing_load(h->env.backing, key, &token))
+		wait_for_token(h, begin_loading(h, key), token);
+	return false;
+}
+
+/*
  * A version that is Valid at the source. What this learner has acknowledged itself is newer, or the same. Without a
  * datastore it mostly needs no log entry, being committed: the log's room is promised to the peers. False: no room, the
  * chunk is asked for again.
@@ -1693,6 +1791,8 @@ apply_item(void *p, const struct chp_peer_message *m, struct chp_out *out)
 				   .key_len = item->key_len,
 				   .version_flags = item->item_flags & CHP_COPY_VERSION_FLAGS };
 
+	if ((item->item_flags & CHP_COPY_UNDER_WAY) != 0)
+		return is_stored && has_version(h, s, &m->key, item->version);
 	if (s != NULL && s->version >= item->version)
 		return true;
 	/* What kind of store it is must be known before something is left to it alone. */
@@ -1790,6 +1890,17 @@ intend(struct hermes *h, const struct client_op *op, const struct chp_slot *s, c
 	return w;
 }
 
+/*
+ * What clients write may have to wait until all is reconciled (stores_count), which needs credits, too: half of them
+ * are kept for it.
+ */
+static bool
+is_share_used(const struct hermes *h, const struct chp_key *key)
+{
+	return h->view.sources != 0 && h->env.backing->is_durable && !key->session &&
+	       h->n_own - h->n_reconciling >= h->env.credits / 2;
+}
+
 /* Busy and full are decided here, before the first INV: certainly not applied (SAFETY 12); so is "again later". */
 static uint8_t
 admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, const struct intent *w,
@@ -1802,7 +1913,7 @@ admit(struct hermes *h, const struct chp_slot *s, const struct chp_key *key, con
 		h->env.counters->unstable++;
 		return CHP_STATUS_OVERLOAD;
 	}
-	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits ||
+	if (op->tries > CHP_RMW_TRIES_MAX || h->n_own == h->env.credits || is_share_used(h, key) ||
 	    (h->free_key == NONE && (s == NULL || s->busy == CHP_SLOT_NO_BUSY)) ||
 	    (chp_out_credits(out, h->live) == 0 && !CHP_MUTATED(S12_NO_CREDITS))) {
 		h->env.counters->busy++;
@@ -1868,7 +1979,9 @@ begin(struct hermes *h, const struct chp_now *now, uint32_t i, struct chp_slot *
 	t->op = i;
 	t->rmw = rmw;
 	t->number = w->number;
-	t->must_store = behind && h->env.backing->is_durable && version == 0;
+	t->must_store = behind && h->env.backing->is_durable;
+	t->reconciles = version != 0;
+	h->n_reconciling += t->reconciles;
 	t->begun_ns = now->ns;
 	k->own = index_of_ticket(h, t);
 	inv = inv_header(&e, k->own, t->generation, CHP_MESSAGE_BEGIN, 0);
@@ -2243,8 +2356,7 @@ start_replay(struct hermes *h, const struct chp_now *now, struct key_record *k, 
 	t->replay = true;
 	t->log = k->log;
 	t->rmw = (s->flags & CHP_SLOT_RMW) != 0;
-	/* After a cold start it may be what was written again, which a store has: others need not have it yet. */
-	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0 && h->view.sources == 0;
+	t->must_store = h->env.backing->is_durable && (s->flags & CHP_SLOT_SESSION) == 0;
 	t->begun_ns = now->ns;
 	h->n_replays++;
 	k->replay = index_of_ticket(h, t);
@@ -2428,6 +2540,28 @@ ask_anew(struct hermes *h, struct fetch *f)
 	/* Our datastore has said nothing: whatever the voter says is better. */
 	f->version = 0;
 	f->from = (struct stored_where){ 0 };
+}
+
+/*
+ * A view begins while a key is being asked for. When all is reconciled our own datastore has it, and who has an INV of
+ * it waiting must not wait for others, who may wait for the acknowledgement.
+ */
+static void
+fetch_anew(struct hermes *h, struct fetch *f)
+{
+	struct key_record *k = f->key == NONE ? NULL : &h->key[f->key];
+
+	if (k == NULL)
+		return;
+	if (is_source(h) || k->load != NONE) {
+		ask_anew(h, f);
+		return;
+	}
+	k->fetch = NONE;
+	f->key = NONE;
+	h->n_fetches--;
+	if (!k->listed[TO_LOAD])
+		push(h, TO_LOAD, k);
 }
 
 /* Ask others for a key; l is what our own datastore has, or NULL. False: too many keys are being asked for. */
@@ -2660,8 +2794,9 @@ conclude(struct hermes *h, const struct chp_now *now, struct fetch *f, struct ch
 		come_to_rest(h, k, out);
 		return true;
 	}
-	if ((out->ungranted & h->live) != 0 || h->n_own >= (h->env.credits + 1) / 2 ||
-	    chp_out_credits(out, h->live) == 0 || !make_room(h, s->key_len, f->value_len, false))
+	if ((out->ungranted & h->live) != 0 || h->n_own == h->env.credits ||
+	    h->n_reconciling >= (h->env.credits + 1) / 2 || chp_out_credits(out, h->live) == 0 ||
+	    !make_room(h, s->key_len, f->value_len, false))
 		return false;
 	chp_cache_key(h->env.cache, s, bytes);
 	h->env.counters->reconciled++;
@@ -2990,6 +3125,8 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		if (is_source(h))
 			reconcile(h, now, out);
 		report_stored(h, out);
+		if (h->env.backing->is_durable)
+			renew_oldest(h);
 	}
 	chp_copy_serve(&h->copy, now, out);
 	chp_copy_ask(&h->copy, now, out);
@@ -3150,7 +3287,7 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	h->evicted_due = h->peers;
 	h->durable_seen = 0;
 	for (uint32_t i = 0; h->is_backed && i < FETCHES; i++)
-		ask_anew(h, &h->fetch[i]);
+		fetch_anew(h, &h->fetch[i]);
 	queue_replays(h);
 	chp_copy_view(&h->copy, v);
 }

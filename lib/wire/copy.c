@@ -23,6 +23,12 @@ check_session_key(const struct chp_copy_item *item)
 }
 
 static bool
+is_version(uint64_t version)
+{
+	return version != 0 && version >> 16 <= CHP_COPY_COUNTER_MAX;
+}
+
+static bool
 check_item(const struct chp_message *m, uint32_t value_max)
 {
 	const struct chp_copy_item *item = (const void *)m;
@@ -33,9 +39,11 @@ check_item(const struct chp_message *m, uint32_t value_max)
 		return false;
 	if (m->len != chp_copy_item_bytes(item->key_len, item->value_total))
 		return false;
+	if ((item->item_flags & CHP_COPY_UNDER_WAY) != 0)
+		return item->item_flags == CHP_COPY_UNDER_WAY && item->value_total == 0 && is_version(item->version);
 	if ((item->item_flags & ~(CHP_COPY_VERSION_FLAGS | CHP_COPY_BASE_ABSENT)) != 0)
 		return false;
-	if (item->version == 0 || item->version >> 16 > CHP_COPY_COUNTER_MAX)
+	if (!is_version(item->version))
 		return false;
 	if ((item->item_flags & CHP_COPY_TOMBSTONE) != 0 && item->value_total != 0)
 		return false;

@@ -26,19 +26,20 @@ struct chp_copy_request {
 	uint32_t reserved; /* 0 */
 } CHP_PACKED;
 
-/* What a version is: the bits of enum chp_slot_flag, and one more. */
+/* What a version is: the bits of enum chp_slot_flag, and two more. */
 enum chp_copy_item_flag {
 	CHP_COPY_RMW = 1u << 0,
 	CHP_COPY_TOMBSTONE = 1u << 1,    /* no value */
 	CHP_COPY_SESSION = 1u << 2,      /* the key is a session number */
 	CHP_COPY_BASE_UNKNOWN = 1u << 3,
+	CHP_COPY_UNDER_WAY = 1u << 5,    /* not readable yet, nor sent: the learner must have it, or a newer one */
 	CHP_COPY_FORGET = 1u << 6,       /* with CHP_COPY_TOMBSTONE */
 	CHP_COPY_BASE_ABSENT = 1u << 7,  /* issued on an absent key */
 };
 #define CHP_COPY_VERSION_FLAGS                                                                           \
 	(CHP_COPY_RMW | CHP_COPY_TOMBSTONE | CHP_COPY_SESSION | CHP_COPY_BASE_UNKNOWN | CHP_COPY_FORGET)
 
-/* Voter to learner: a key that is readable there. */
+/* Voter to learner: a key that is readable there, or is named only: then without a value and any other flag. */
 struct chp_copy_item {
 	struct chp_message message;
 	uint64_t version;

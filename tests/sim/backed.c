@@ -166,9 +166,12 @@ watch_key(struct sim_world *w, uint32_t n, uint64_t life, uint32_t key)
 static struct entry
 entry_of(const struct chp_log *log, uint64_t pos)
 {
-	const struct chp_log_entry *e = chp_log_at(log, pos);
+	const struct chp_log_entry *e;
 	uint8_t key[CHP_KEY_BYTES_MAX];
 
+	if (pos < log->head) /* appended and gone in one run: nothing had to be stored for it */
+		return (struct entry){ .key = SIM_KEYS_MAX };
+	e = chp_log_at(log, pos);
 	if (e->key_len == 0 || (e->version_flags & CHP_SLOT_SESSION) != 0)
 		return (struct entry){ .key = SIM_KEYS_MAX };
 	chp_log_key(log, e, key);

@@ -235,11 +235,8 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	c->put_bytes = SIM_ONE_OF(r, 2048, 65536);
 	c->loads = SIM_ONE_OF(r, 1, 4, 64);
 	sim_set_credits(c, SIM_ONE_OF(r, 1, 2, 4, 16), SIM_ONE_OF(r, 1, 1, 1, 4));
-	/* Where voters are always enough: learners' stores do not count before their copies are complete. */
-	s->is_durable = chp_random_chance(r, 300000) && c->n_nodes == 3;
+	s->is_durable = chp_random_chance(r, 300000);
 	draw_host_faults(c, r);
-	if (s->is_durable)
-		c->cold_ppm = 0;
 	if (chp_random_chance(r, 250000))
 		draw_uneven_hosts(c, r);
 	else if (!s->is_durable && chp_random_chance(r, 100000))

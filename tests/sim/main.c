@@ -112,7 +112,7 @@ add_result(struct sim_result *sum, const struct sim_result *r)
  * And so many may lose more than was meant: members may suspect each other for a lost packet or two, just when another
  * crashes. Only the cluster's members know that then, so the simulator can't always avoid it.
  */
-#define BEYOND_REPAIR_PER_MILLE 20u
+#define BEYOND_REPAIR_PER_MILLE 40u
 
 static bool
 too_many(const struct options *o, uint64_t n, uint64_t per_mille, const char *what)

@@ -1878,3 +1878,15 @@ Test(copy_wire, items)
 	i = item_of(250, 0, CHP_COPY_TOMBSTONE | CHP_COPY_FORGET);
 	cr_assert(accepts(&i));
 }
+
+Test(copy_wire, items_that_only_name_a_version)
+{
+	struct item i = item_of(8, 0, CHP_COPY_UNDER_WAY);
+
+	cr_assert(accepts(&i));
+	REFUSES(i, .m.item_flags = CHP_COPY_UNDER_WAY | CHP_COPY_RMW);
+	REFUSES(i, .m.version = 0);
+	REFUSES(i, .m.version = chp_version_make(CHP_COPY_COUNTER_MAX + 1, 0));
+	i = item_of(8, 3, CHP_COPY_UNDER_WAY);
+	cr_assert_not(accepts(&i), "with a value");
+}

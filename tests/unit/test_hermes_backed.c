@@ -1727,6 +1727,124 @@ Test(hermes_backed, s9_an_item_is_taken_over_an_older_write_that_nobody_validate
 	backed_free(b);
 }
 
+static void
+item_named(struct replica *r, uint32_t transfer, const char *key, uint64_t version)
+{
+	struct {
+		struct chp_copy_item item;
+		uint8_t bytes[64];
+	} m = { .item = { .message = { .type = CHP_COPY_ITEM, .op = transfer },
+			  .version = version,
+			  .key_len = (uint8_t)strlen(key),
+			  .item_flags = CHP_COPY_UNDER_WAY } };
+
+	m.item.message.len = (uint16_t)chp_copy_item_bytes(m.item.key_len, 0);
+	memcpy(m.bytes, key, m.item.key_len);
+	step(r, 1, &m);
+}
+
+Test(hermes_backed, s33_a_learner_goes_on_only_if_it_has_what_is_under_way_at_its_source)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	inv(b->r, 2, "x", v(300, 3), 0, 0, "new");
+	item_named(b->r, transfer, "x", v(300, 3));
+	cr_assert_eq(b->r->copy_counters.no_room, 0);
+	expect_state(b->r, "x", "Invalid v300.3");
+	item_named(b->r, transfer, "x", v(302, 2));
+	cr_assert_eq(b->r->copy_counters.no_room, 1, "the chunk is asked for again");
+	cr_assert_eq(b->r->copy_counters.stale, 0);
+	expect_state(b->r, "x", "Invalid v300.3");
+	backed_free(b);
+}
+
+Test(hermes_backed, s33_a_learner_that_has_nothing_of_what_is_under_way_waits_for_it)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(KEYS, &transfer);
+
+	b->store.backing.is_ready = false;
+	item_named(b->r, transfer, "x", v(300, 3));
+	cr_assert_eq(b->r->copy_counters.no_room, 1);
+	cr_assert(!is_cached(b, "x"));
+	backed_free(b);
+}
+
+Test(hermes_backed, s33_what_is_under_way_may_have_left_the_cache_of_a_learner)
+{
+	uint32_t transfer;
+	struct backed *b = learner_new(1, &transfer);
+
+	inv(b->r, 2, "x", v(300, 3), 0, 0, "new");
+	val(b->r, 2, v(300, 3));
+	save(b);
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert(!is_cached(b, "x"));
+	item_named(b->r, transfer, "x", v(300, 3));
+	cr_assert_eq(b->r->copy_counters.no_room, 1);
+	found(b, "x", v(300, 3), "new");
+	expect_state(b->r, "x", "Valid v300.3");
+	backed_free(b);
+}
+
+/* What a source sends for its first chunk. */
+static void
+request_from(struct replica *r, uint32_t from)
+{
+	struct chp_copy_request m = { .message = { .type = CHP_COPY_REQUEST, .len = sizeof(m), .op = 77 },
+				      .bytes = CHP_COPY_BYTES_MAX };
+
+	step(r, from, &m);
+}
+
+static bool
+is_named(const struct replica *r, uint64_t version)
+{
+	for (uint32_t i = 0; i < r->n_sent; i++) {
+		const struct chp_copy_item *m = (const void *)r->sent[i].bytes;
+
+		if (m->message.type == CHP_COPY_ITEM && m->item_flags == CHP_COPY_UNDER_WAY && m->version == version)
+			return true;
+	}
+	return false;
+}
+
+/* The write needs the learner's store, which counts when the copy is complete. */
+static void
+a_source_with_a_write_under_way(struct backed *b)
+{
+	enter_view(b->r, 3, 4);
+	inv(b->r, 1, "x", v(300, 2), 0, 0, "new");
+	request_from(b->r, 2);
+	for (uint32_t n = 0; n < NODES; n++)
+		b->r->out.lane[n].bulk_bytes = 4096;
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert(!is_named(b->r, v(300, 2)), "perhaps it is on its way to the learner");
+	for (uint32_t n = 0; n < NODES; n++)
+		b->r->out.lane[n].bulk_bytes = 4096;
+	wake(b->r, CHP_BATCH_MAX);
+}
+
+Test(hermes_backed, s33_a_source_names_what_may_wait_for_the_copy)
+{
+	struct backed *b = durable_new();
+
+	a_source_with_a_write_under_way(b);
+	cr_assert(is_named(b->r, v(300, 2)));
+	backed_free(b);
+}
+
+Test(hermes_backed, without_level_datastore_a_source_waits_until_the_write_is_over)
+{
+	struct backed *b = backed_new(KEYS);
+
+	a_source_with_a_write_under_way(b);
+	cr_assert(!is_named(b->r, v(300, 2)));
+	cr_assert_gt(b->r->copy_counters.waits, 1);
+	backed_free(b);
+}
+
 Test(hermes_backed, s31_behind_a_volatile_store_a_learner_keeps_what_it_copies)
 {
 	uint32_t transfer;
@@ -1756,7 +1874,8 @@ Test(hermes_backed, s35_what_an_earlier_life_left_at_a_learner_is_not_known_to_b
 /* ------------------------------------------------------------------ SAFETY 34: a cold start */
 
 static void
-fetched(struct replica *r, uint32_t from, const struct sent *fetch, uint8_t status, uint64_t version, const char *value)
+fetched_of(struct replica *r, uint32_t from, const struct sent *fetch, uint8_t status, uint64_t version,
+	   const char *value, uint64_t recorded)
 {
 	const struct chp_hermes_fetch *asked = (const void *)fetch->bytes;
 	struct {
@@ -1766,12 +1885,19 @@ fetched(struct replica *r, uint32_t from, const struct sent *fetch, uint8_t stat
 			    .generation = asked->generation,
 			    .status = status,
 			    .version = version,
+			    .recorded = recorded,
 			    .value_total = (uint32_t)strlen(value) } };
 
 	m.header.message.len =
 		(uint16_t)chp_align_u32((uint32_t)(sizeof(m.header) + strlen(value)), CHP_MESSAGE_ALIGN);
 	memcpy(m.bytes, value, strlen(value));
 	step(r, from, &m);
+}
+
+static void
+fetched(struct replica *r, uint32_t from, const struct sent *fetch, uint8_t status, uint64_t version, const char *value)
+{
+	fetched_of(r, from, fetch, status, version, value, 0);
 }
 
 static void
@@ -2022,5 +2148,177 @@ Test(hermes_backed, s34_a_view_without_a_source_does_not_wait_for_it)
 	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(55, 3), "oldest");
 	wake(r, CHP_BATCH_MAX);
 	expect_inv(r, 0, 1, v(60, 1), 0, CHP_INV_BASE_UNKNOWN, "older");
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_when_all_is_reconciled_what_was_asked_of_sources_is_loaded)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	cr_assert_eq(r->n_sent, 2);
+	r->view.sources = 0;
+	enter_view(r, 7, 0);
+	r->now.ns += 1000000;
+	wake(r, CHP_BATCH_MAX);
+	cr_assert(is_asked(b, "x"), "the own store has it now");
+	found(b, "x", v(70, 3), "newest");
+	wake(r, CHP_BATCH_MAX);
+	expect_answer(r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(70, 3));
+	backed_free(b);
+}
+
+/* [Rank] What a store says that knows of more views of the generation counts, though it is that there is nothing. */
+Test(hermes_backed, s34_what_is_left_of_a_key_that_is_gone_is_overwritten)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched_of(r, 1, &asked[0], CHP_HERMES_FETCH_ABSENT, 0, "", 9);
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
+	wake(r, CHP_BATCH_MAX);
+	expect_inv(r, 0, 1, v(60, 1), 0, CHP_INV_BASE_UNKNOWN | CHP_INV_TOMBSTONE, "");
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_two_that_ask_each_other_tell_whose_word_it_is)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct sent asked[2];
+	const struct chp_hermes_fetched *told;
+
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	not_found(b, "x");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched_of(r, 2, &asked[1], CHP_HERMES_FETCH_FOUND, v(70, 3), "newest", 9);
+	fetch_from(r, 1, "x");
+	expect_fetched(r, 1, CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
+	told = (const void *)r->sent[0].bytes;
+	cr_assert_eq(told->recorded, 9, "of the store that has it, not of ours");
+	backed_free(b);
+}
+
+/* ------------------------------------------------------------------ SAFETY 33 and 34 */
+
+/* A source at level `datastore`, in the first view of a generation; what it loads of "x" is reconciled: its INV. */
+static struct chp_hermes_inv
+reconciling(struct backed *b)
+{
+	struct replica *r = b->r;
+	struct sent asked[2];
+
+	b->store.backing.is_durable = true;
+	submit(r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(r, CHP_BATCH_MAX);
+	memcpy(asked, r->sent, sizeof(asked));
+	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_ABSENT, 0, "");
+	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
+	wake(r, CHP_BATCH_MAX);
+	return begun(r);
+}
+
+Test(hermes_backed, s33_what_is_reconciled_is_told_when_a_majority_of_stores_has_it)
+{
+	struct backed *b = source_new();
+	struct chp_hermes_inv m = reconciling(b);
+
+	acked_by_all(b->r, &m);
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert_eq(b->r->n_answers, 0, "one store alone may not be there the next time");
+	save(b);
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert_eq(b->r->n_answers, 0);
+	stored_from(b->r, 2, &m);
+	wake(b->r, CHP_BATCH_MAX);
+	expect_answer(b->r, 0, CHP_OPCODE_GET, CHP_STATUS_OK, v(60, 1));
+	backed_free(b);
+}
+
+Test(hermes_backed, s33_after_the_first_view_only_what_is_reconciled_counts_on_stores)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	struct chp_hermes_inv m = reconciling(b), mine;
+
+	r->view.epoch++; /* not the first any more */
+	submit(r, CHP_OPCODE_PUT, "y", "new");
+	mine = begun(r);
+	enter_view(r, 3, 0);
+	ack(r, 1, &mine);
+	ack(r, 1, &m);
+	stored_from(r, 1, &mine);
+	save(b);
+	stored_from(r, 1, &m);
+	wake(r, CHP_BATCH_MAX);
+	expect_state(r, "x", "Valid v60.1");
+	expect_state(r, "y", "Write v122.1 own v122");
+	/* Now stores have recorded a view. */
+	r->view.sources = 0;
+	enter_view(r, 3, 0);
+	ack(r, 1, &mine);
+	stored_from(r, 1, &mine);
+	wake(r, CHP_BATCH_MAX);
+	expect_state(r, "y", "Valid v122.1");
+	backed_free(b);
+}
+
+Test(hermes_backed, s34_clients_leave_credits_for_what_has_to_be_reconciled)
+{
+	struct backed *b = source_new();
+	struct replica *r = b->r;
+	char key[8];
+
+	b->store.backing.is_durable = true;
+	for (uint32_t i = 0; i < CREDITS / 2; i++) {
+		snprintf(key, sizeof(key), "y%u", i);
+		submit(r, CHP_OPCODE_PUT, key, "new");
+		cr_assert_eq(r->n_answers, 0);
+	}
+	submit(r, CHP_OPCODE_PUT, "z", "new");
+	expect_answer(r, 0, CHP_OPCODE_PUT, CHP_STATUS_BUSY, 0);
+	reconciling(b);
+	backed_free(b);
+}
+
+Test(hermes_backed, s33_a_write_that_waits_for_stores_does_not_hold_the_log_up)
+{
+	struct backed *b = durable_new();
+	struct replica *r = b->r;
+	struct chp_hermes_inv mine;
+
+	submit(r, CHP_OPCODE_PUT, "x", "mine");
+	mine = begun(r);
+	inv(r, 1, "y", v(300, 2), 0, 0, "theirs");
+	for (uint32_t i = 0; i < 1000; i++) {
+		const uint64_t version = v(302 + 2 * i, 3);
+
+		inv(r, 2, "z", version, 0, 0, "others");
+		val(r, 2, version);
+		chp_log_set_mark(&r->log, r->log.next);
+		wake(r, CHP_BATCH_MAX);
+		chp_log_compact(&r->log, 64);
+		cr_assert_lt(r->log.next - r->log.head, 100);
+	}
+	expect_state(r, "x", "Write v102.1 own v102");
+	enter_view(r, 7, 0);
+	expect_inv(r, 0, 1, v(NEWEST + 2, 1), 0, CHP_INV_BASE_UNKNOWN, "mine");
+	acked_by_all(r, &mine);
+	stored_from(r, 1, &mine);
+	stored_from(r, 2, &mine);
+	wake(r, CHP_BATCH_MAX);
+	expect_state(r, "x", "Valid v102.1");
+	expect_value(r, "x", "mine");
+	expect_state(r, "y", "Replay v300.2");
 	backed_free(b);
 }
