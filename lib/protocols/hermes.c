@@ -45,7 +45,7 @@
 
 #define NONE UINT32_MAX
 
-/* Replays open at a time: bounds what a view change adds to the links' queues at once. */
+/* Replays open at a time, if there are as many credits: bounds what a view change adds to the links' queues at once. */
 #define REPLAYS_MAX 64u
 
 enum key_state {
@@ -123,6 +123,7 @@ struct key_record {
 	uint32_t fetch;       /* ours, or NONE */
 	bool is_old;          /* it is loaded to be reconciled, whether anybody waits or not */
 	bool is_failed;       /* it could not be loaded: who waits is told so */
+	bool is_replayed;     /* all have acknowledged our replay of it in this view, which gave way to others */
 	struct owed_ack owed;
 	bool used;
 	bool listed[LISTS];
@@ -201,6 +202,8 @@ struct hermes {
 	uint32_t free_op, free_key;
 	uint32_t n_tickets, n_free_tickets, n_keys, n_own, n_replays, n_open_ops;
 	uint32_t n_reconciling;     /* of n_own */
+	uint32_t replays_max;
+	uint32_t n_unsaid;          /* keys to replay that have not been replayed in this view */
 	uint32_t n_owed;
 	uint64_t floor;             /* counter: every forgotten version is at most this */
 	uint64_t peer_floor[CHP_NODES_MAX]; /* as announced in this view and link session */
@@ -332,6 +335,7 @@ push(struct hermes *h, enum list_id id, struct key_record *k)
 	uint32_t i = index_of_key(h, k);
 
 	k->listed[id] = true;
+	h->n_unsaid += id == TO_REPLAY && !k->is_replayed;
 	k->next[id] = NONE;
 	if (l->head == NONE)
 		l->head = i;
@@ -348,6 +352,7 @@ pop(struct hermes *h, enum list_id id)
 
 	h->list[id].head = k->next[id];
 	k->listed[id] = false;
+	h->n_unsaid -= id == TO_REPLAY && !k->is_replayed;
 	return k;
 }
 
@@ -616,7 +621,7 @@ send_ack(uint32_t op, uint32_t generation, uint64_t version, uint32_t to, struct
 static void
 announce_floor(struct hermes *h, struct chp_out *out)
 {
-	if (h->list[TO_REPLAY].head != NONE)
+	if (h->n_unsaid > 0)
 		return;
 	for (uint64_t to = h->floor_due & h->peers; to != 0; to &= to - 1) {
 		struct chp_hermes_floor *m = chp_send(out, chp_first_bit(to), sizeof(*m));
@@ -2378,6 +2383,52 @@ needs_replay(const struct hermes *h, const struct key_record *k)
 	return k->own == NONE || h->ticket[k->own].version != s->version;
 }
 
+/*
+ * With level `datastore` a replay may wait for long after all have acknowledged it, for a learner's store perhaps, which
+ * waits for all of us to have replayed everything. It gives way, and is replayed once more when all others have been.
+ */
+static bool
+set_aside(struct hermes *h)
+{
+	for (uint32_t i = 0; i < h->n_tickets; i++) {
+		struct ticket *t = &h->ticket[i];
+		struct chp_slot *s;
+		struct key_record *k;
+
+		if (!t->used || !t->replay || !t->must_store || (h->peers & ~t->acked) != 0)
+			continue;
+		s = slot_at(h, t->slot);
+		k = record_of(h, s);
+		if (k->listed[TO_REPLAY])
+			continue;
+		if (s->state == REPLAY)
+			s->state = INVALID;
+		release_ticket(h, t);
+		k->is_replayed = true;
+		push(h, TO_REPLAY, k);
+		return true;
+	}
+	return false;
+}
+
+static void
+start_replays(struct hermes *h, const struct chp_now *now, struct chp_out *out)
+{
+	while (h->list[TO_REPLAY].head != NONE && out->replies_left > 0) {
+		struct key_record *k;
+
+		if (h->n_replays == h->replays_max && (h->n_unsaid == 0 || !set_aside(h)))
+			return;
+		k = pop(h, TO_REPLAY);
+		if (!needs_replay(h, k))
+			release_key(h, k);
+		else if (k->is_replayed && h->n_unsaid > 0)
+			push(h, TO_REPLAY, k);
+		else
+			start_replay(h, now, k, out);
+	}
+}
+
 /* A view of ourselves alone: what was open needs nobody's acknowledgement. */
 static void
 commit_alone(struct hermes *h, struct chp_out *out)
@@ -3101,14 +3152,7 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 		commit_alone(h, out);
 	if (h->n_owed > 0)
 		pay_owed_acks(h, out);
-	while (h->list[TO_REPLAY].head != NONE && h->n_replays < REPLAYS_MAX && out->replies_left > 0) {
-		struct key_record *k = pop(h, TO_REPLAY);
-
-		if (needs_replay(h, k))
-			start_replay(h, now, k, out);
-		else
-			release_key(h, k);
-	}
+	start_replays(h, now, out);
 	announce_floor(h, out);
 	if (h->is_backed) {
 		learn_evicted(h);
@@ -3146,7 +3190,7 @@ hermes_wake(void *p, const struct chp_now *now, struct chp_out *out)
 	sweep(h, now, out);
 	if (h->is_backed && h->durable_seen != h->env.backing->durable)
 		return true;
-	return h->list[READY].head != NONE || (h->list[TO_REPLAY].head != NONE && h->n_replays < REPLAYS_MAX);
+	return h->list[READY].head != NONE || (h->list[TO_REPLAY].head != NONE && h->n_replays < h->replays_max);
 }
 
 /* Only a view change takes a member out of the set that must acknowledge (pitfall P3). */
@@ -3168,6 +3212,17 @@ hermes_tick(void *p, const struct chp_now *now, struct chp_out *out)
 }
 
 /* ------------------------------------------------------------------ views and links */
+
+/* Another view: nobody has heard of any replay. */
+static void
+forget_replays(struct hermes *h)
+{
+	h->n_unsaid = 0;
+	for (uint32_t i = 0; i < h->n_keys; i++) {
+		h->key[i].is_replayed = false;
+		h->n_unsaid += h->key[i].used && h->key[i].listed[TO_REPLAY];
+	}
+}
 
 /* Every key that is not Valid is replayed, its writer alive or not (SAFETY 8). */
 static void
@@ -3265,6 +3320,7 @@ hermes_view(void *p, const struct chp_now *now, const struct chp_view *v, struct
 	for (uint32_t peer = 0; peer < h->env.n_nodes; peer++)
 		forget_peer(h, peer);
 	drop_replays(h);
+	forget_replays(h);
 	for (uint32_t i = 0; i < h->n_tickets; i++) {
 		struct ticket *t = &h->ticket[i];
 
@@ -3419,7 +3475,8 @@ hermes_create(const struct chp_protocol_env *env)
 	if (h == NULL)
 		return NULL;
 	h->env = *env;
-	h->n_tickets = env->credits + REPLAYS_MAX;
+	h->replays_max = chp_min_u32(REPLAYS_MAX, env->credits);
+	h->n_tickets = env->credits + h->replays_max;
 	/* A key that is not Valid has an uncommitted entry in the log; a Valid one is waited for by an operation. */
 	h->n_keys = env->log->mask + 1 + env->ops;
 	h->is_backed = env->loads_max > 0;
@@ -3626,7 +3683,7 @@ static void
 hermes_check(const void *p)
 {
 	const struct hermes *h = p;
-	uint32_t busy = 0, records = 0, used = 0;
+	uint32_t busy = 0, records = 0, used = 0, unsaid = 0;
 
 	for (uint32_t i = 0; i < chp_cache_slots(h->env.cache); i++) {
 		const struct chp_slot *s = slot_at(h, i);
@@ -3640,8 +3697,10 @@ hermes_check(const void *p)
 		if (!h->key[i].used)
 			continue;
 		records++;
+		unsaid += h->key[i].listed[TO_REPLAY] && !h->key[i].is_replayed;
 		check_key(h, &h->key[i]);
 	}
+	CHP_ASSERT_OP(unsaid, ==, h->n_unsaid);
 	CHP_ASSERT_OP(busy, ==, records);
 	for (uint32_t i = 0; i < h->n_tickets; i++) {
 		const struct ticket *t = &h->ticket[i];

@@ -769,11 +769,15 @@ Test(hermes, h10_replays_beyond_the_limit_follow_as_others_end)
 	enter_view(r, 5, 0);
 	wake(r, CHP_BATCH_MAX);
 	sent = r->n_sent;
-	cr_assert_eq(sent, keys);
-	for (uint32_t i = 0; i < sent; i++)
-		m[i] = r->sent[i].inv;
-	for (uint32_t i = 0; i < sent; i++)
-		ack(r, 2, &m[i]);
+	cr_assert_eq(sent, CREDITS);
+	while (sent > 0) {
+		for (uint32_t i = 0; i < sent; i++)
+			m[i] = r->sent[i].inv;
+		for (uint32_t i = 0; i < sent; i++)
+			ack(r, 2, &m[i]);
+		wake(r, CHP_BATCH_MAX);
+		sent = r->n_sent;
+	}
 	for (uint32_t i = 0; i < keys; i++) {
 		snprintf(key, sizeof(key), "k%u", i);
 		expect_value(r, key, "one");

@@ -1570,6 +1570,40 @@ Test(hermes_backed, s33_a_replay_needs_the_stores_too)
 	backed_free(b);
 }
 
+/* As many replays wait for stores as there may be: the others have to be heard of all the same (SAFETY 25). */
+Test(hermes_backed, s33_replays_that_wait_for_stores_give_way)
+{
+	struct backed *b = durable_new();
+	struct replica *r = b->r;
+	struct sent sent[64];
+	uint64_t seen = 0;
+	char key[8];
+
+	for (uint32_t i = 0; i < 2 * CREDITS; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		inv(r, 1, key, v(NEWEST + 2 + i, 2), 0, 0, "one");
+	}
+	enter_view(r, 5, 0); /* their writer is dead */
+	r->keeps_floors = true;
+	wake(r, CHP_BATCH_MAX);
+	for (uint32_t n = 0; n < 2 * CREDITS; n++) {
+		const uint32_t n_sent = r->n_sent;
+
+		memcpy(sent, r->sent, n_sent * sizeof(*sent));
+		for (uint32_t i = 0; i < n_sent; i++) {
+			if (sent[i].message.type == CHP_HERMES_FLOOR)
+				cr_assert_eq(seen, (UINT64_C(1) << 2 * CREDITS) - 1, "behind all replays");
+			if (sent[i].message.type != CHP_HERMES_INV)
+				continue;
+			seen |= UINT64_C(1) << ((sent[i].inv.version >> CHP_WRITER_BITS) - NEWEST - 2);
+			ack(r, 2, &sent[i].inv);
+		}
+		wake(r, CHP_BATCH_MAX);
+	}
+	cr_assert_eq(seen, (UINT64_C(1) << 2 * CREDITS) - 1, "all were replayed");
+	backed_free(b);
+}
+
 Test(hermes_backed, s33_sessions_are_not_stored_and_wait_for_no_store)
 {
 	struct backed *b = durable_new();
