@@ -56,7 +56,8 @@ is_up(const struct chp_host *h)
 static bool
 has_begun(const struct chp_host *h)
 {
-	return h->life != 0 && h->life >= h->need_life && h->life >= h->asked_life;
+	return h->life != 0 && h->life >= h->need_life && h->life >= h->asked_life &&
+	       chp_host_generation(h->life) == chp_generation(h->need_life);
 }
 
 static enum chp_host_state_of_link
@@ -733,11 +734,41 @@ chp_host_view(struct chp_host *h, uint64_t epoch, bool counts_at_once)
 	refresh(h);
 }
 
+/* The first number for a life in the generation of this epoch that is above another one, and not below the epoch. */
+static uint64_t
+life_above(uint64_t life, uint64_t epoch)
+{
+	const uint64_t generation = chp_generation(epoch);
+	uint64_t next;
+
+	if (life < epoch)
+		return epoch;
+	if (chp_host_generation(life + 1) == generation)
+		return life + 1;
+	/* What is stored from now on must not count as of the generation that this number is of. */
+	next = life >> CHP_GENERATION_SHIFT << CHP_GENERATION_SHIFT | CHP_HOST_LIFE_EARLIER |
+	       generation << CHP_HOST_LIFE_EARLIER_SHIFT;
+	return next > life ? next : next + (UINT64_C(1) << CHP_GENERATION_SHIFT);
+}
+
+/* The life to begin: one that was asked for, if the store may have begun it and it does, or one above all. */
+static uint64_t
+next_life(const struct chp_host *h)
+{
+	const uint64_t life = chp_max_u64(h->stored_life, h->lost_life);
+
+	if (h->asked_life <= life)
+		return life_above(life, h->need_life);
+	if (h->asked_life >= h->need_life && chp_host_generation(h->asked_life) == chp_generation(h->need_life))
+		return h->asked_life;
+	return life_above(h->asked_life, h->need_life);
+}
+
 /* Begin our life in the store, or one that is newer than what membership counts on. */
 static void
 send_begin(struct chp_host *h)
 {
-	const uint64_t life = chp_max_u64(chp_max_u64(h->stored_life + 1, h->need_life), h->asked_life);
+	const uint64_t life = next_life(h);
 	struct chp_host_life *m;
 
 	if (h->need_life == 0 || has_begun(h) || h->said_life >= life || !can_say(h, sizeof(*m), 0))
@@ -791,7 +822,7 @@ take_life(struct chp_host *h, const struct chp_host_hello *m)
 			 */
 			h->has_lost = false;
 			h->has_gaps = h->in_view;
-			h->need_life = chp_max_u64(h->need_life, h->life + 1);
+			h->lost_life = chp_max_u64(h->lost_life, h->life);
 			h->life = h->asked_life = 0;
 		}
 	} else if (m->life != h->life && m->life == h->asked_life && h->asked_life != 0) {

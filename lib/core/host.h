@@ -174,7 +174,8 @@ struct chp_host {
 
 	/* Lives: the store's last one, the last one that we asked for, ours. 0 = none. */
 	uint64_t stored_life, asked_life, life;
-	uint64_t need_life;        /* ours must be at least this */
+	uint64_t need_life;        /* an epoch: ours must be at least this, and of its generation */
+	uint64_t lost_life;        /* ours must be above this: a store has forgotten it */
 	bool in_view;
 	uint64_t said_life;        /* asked for in this session of the link */
 

@@ -446,7 +446,7 @@ say_loaded(struct chp_dsi *d, const struct chp_store_read *r, uint32_t token)
 	if (has_version) {
 		m->version = r->version;
 		m->item_flags = flags_of(d, r->flags, r->life);
-		m->generation = (uint16_t)(r->life >> CHP_HOST_GENERATION_SHIFT);
+		m->generation = (uint16_t)chp_host_generation(r->life);
 	}
 	m->value_len = value_len;
 	if (value_len > 0)

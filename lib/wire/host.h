@@ -176,12 +176,26 @@ struct chp_host_loaded {
 	uint32_t value_len;
 	uint8_t status;     /* enum chp_host_load_status: protocols/backing.h has the same numbers */
 	uint8_t item_flags; /* enum chp_host_item_flag */
-	uint16_t generation; /* of the life in which it was stored: life >> CHP_HOST_GENERATION_SHIFT */
+	uint16_t generation; /* chp_host_generation of the life in which it was stored */
 	/* the value, then zeros up to a multiple of 8 */
 } CHP_PACKED;
 
 /* Lives are epochs of views: what is above these bits counts the cold starts (protocols/view.h). */
 #define CHP_HOST_GENERATION_SHIFT 20u
+/*
+ * A life whose number is of a later generation than that of the cluster it takes part in, which has this bit: a store
+ * that has begun a life for a first view that never came to be. Views of one generation are less than this.
+ */
+#define CHP_HOST_LIFE_EARLIER (UINT64_C(1) << 19)
+#define CHP_HOST_LIFE_EARLIER_SHIFT 8u /* of the cluster's generation, 11 bits; the rest counts */
+
+/** The generation of the cluster in which a replica lived this life. */
+static inline uint64_t
+chp_host_generation(uint64_t life)
+{
+	return (life & CHP_HOST_LIFE_EARLIER) == 0 ? life >> CHP_HOST_GENERATION_SHIFT
+						   : (life >> CHP_HOST_LIFE_EARLIER_SHIFT) & 0x7ffu;
+}
 
 enum chp_host_scan_flag {
 	CHP_HOST_SCAN_START = 1u << 0, /* from the beginning; otherwise behind the last part of this op */

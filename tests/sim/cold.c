@@ -27,7 +27,7 @@ stored(const struct sim_world *w, uint32_t n, uint32_t key)
 static uint64_t
 generation_of(const struct sim_stored *s)
 {
-	return chp_generation(s->life);
+	return chp_host_generation(s->life);
 }
 
 /* How much a store knows of what a generation wrote: all from before the view that it has recorded, but the first. */

@@ -803,6 +803,47 @@ Test(host, a_founding_is_durable_before_the_view)
 	done(b);
 }
 
+/* What is stored in a life counts as of a generation: that of the cluster, not of a first view that never came to be. */
+Test(host, s34_a_life_is_of_the_generation_of_its_view)
+{
+	struct bench *b = bench();
+	uint64_t life;
+
+	b->welcome.life = 3u << 20 | 1;
+	step(b);
+	welcome(b);
+	chp_host_view(&b->h, 1u << 20 | 7, false);
+	step(b);
+	life = next(b, CHP_HOST_BEGIN)->number;
+	cr_assert_gt(life, 3u << 20 | 1);
+	cr_assert_eq(chp_host_generation(life), 1);
+	say_number(b, CHP_HOST_BEGUN, life);
+	step(b);
+	cr_assert_eq(status(b).state, CHP_HOST_READY);
+	done(b);
+}
+
+/* One for each start of the process, however many there are. */
+Test(host, s34_lives_of_an_earlier_generation_rise_for_ever)
+{
+	uint64_t life = 3u << 20 | 1;
+
+	for (uint32_t i = 0; i < 600; i++) {
+		struct bench *b = bench();
+		uint64_t before = life;
+
+		b->welcome.life = before;
+		step(b);
+		welcome(b);
+		chp_host_view(&b->h, 1u << 20 | 7, false);
+		step(b);
+		life = next(b, CHP_HOST_BEGIN)->number;
+		cr_assert_gt(life, before);
+		cr_assert_eq(chp_host_generation(life), 1);
+		done(b);
+	}
+}
+
 Test(host, nothing_is_sent_while_another_life_is_about_to_begin)
 {
 	struct bench *b = bench();
