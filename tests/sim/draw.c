@@ -220,10 +220,10 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 
 	s->has_host = true;
 	c->channel_tells = c->seed / (2 * SIM_PROFILES) % 2 == 0;
-	c->n_keys = SIM_ONE_OF(r, 2, 4, 8, SIM_KEYS_MAX, SIM_KEYS_MAX);
-	c->n_clients = chp_min_u32(c->n_clients, SIM_ONE_OF(r, 3, 6));
+	c->n_keys = SIM_ONE_OF(r, 4, 12, SIM_KEYS_MAX, SIM_KEYS_MAX, SIM_KEYS_MAX, SIM_KEYS_MAX);
+	c->n_clients = chp_min_u32(c->n_clients, SIM_ONE_OF(r, 2, 3, 6));
 	s->sessions_max = c->n_clients;
-	s->keys_max = 3 * c->n_clients + SIM_ONE_OF(r, 1, 2, 4, 8, c->n_keys);
+	s->keys_max = 3 * c->n_clients + SIM_ONE_OF(r, 1, 1, 2, 4, c->n_keys);
 	s->value_blocks_max = SIM_ONE_OF(r, 24, 100, 200);
 	s->batch_items = SIM_ONE_OF(r, 1, 2, 8, 64);
 	s->batch_bytes = SIM_ONE_OF(r, 2048, 65536);
