@@ -2384,8 +2384,8 @@ needs_replay(const struct hermes *h, const struct key_record *k)
 }
 
 /*
- * With level `datastore` a replay may wait for long after all have acknowledged it, for a learner's store perhaps, which
- * waits for all of us to have replayed everything. It gives way, and is replayed once more when all others have been.
+ * With level `datastore` a replay may wait for long after all have acknowledged it, for a learner's store perhaps,
+ * which waits for all of us to have replayed everything. It gives way, and is replayed once more behind all others.
  */
 static bool
 set_aside(struct hermes *h)

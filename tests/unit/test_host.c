@@ -803,7 +803,7 @@ Test(host, a_founding_is_durable_before_the_view)
 	done(b);
 }
 
-/* What is stored in a life counts as of a generation: that of the cluster, not of a first view that never came to be. */
+/* What is stored in a life counts as of the cluster's generation, not as of a first view that never came to be. */
 Test(host, s34_a_life_is_of_the_generation_of_its_view)
 {
 	struct bench *b = bench();
