@@ -463,6 +463,7 @@ Test(engine, a_read_that_fails_is_tried_once_more)
 	UNTIL(n_done == 2);
 	cr_assert_eq(r.found, CHP_STORE_FAILED);
 	cr_assert_eq(info.state, CHP_STORE_SLOW);
+	atomic_store(&fake.record_errors, 0); /* or the thread that failed says so again, whoever takes the next read */
 	submit(&read);
 	UNTIL(n_done == 3 && info.state == CHP_STORE_OK);
 	cr_assert_eq(r.found, CHP_STORE_ABSENT);
