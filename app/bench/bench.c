@@ -13,6 +13,7 @@
 #include "hosted.h"
 #include "load.h"
 #include "machine.h"
+#include "slices.h"
 
 #include "base/assert.h"
 #include "base/blocks.h"
@@ -30,6 +31,8 @@
 
 /* Polls between two looks at how large a batch was, and before a phase counts. */
 #define SAMPLE_POLLS 500u
+/* Polls between two looks at the clock while a phase counts. */
+#define SLICE_POLLS 4u
 #define WARM_UP_MS 500u
 /* Keys of a shard in the phase "hits". */
 #define HOT_KEYS 512u
@@ -81,6 +84,7 @@ struct result {
 	struct chp_histogram read_latency, write_latency; /* ticks, as the generator sees it */
 	struct chp_histogram commits; /* nanoseconds from proposal to commit, as the leaders see it */
 	struct hosted_counts hosted;
+	double per_s, cycles_per_op; /* of the middle slice of time */
 };
 
 static struct local cluster;
@@ -302,6 +306,37 @@ poll_for(double seconds, bool sample)
 	}
 }
 
+/* What was answered, and what it took. */
+static void
+slice(struct slices *s, bool first, double seconds)
+{
+	uint64_t cycles[CHP_CYCLES_COUNT], ops = load.counts.reads + load.counts.writes, sum;
+
+	read_cycles(cycles);
+	sum = cycles[CHP_CYCLES_PROTOCOL] + cycles[CHP_CYCLES_NETWORK] + cycles[CHP_CYCLES_REST];
+	if (first)
+		slices_begin(s, seconds, rte_rdtsc() - hosts_ticks, ops, sum);
+	else
+		slices_look(s, rte_rdtsc() - hosts_ticks, ops, sum);
+}
+
+/* The measured time of a phase. */
+static void
+poll_measured(struct result *r, double seconds)
+{
+	static struct slices slices;
+	uint64_t end = rte_rdtsc() + (uint64_t)(seconds * (double)rte_get_tsc_hz());
+
+	slice(&slices, true, seconds);
+	while (rte_rdtsc() < end) {
+		for (uint32_t i = 0; i < SLICE_POLLS; i++)
+			poll_all();
+		slice(&slices, false, seconds);
+	}
+	r->per_s = slices_per_s(&slices);
+	r->cycles_per_op = slices_cycles_per_op(&slices);
+}
+
 /* What the replicas have measured of commits since they began. */
 static void
 read_commits(struct chp_histogram *sum)
@@ -347,7 +382,7 @@ measure(enum phase phase, const struct options *o)
 	hosted_read(&hosted, &hosted_before);
 	hosts_before = hosts_ticks;
 	begin = rte_rdtsc();
-	poll_for(o->duration_s, false);
+	poll_measured(r, o->duration_s);
 	/* Hosts have machines of their own. */
 	r->seconds = (double)(rte_rdtsc() - begin - (hosts_ticks - hosts_before)) / (double)rte_get_tsc_hz();
 	hosted_read(&hosted, &r->hosted);
@@ -477,17 +512,25 @@ print_counts(void)
 	       sum.refused, sum.failed, sum.resent, sum.redirected);
 }
 
-/* What each phase had to do with the hosts; "seconds" are without those that hosts of this process took. */
 static void
-print_hosted(const struct options *o)
+print_hosts(const struct options *o)
 {
-	const char *separator = "";
-
 	printf("\"hosts\":\"%s\",\"durability\":\"%s\",\"cache_pct\":%u,\"cache_keys\":%u,\"zipf\":%.2f,"
 	       "\"batch_items\":%u,",
 	       o->hosts, o->durability, o->cache_pct, cluster.cluster.keys_max * o->shards, o->zipf, o->batch_items);
 	if (o->zipf > 0)
 		printf("\"hit_ratio_perfect\":%.4f,", load_zipf_share(&load.zipf[0], cluster.cluster.keys_max));
+}
+
+/*
+ * Each phase alone, and what it had to do with hosts. "seconds" are without those that hosts of this process took;
+ * "per_s" and "cycles_per_op" are of the middle slice of time.
+ */
+static void
+print_phases(const struct options *o)
+{
+	const char *separator = "";
+
 	printf("\"phases\":[");
 	for (uint32_t i = 0; i < PHASES; i++) {
 		const struct result *r = &result[i];
@@ -498,9 +541,11 @@ print_hosted(const struct options *o)
 		printf("%s{\"phase\":\"%s\",\"seconds\":%.4f,\"reads\":%" PRIu64 ",\"writes\":%" PRIu64
 		       ",\"refused\":%" PRIu64 ",",
 		       separator, phases[i].name, r->seconds, r->counts.reads, r->counts.writes, r->counts.refused);
-		hosted_print(&hosted, &r->hosted);
-		printf("\"replica_cpu_s\":%.4f,\"p50_us\":%.2f,\"p99_us\":%.2f}",
-		       (double)busy(r) / (double)rte_get_tsc_hz(), quantile_us(h, 50, 100), quantile_us(h, 99, 100));
+		if (o->hosts != NULL)
+			hosted_print(&hosted, &r->hosted);
+		printf("\"per_s\":%.0f,\"cycles_per_op\":%.1f,\"replica_cpu_s\":%.4f,\"p50_us\":%.2f,\"p99_us\":%.2f}",
+		       r->per_s, r->cycles_per_op, (double)busy(r) / (double)rte_get_tsc_hz(), quantile_us(h, 50, 100),
+		       quantile_us(h, 99, 100));
 		separator = ",";
 	}
 	printf("],");
@@ -530,7 +575,8 @@ print(const struct options *o, const double rtt[2])
 	if ((o->phases & 1u << MIXED) != 0)
 		print_mixed(o);
 	if (o->hosts != NULL)
-		print_hosted(o);
+		print_hosts(o);
+	print_phases(o);
 	print_counts();
 	printf("\"tsc_hz\":%" PRIu64 ",", rte_get_tsc_hz());
 	if (rtt[0] >= 0 && rtt[1] >= 0)
