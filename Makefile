@@ -329,7 +329,7 @@ bench: deps-present $(B)/bench ## replicas and a load generator in one process; 
 		--duration-s $(DURATION_S) --shards $(SHARDS) --peers $$e || exit; done; done
 
 .PHONY: bench-host
-bench-host: all ## what hosts cost and give: the fast path, misses over vhost, RocksDB's batches, the cache, CPU; JSON, three minutes; ONLY=, SHORT=
+bench-host: all $(B)/conformance ## what hosts cost and give: the fast path, misses over vhost, RocksDB's batches, the cache, CPU; JSON, three minutes; ONLY=, SHORT=
 	$(Q)tools/bench-host --keys $(HOST_KEYS) --value-bytes $(VALUE_BYTES) --seconds $(HOST_S) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(SHORT),--short)
 

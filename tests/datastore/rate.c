@@ -67,6 +67,7 @@ read_rate(struct suite *s)
 static void
 rate(struct suite *s)
 {
+	static const uint32_t sizes[] = { 1, 8, 64, 256, 1024 };
 	uint64_t version = 1;
 
 	suite_close(s);
@@ -77,8 +78,8 @@ rate(struct suite *s)
 	CHECK(s->store != NULL, "%s", s->error.text);
 	s->handle = s->adapter->attach(s->store, &s->error);
 	suite_begin(s, 0, 1);
-	for (uint32_t size = 64; size <= 1024; size *= 4)
-		write_rate(s, size, &version);
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(sizes); i++)
+		write_rate(s, sizes[i], &version);
 	read_rate(s);
 }
 
