@@ -180,6 +180,17 @@ $(B)/bench: $(call rel,$(wildcard app/bench/*.c) app/chaaparctl/zipf.c tests/dat
 	$(call say,LD,$@)
 	$(Q)$(CC) -o $@ $^ $(NET_RING) $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS)
 
+# The same, of the channel's next version: for the test that two versions refuse each other.
+NEXT := lib/dsi/dsi.c lib/wire/host.c lib/core/host.c
+$(B)/next/%.o: %.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(C11) $(BASEFLAGS) $(CFLAGS) -DCHP_CHANNEL_VERSION=2u -MMD -c $< -o $@
+
+$(B)/chaapar-host-next: $(call rel,$(filter-out $(NEXT),$(HOST_SRC))) $(NEXT:%.c=$(B)/next/%.o)
+	$(call say,LD,$@)
+	$(Q)$(CC) -o $@ $^ $(DPDKLIBS) $(TRANSPORT_LIBS) $(PURE_LIBS) $(STORE_LIBS)
+
 CLIENT_OBJ := $(call rel,$(wildcard lib/client/*.c) lib/wire/client.c lib/wire/packet.c lib/base/digest.c \
 	lib/base/crc32c.c lib/base/assert.c)
 $(B)/chaaparctl: $(call rel,$(wildcard app/chaaparctl/*.c) $(wildcard lib/config/*.c) $(wildcard lib/history/*.c) \

@@ -20,6 +20,9 @@
 #define NS_PER_US UINT64_C(1000)
 /* States, refusals, the status socket. */
 #define TICK_NS (NS_PER_S / 10)
+/* How long nothing is printed after a line about the store: when its state changes, and when only the reason does. */
+#define NEWS_NS NS_PER_S
+#define SAME_NEWS_NS (10 * NS_PER_S)
 /* Empty rounds before the first sleep. */
 #define YIELDS 32u
 /* How often packets are offered to a channel that is full. */
@@ -115,7 +118,7 @@ host_start_store(struct host *h, struct chp_error *error)
 		return chp_error_set(error, CHP_EXIT_FAILURE, "no random numbers: %s", strerror(errno));
 	h->is_open = false;
 	h->info_version = 0;
-	h->info = (struct chp_store_info){ .refusal = CHP_HOST_NO_STORE };
+	h->info = h->said = (struct chp_store_info){ .refusal = CHP_HOST_NO_STORE };
 	h->starts++;
 	for (uint32_t i = 0; i < h->cluster->shards; i++) {
 		struct chp_dsi_config d = dsi_config(h, i);
@@ -300,16 +303,29 @@ print_records(struct host *h)
 			      high, chp_generation(high));
 }
 
+/* A store that fails now with this key and then with that one is news only now and then. */
+static void
+print_news(struct host *h)
+{
+	const struct chp_store_info *said = &h->said, *is = &h->info;
+	const bool is_other = said->state != is->state || said->refusal != is->refusal;
+
+	const bool is_opened = !h->is_open && is->refusal == CHP_HOST_OK;
+
+	if ((!is_other && strcmp(said->text, is->text) == 0) ||
+	    (h->said_ns != 0 && !is_opened && h->now_ns < h->said_ns + (is_other ? NEWS_NS : SAME_NEWS_NS)))
+		return;
+	print_store(is);
+	h->said = *is;
+	h->said_ns = chp_max_u64(h->now_ns, 1);
+}
+
 static void
 take_info(struct host *h)
 {
-	const struct chp_store_info before = h->info;
-
 	if (!chp_engine_info(h->engine, &h->info_version, &h->info))
 		return;
-	if (before.state != h->info.state || before.refusal != h->info.refusal ||
-	    strcmp(before.text, h->info.text) != 0)
-		print_store(&h->info);
+	print_news(h);
 	if (!h->is_open && h->info.refusal == CHP_HOST_OK)
 		print_records(h);
 	for (uint32_t i = 0; i < h->cluster->shards; i++) {
@@ -474,6 +490,7 @@ tick(struct host *h, struct chp_error *error)
 		return 0;
 	h->tick_ns = h->now_ns + TICK_NS;
 	take_info(h); /* that the store hangs is seen only by who asks */
+	print_news(h);
 	print_refusals(h);
 	host_status_answer(h);
 	if (chp_engine_is_lost(h->engine) && start_over(h, error) != 0)

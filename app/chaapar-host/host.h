@@ -48,6 +48,8 @@ struct host {
 	struct chp_engine *engine;
 	uint64_t info_version;
 	struct chp_store_info info;
+	struct chp_store_info said; /* as last printed, and when; 0: never */
+	uint64_t said_ns;
 	bool is_open;         /* the shards' ends know their records */
 	uint64_t starts;      /* of the store: 1, and one more for each time that it had lost something */
 	atomic_bool news;     /* the engine has something */

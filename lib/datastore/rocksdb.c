@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <rocksdb/c.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -55,7 +56,15 @@ struct store {
 	struct chp_store_error error; /* why it failed; kind NONE when it did not */
 	/* All functions hold it to read, opening again holds it to write. */
 	pthread_rwlock_t lock;
+	/*
+	 * What is damaged stays so until somebody puts it right. What can be read is given out, but the store is not
+	 * well again because another key is read next: the replica must hear that it cannot rely on it.
+	 */
+	atomic_int damage; /* enum damage */
+	char damage_text[CHP_HOST_TEXT_BYTES];
 };
+
+enum damage { NOT_DAMAGED, BEING_NOTED, DAMAGED };
 
 struct handle {
 	struct store *store;
@@ -103,13 +112,33 @@ check(const json_t *json, struct chp_store_error *e)
 
 /* ------------------------------------------------------------------ errors */
 
+/* The first text stays; later ones name other keys of maybe the same block. */
+static void
+note_damage(struct store *s, const struct chp_store_error *e)
+{
+	int none = NOT_DAMAGED;
+
+	if (!atomic_compare_exchange_strong(&s->damage, &none, BEING_NOTED))
+		return;
+	memcpy(s->damage_text, e->text, sizeof(s->damage_text));
+	atomic_store(&s->damage, DAMAGED);
+}
+
+/* For functions that have read what they were asked for. */
+static int
+check_damage(struct store *s, struct chp_store_error *e)
+{
+	return atomic_load(&s->damage) == DAMAGED ? chp_store_fail(e, CHP_STORE_ERROR_DOWN, "%s", s->damage_text) : 0;
+}
+
 /* Turn an error of RocksDB, which is freed, into one of ours. */
 static int
-failed(const struct store *s, char *err, struct chp_store_error *e)
+failed(struct store *s, char *err, struct chp_store_error *e)
 {
-	if (strncmp(err, "Corruption", strlen("Corruption")) == 0)
+	if (strncmp(err, "Corruption", strlen("Corruption")) == 0) {
 		chp_store_fail(e, CHP_STORE_ERROR_DOWN, "damaged: %.90s", err);
-	else if (strstr(err, "No space left") != NULL)
+		note_damage(s, e);
+	} else if (strstr(err, "No space left") != NULL)
 		chp_store_fail(e, CHP_STORE_ERROR_DOWN, "disk full: %.90s", err);
 	else if (strstr(err, "lock") != NULL)
 		chp_store_fail(e, CHP_STORE_ERROR_DOWN, "%.40s is in use: %.60s", s->path, err);
@@ -213,7 +242,7 @@ new_store(const struct config *c, const struct chp_store_identity *id)
 
 /* Another program's that has data and no family of ours: opened as ours it would get one, and its owner not open it. */
 static int
-check_foreign(const struct store *s, struct chp_store_error *e)
+check_foreign(struct store *s, struct chp_store_error *e)
 {
 	char *err = NULL;
 	rocksdb_t *db = rocksdb_open_for_read_only(s->options, s->path, 0, &err);
@@ -237,7 +266,7 @@ check_foreign(const struct store *s, struct chp_store_error *e)
 
 /* Column families of others can't be opened with ours: it is not a folder for us. */
 static int
-check_families(const struct store *s, struct chp_store_error *e)
+check_families(struct store *s, struct chp_store_error *e)
 {
 	bool is_ours = false;
 	char *err = NULL;
@@ -548,7 +577,7 @@ load_record(void *handle, uint32_t shard, struct chp_store_record *r, struct chp
 		return -1;
 	ask_beside(h, 0, 'r', shard, NULL, 0);
 	look_up(h, 1);
-	rc = record_answer(h, 0, shard, r, e);
+	rc = record_answer(h, 0, shard, r, e) < 0 ? -1 : check_damage(h->store, e);
 	free_answers(h, 1);
 	pthread_rwlock_unlock(&h->store->lock);
 	return rc;
@@ -702,6 +731,8 @@ read_keys(void *handle, struct chp_store_read *read, uint32_t n, struct chp_stor
 	for (uint32_t i = 0; i < n; i++)
 		if (found(h, i, &read[i], e) < 0)
 			rc = -1;
+	if (rc == 0)
+		rc = check_damage(h->store, e);
 	free_answers(h, 2 * n);
 	pthread_rwlock_unlock(&h->store->lock);
 	return rc;

@@ -166,7 +166,7 @@ is_host() {
 	local answer
 	answer=$("${ctl[@]}" --json --node "$1" --timeout 1000 status 2>/dev/null) || return 1
 	"$python" -S -c '
-import json, sys
+import json, re, sys
 h = json.load(sys.stdin)["nodes"][0]["node"]["host"]
 sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
 }
