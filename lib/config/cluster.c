@@ -24,7 +24,7 @@ static const char *const durability_later[] = { "log", NULL };
 /* Protocols in which every write waits for every live replica. */
 static const char *const all_live_protocols[] = { "hermes", NULL };
 /* Protocols that know of a datastore behind the cache (is_backed in protocols/protocol.h). */
-static const char *const backed_protocols[] = { "hermes", NULL };
+static const char *const backed_protocols[] = { "hermes", "zab", NULL };
 
 #define C chp_cluster_config
 const struct chp_field chp_cluster_fields[] = {

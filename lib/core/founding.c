@@ -90,7 +90,7 @@ find_bounds(const struct chp_founding_member *member, uint64_t live, uint64_t *r
 
 /* Epoch, voters, learners and sources of a view of `live`. False: every generation is used up. */
 static bool
-choose(const struct chp_founding_member *member, uint64_t live, bool is_all, struct chp_view *v)
+choose(const struct chp_founding_member *member, uint64_t live, bool is_all, bool keeps_members, struct chp_view *v)
 {
 	uint64_t known = 0, recorded, life;
 	bool has_items = false;
@@ -108,6 +108,10 @@ choose(const struct chp_founding_member *member, uint64_t live, bool is_all, str
 		return false;
 	if (is_all && !has_items)
 		return true;
+	if (keeps_members) {
+		v->sources = who_remembers(member, live);
+		return true;
+	}
 	v->voters = 0;
 	for (uint64_t rest = live; rest != 0; rest &= rest - 1) {
 		const struct chp_membership_host *h = &member[chp_first_bit(rest)].host;
@@ -122,7 +126,8 @@ choose(const struct chp_founding_member *member, uint64_t live, bool is_all, str
 }
 
 enum chp_founding_result
-chp_founding_view(const struct chp_founding_member *member, uint32_t n_nodes, bool has_hosts, struct chp_view *v)
+chp_founding_view(const struct chp_founding_member *member, uint32_t n_nodes, bool has_hosts, bool keeps_members,
+		  struct chp_view *v)
 {
 	uint64_t live = who_is_fit(member, n_nodes);
 	bool is_all = live == all_of(n_nodes);
@@ -135,7 +140,7 @@ chp_founding_view(const struct chp_founding_member *member, uint32_t n_nodes, bo
 		if (2 * chp_count_bits(live) <= n_nodes && !(CHP_MUTATED(S34_MINORITY_FOUNDS) && live != 0))
 			return CHP_FOUNDING_TOO_FEW;
 	}
-	if (has_hosts && !choose(member, live, is_all, v))
+	if (has_hosts && !choose(member, live, is_all, keeps_members, v))
 		return CHP_FOUNDING_EXHAUSTED;
 	for (uint64_t rest = live; rest != 0; rest &= rest - 1) {
 		uint32_t i = chp_first_bit(rest);
@@ -147,7 +152,7 @@ chp_founding_view(const struct chp_founding_member *member, uint32_t n_nodes, bo
 }
 
 bool
-chp_founding_is_view(const struct chp_view *v, uint32_t n_nodes, bool has_hosts)
+chp_founding_is_view(const struct chp_view *v, uint32_t n_nodes, bool has_hosts, bool keeps_members)
 {
 	const uint64_t live = chp_view_live(v);
 
@@ -158,7 +163,10 @@ chp_founding_is_view(const struct chp_view *v, uint32_t n_nodes, bool has_hosts)
 		return false;
 	if (v->sources == 0 && v->voters != all_of(n_nodes))
 		return false;
-	if (v->sources != 0 && (v->epoch == 1 || v->sources != v->voters || 2 * chp_count_bits(live) <= n_nodes) &&
+	if (keeps_members ? v->learners != 0 || (v->sources & ~v->voters) != 0
+			  : v->sources != 0 && v->sources != v->voters)
+		return false;
+	if (v->sources != 0 && (v->epoch == 1 || 2 * chp_count_bits(live) <= n_nodes) &&
 	    !CHP_MUTATED(S34_MINORITY_FOUNDS))
 		return false;
 	for (uint32_t i = 0; i < n_nodes; i++) {

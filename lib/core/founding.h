@@ -13,6 +13,10 @@
  *                    view's `sources`
  *   its learners     the others
  *
+ * Protocols that keep their members (core/membership.h) have stores of one kind only: what a log committed, in its
+ * order. There the newest version of any majority is the key's, so all who take part are voters, and those who
+ * remember are sources, whatever they have recorded.
+ *
  * A member's shards have a store each, which record an epoch one after the other. The highest epoch that some member
  * has recorded in all of its shards is a bound: each shard's best store is at a member that has recorded as much in
  * one of its shards at least. So these are the sources, and shards whose stores differ go by the epoch of each.
@@ -68,9 +72,9 @@ enum chp_founding_result {
  * @param v       set for ALL and PART
  */
 enum chp_founding_result chp_founding_view(const struct chp_founding_member *member, uint32_t n_nodes, bool has_hosts,
-					   struct chp_view *v);
+					   bool keeps_members, struct chp_view *v);
 
 /** Whether a view is one that chp_founding_view may make. */
-bool chp_founding_is_view(const struct chp_view *v, uint32_t n_nodes, bool has_hosts);
+bool chp_founding_is_view(const struct chp_view *v, uint32_t n_nodes, bool has_hosts, bool keeps_members);
 
 #endif /* CHP_CORE_FOUNDING_H */

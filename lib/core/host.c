@@ -97,6 +97,7 @@ refresh(struct chp_host *h)
 	b->is_ready = state_of(h) == CHP_HOST_READY && h->store_state != CHP_STORE_DOWN;
 	b->has_begun = b->has_begun || (h->in_view && has_begun(h));
 	b->may_evict = h->is_known && !is_volatile(h);
+	b->has_lost = h->has_lost;
 	b->durable = h->is_recorded || (h->counts_at_once && !h->has_gaps) ? h->log->mark : 0;
 }
 
@@ -426,13 +427,14 @@ report_failed_scans(struct chp_host *h, const struct chp_host_sink *to)
 static bool
 may_go(const struct chp_host *h, const struct chp_log_entry *e)
 {
-	return h->config.is_durable || (e->flags & CHP_LOG_COMMITTED) != 0;
+	return h->config.sends_open || (e->flags & CHP_LOG_COMMITTED) != 0;
 }
 
+/* Not what only says how a client's operation failed. */
 static bool
 is_stored(const struct chp_log_entry *e)
 {
-	return e->key_len > 0 && (e->version_flags & CHP_SLOT_SESSION) == 0;
+	return e->key_len > 0 && (e->version_flags & CHP_SLOT_SESSION) == 0 && e->status == 0;
 }
 
 /*
@@ -516,6 +518,16 @@ can_put(const struct chp_host *h, uint32_t bytes)
 }
 
 static void
+count_put(struct chp_host *h, uint32_t bytes)
+{
+	h->open_items++;
+	h->open_bytes += bytes;
+	h->in_flight_bytes += bytes;
+	h->counters.puts++;
+	h->counters.bytes += bytes;
+}
+
+static void
 put(struct chp_host *h, const struct chp_log_entry *e, uint32_t bytes)
 {
 	struct chp_host_item *m = say(h, CHP_HOST_PUT, CHP_OP_NONE, sizeof(*m), bytes);
@@ -528,16 +540,12 @@ put(struct chp_host *h, const struct chp_log_entry *e, uint32_t bytes)
 	chp_log_key(h->log, e, key);
 	chp_log_value(h->log, e, key + e->key_len);
 	pad(h, key + e->key_len + e->value_len);
-	h->open_items++;
-	h->open_bytes += bytes;
-	h->in_flight_bytes += bytes;
-	h->counters.puts++;
-	h->counters.bytes += bytes;
+	count_put(h, bytes);
 }
 
-/* End the batch: what was sent of it becomes durable with everything up to `sent`. */
+/* What was sent becomes durable, and with it every log position below `end`. */
 static void
-flush(struct chp_host *h)
+flush(struct chp_host *h, uint64_t end)
 {
 	struct chp_host_sent *b = &h->batch[(h->first_batch + h->n_batches) % CHP_HOST_BATCHES_MAX];
 	struct chp_host_batch *m = say(h, CHP_HOST_FLUSH, CHP_OP_NONE, sizeof(*m), sizeof(*m));
@@ -545,10 +553,49 @@ flush(struct chp_host *h)
 	CHP_ASSERT_OP(h->n_batches, <, CHP_HOST_BATCHES_MAX);
 	m->seq = ++h->last_seq;
 	m->items = h->open_items;
-	*b = (struct chp_host_sent){ .seq = m->seq, .end = h->sent, .first_ns = h->first_ns, .bytes = h->open_bytes };
+	*b = (struct chp_host_sent){ .seq = m->seq, .end = end, .first_ns = h->first_ns, .bytes = h->open_bytes };
 	h->n_batches++;
 	h->open_items = h->open_bytes = 0;
+	h->has_saves = false;
 	h->counters.batches++;
+}
+
+static bool
+save(struct chp_backing *b, const struct chp_slot *s, uint64_t *number)
+{
+	struct chp_host *h = host_of(b);
+	const uint32_t bytes = chp_host_item_bytes(s->key_len, s->value_len);
+	struct chp_host_item *m;
+	uint8_t *key;
+
+	if (!b->is_ready || h->n_batches == CHP_HOST_BATCHES_MAX || !can_put(h, bytes))
+		return false;
+	m = say(h, CHP_HOST_PUT, CHP_OP_NONE, sizeof(*m), bytes);
+	key = (uint8_t *)(m + 1);
+	m->version = s->version;
+	m->value_len = s->value_len;
+	m->key_len = s->key_len;
+	m->item_flags = (uint8_t)(s->flags & ITEM_FLAGS);
+	chp_cache_key(h->cache, s, key);
+	chp_cache_value(h->cache, s, key + s->key_len);
+	pad(h, key + s->key_len + s->value_len);
+	count_put(h, bytes);
+	h->has_saves = true;
+	*number = h->last_seq + 1; /* of the FLUSH that follows */
+	return true;
+}
+
+/*
+ * Such items do not wait for a batch to be full, nor keep the room that it needs. Of a batch that they stand in the
+ * midst of no position is durable before its end: a newer version of a key may still be to come in it.
+ */
+static void
+flush_saves(struct chp_host *h)
+{
+	const uint32_t last = (h->first_batch + h->n_batches - 1) % CHP_HOST_BATCHES_MAX;
+
+	if (h->has_saves && h->n_batches < CHP_HOST_BATCHES_MAX && can_say(h, sizeof(struct chp_host_batch), 0))
+		flush(h, h->n_batches > 0 ? h->batch[last].end : h->log->mark);
 }
 
 /* Nothing had to be sent for these positions: they are durable when what is before them is. */
@@ -565,7 +612,7 @@ static void
 end_batch(struct chp_host *h)
 {
 	if (h->open_items > 0)
-		flush(h);
+		flush(h, h->sent);
 	else
 		pass_over(h);
 	h->is_closed = false;
@@ -643,6 +690,8 @@ rewind_log(struct chp_host *h)
 	h->is_closed = false;
 	h->gathered_bytes = 0;
 	h->open_items = h->open_bytes = 0;
+	h->has_saves = false;
+	h->backing.losses++;
 	h->in_flight_bytes = 0;
 }
 
@@ -665,7 +714,7 @@ take_durable(struct chp_host *h, uint64_t seq)
 		h->counters.stale++;
 		return;
 	}
-	h->durable_seq = seq;
+	h->durable_seq = h->backing.saved = seq;
 	chp_log_set_mark(h->log, mark);
 }
 
@@ -783,7 +832,8 @@ begin_life(struct chp_host *h, uint64_t life)
 {
 	CHP_ASSERT_OP(h->n_batches, ==, 0u);
 	h->life = h->stored_life = life;
-	h->last_seq = h->durable_seq = 0;
+	h->last_seq = h->durable_seq = h->backing.saved = 0;
+	h->backing.losses++;
 	h->backing.newest = chp_max_u64(h->backing.newest, h->newest);
 	if (!h->backing.has_begun)
 		h->backing.recorded = h->epoch;
@@ -847,6 +897,29 @@ lose_channel(struct chp_host *h)
 	rewind_log(h);
 	h->said_life = 0;
 	h->record_sent = h->is_recorded;
+}
+
+static void
+restart(struct chp_backing *b, uint64_t now_ns, bool new_life)
+{
+	struct chp_host *h = host_of(b);
+
+	if (is_up(h)) {
+		chp_link_close(&h->link, h->at);
+		chp_link_reset(&h->link, now_ns);
+	}
+	lose_channel(h);
+	h->record_at = CHP_NEVER;
+	h->record_sent = h->is_recorded = false;
+	if (new_life && h->life != 0) {
+		h->need_life = chp_max_u64(h->need_life, h->life + 1);
+		b->has_begun = false;
+	}
+	if (h->has_lost) {
+		h->has_lost = false;
+		h->life = h->asked_life = 0;
+	}
+	refresh(h);
 }
 
 static void
@@ -1131,6 +1204,7 @@ chp_host_run(struct chp_host *h, uint64_t now_ns, bool copy_done)
 		send_loads(h);
 		send_scans(h);
 		write_behind(h, now_ns);
+		flush_saves(h);
 		send_record(h);
 	} else {
 		gather(h, now_ns);
@@ -1225,6 +1299,8 @@ backing_of(const struct chp_host_config *c)
 		.load = begin_load,
 		.drop_load = drop_load,
 		.scan = begin_scan,
+		.save = save,
+		.restart = restart,
 	};
 }
 

@@ -6,10 +6,11 @@
  * committed, moves the log's durability mark by what the host reports, and asks it for keys on behalf of the protocol.
  *
  * Write-behind. What is sent is a prefix of the log: positions in order, up to the first that is not committed (with
- * level `datastore`: up to the end). A batch is a run of positions, closed by count, bytes or age. Within it only the
- * newest entry of a key is sent (SAFETY 30): the batch becomes durable as a whole, so no position is passed before its
- * key's version, or a newer one, is. Sessions and entries without a key are not sent. When the host or the channel
- * comes back, everything from the mark on is sent again; the store skips what it has.
+ * level `datastore`, where a write is committed when it is stored: up to the end). A batch is a run of positions,
+ * closed by count, bytes or age. Within it only the newest entry of a key is sent (SAFETY 30): the batch becomes
+ * durable as a whole, so no position is passed before its key's version, or a newer one, is. Sessions, entries without
+ * a key and operations that failed are not sent. When the host or the channel comes back, everything from the mark on
+ * is sent again; the store skips what it has.
  *
  * Pure: time is an argument, packets are written into the caller's buffers. Owner: the shard's lcore.
  */
@@ -86,6 +87,7 @@ struct chp_host_config {
 	uint32_t key_bytes_max, value_bytes_max;
 	uint64_t incarnation;
 	bool is_durable;
+	bool sends_open;           /* what is not committed goes, too: a write waits for its store to be committed */
 	uint32_t batch_items, batch_bytes;
 	uint64_t batch_age_ns;
 	uint32_t loads_max;
@@ -187,6 +189,7 @@ struct chp_host {
 	bool is_more;              /* this run stopped before it had done what it could */
 	bool has_gaps;             /* a volatile store did not get everything */
 	uint32_t open_items, open_bytes; /* PUTs that no FLUSH has followed yet */
+	bool has_saves;            /* some of them are of no log entry: chp_backing_save */
 	uint64_t in_flight_bytes;  /* of the batches on their way and of the open PUTs */
 	uint64_t last_seq;         /* of this life */
 	uint64_t durable_seq;

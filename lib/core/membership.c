@@ -503,7 +503,8 @@ is_ready(const struct chp_membership *m)
 {
 	if (!m->ready || (m->view.learners & self_bit(m)) == 0)
 		return m->ready && (m->view.sources & self_bit(m)) != 0;
-	return !m->config.has_hosts || m->host.is_volatile ||
+	/* What a log has committed is a majority's; a store counts for what it has. */
+	return !m->config.has_hosts || m->config.keeps_members || m->host.is_volatile ||
 	       (m->view.sources == 0 && m->host.recorded_min >= m->joined_epoch);
 }
 
@@ -1148,7 +1149,7 @@ found_if_ready(struct chp_membership *m, uint64_t now_ns)
 		return;
 	}
 	survey(m, now_ns, member);
-	result = chp_founding_view(member, m->config.n_nodes, m->config.has_hosts, &v);
+	result = chp_founding_view(member, m->config.n_nodes, m->config.has_hosts, m->config.keeps_members, &v);
 	if (result == CHP_FOUNDING_EXHAUSTED && first_report(m, m->config.self, REPORT_GENERATIONS))
 		report(m, "this cluster has begun %u times and cannot begin again: its stores need a new cluster",
 		       CHP_GENERATION_MAX);
@@ -1174,8 +1175,8 @@ is_later_view(const struct chp_membership *m, const struct chp_view *v)
 {
 	uint64_t live = chp_view_live(v);
 
-	if (m->config.keeps_members &&
-	    (live != all_members(m) || chp_count_bits(v->voters) < chp_agreement_majority(all_members(m))))
+	if (m->config.keeps_members && ((live != all_members(m) && !m->config.has_hosts) ||
+					chp_count_bits(v->voters) < chp_agreement_majority(all_members(m))))
 		return false;
 	/* A majority of two is two: no view has a single voter but that of a single member, or after a cold start. */
 	if (m->config.n_nodes > 1 && chp_count_bits(v->voters) < 2 && !m->config.has_hosts &&
@@ -1199,7 +1200,7 @@ static bool
 is_view(const struct chp_membership *m, const struct chp_view *v)
 {
 	if (chp_epoch_is_first(v->epoch))
-		return chp_founding_is_view(v, m->config.n_nodes, m->config.has_hosts);
+		return chp_founding_is_view(v, m->config.n_nodes, m->config.has_hosts, m->config.keeps_members);
 	return chp_generation(v->epoch) <= (m->config.has_hosts ? CHP_GENERATION_MAX : 0) && is_later_view(m, v);
 }
 
@@ -1233,6 +1234,18 @@ in_both(const struct chp_view *a, const struct chp_view *b, uint32_t node)
 	return a->incarnation[node] != 0 && a->incarnation[node] == b->incarnation[node];
 }
 
+/* The members of a view that were in the first one of its generation. */
+static uint64_t
+founders_of(const struct chp_membership *m, const struct chp_view *v)
+{
+	uint64_t founders = 0;
+
+	for (uint32_t i = 0; i < m->config.n_nodes; i++)
+		if (v->incarnation[i] != 0 && v->writer[i] <= m->config.n_nodes)
+			founders |= chp_bit(i);
+	return founders;
+}
+
 /*
  * Whether enough are left of those who began this generation to go on reconciling. What was durable at a majority of
  * all members is known to one of the sources as long as a majority of all members is there that was asked; a member
@@ -1242,13 +1255,7 @@ in_both(const struct chp_view *a, const struct chp_view *b, uint32_t node)
 static bool
 may_reconcile(const struct chp_membership *m, const struct chp_view *v)
 {
-	uint32_t n = 0;
-
-	if (m->view.sources == 0)
-		return true;
-	for (uint32_t i = 0; i < m->config.n_nodes; i++)
-		n += v->incarnation[i] != 0 && v->writer[i] <= m->config.n_nodes;
-	return n >= majority_of_all(m);
+	return m->view.sources == 0 || chp_count_bits(founders_of(m, v)) >= majority_of_all(m);
 }
 
 /*
@@ -1338,16 +1345,48 @@ hears_majority(const struct chp_membership *m)
 	return chp_count_bits(heard) >= chp_agreement_majority(m->view.voters);
 }
 
-/* next_view() where silence drops nobody: promotions first, as they make room for replacements. */
+/*
+ * Whether every source is reconciled, but for those that are gone. What was durable at a majority of all members is
+ * known to one of the others as long as these are a majority, with those whose stores never had anything.
+ */
 static bool
-next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+may_end_reconciling(const struct chp_membership *m, uint64_t now_ns)
+{
+	uint64_t done = founders_of(m, &m->view);
+
+	for (uint64_t rest = m->view.sources; rest != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
+		if (i == m->config.self ? is_ready(m) : m->peer[i].ready)
+			continue;
+		if (i == m->config.self || !is_gone(m, now_ns, i))
+			return false;
+		done &= ~chp_bit(i);
+	}
+	return m->view.sources == 0 || chp_count_bits(done) >= majority_of_all(m);
+}
+
+/* Members that a cold start began without come as learners, like any other that was away. */
+static void
+admit_missing(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+{
+	for (uint64_t rest = all_members(m) & ~chp_view_live(v); rest != 0 && v->next_writer != 0; rest &= rest - 1) {
+		uint32_t i = chp_first_bit(rest);
+
+		if (!is_candidate(m, now_ns, i))
+			continue;
+		v->learners |= chp_bit(i);
+		v->incarnation[i] = m->peer[i].incarnation;
+		v->writer[i] = v->next_writer++;
+	}
+}
+
+/* Learners that are ready become voters, which makes room for heirs of those that are gone. */
+static void
+promote_and_replace(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
 {
 	uint64_t suspected = chp_membership_suspected(m), stay = m->view.voters;
 
-	*v = m->view;
-	v->epoch++;
-	if (!hears_majority(m))
-		return false;
 	for (uint64_t rest = m->view.learners & ~suspected & ~self_bit(m); rest != 0; rest &= rest - 1) {
 		uint32_t i = chp_first_bit(rest);
 
@@ -1368,7 +1407,27 @@ next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_vi
 		v->incarnation[i] = m->heir[i].incarnation;
 		v->writer[i] = v->next_writer++;
 	}
-	return v->voters != m->view.voters || v->next_writer != m->view.next_writer;
+}
+
+/*
+ * next_view() where silence drops nobody. After a cold start none is replaced before all is reconciled, but sources
+ * that are gone do not hold this up.
+ */
+static bool
+next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+{
+	*v = m->view;
+	v->epoch++;
+	if (!hears_majority(m))
+		return false;
+	if (may_end_reconciling(m, now_ns)) {
+		v->sources = 0;
+		promote_and_replace(m, now_ns, v);
+	}
+	if (m->config.has_hosts)
+		admit_missing(m, now_ns, v);
+	return (v->voters != m->view.voters || v->next_writer != m->view.next_writer ||
+		v->sources != m->view.sources) && may_reconcile(m, v);
 }
 
 /*
@@ -2467,7 +2526,8 @@ watch_host(struct chp_membership *m, uint64_t now_ns)
 {
 	const char *why;
 
-	if (!m->config.has_hosts)
+	/* Who keeps its place has a log that does not wait for it. */
+	if (!m->config.has_hosts || m->config.keeps_members)
 		return;
 	if (m->state != CHP_MEMBERSHIP_MEMBER || m->host.is_ready)
 		m->host_away_ns = 0;
@@ -2523,7 +2583,6 @@ chp_membership_init(struct chp_membership *m, const struct chp_membership_config
 	CHP_ASSERT_OP(config->lease_ns, >=, 4u);
 	CHP_ASSERT_OP(config->lease_ns, <=, CHP_LEASE_NS_MAX);
 	CHP_ASSERT_OP(config->clock_drift_ppm, <=, CHP_CLOCK_DRIFT_PPM_MAX);
-	CHP_ASSERT(!config->has_hosts || !config->keeps_members);
 	CHP_ASSERT(config->lease_ns_max == 0 || config->lease_ns <= config->lease_ns_max);
 	memset(m, 0, sizeof(*m));
 	m->config = *config;
@@ -2864,7 +2923,8 @@ check_founding(const struct chp_membership *m)
 	}
 	CHP_ASSERT_OP(m->state, ==, CHP_MEMBERSHIP_FORMING);
 	CHP_ASSERT_OP(m->founding.incarnation[m->config.self], ==, m->incarnation);
-	CHP_ASSERT(chp_founding_is_view(&m->founding, m->config.n_nodes, m->config.has_hosts));
+	CHP_ASSERT(chp_founding_is_view(&m->founding, m->config.n_nodes, m->config.has_hosts,
+					m->config.keeps_members));
 	CHP_ASSERT(m->config.has_hosts || (m->founding_by & self_bit(m)) != 0);
 	CHP_ASSERT((m->founding_by & ~chp_view_live(&m->founding)) == 0);
 }

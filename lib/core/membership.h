@@ -50,8 +50,8 @@
  * themselves, so no view ever drops anybody for being silent. A view changes in two ways only. A process that
  * waits for the place of its predecessor, its heir, gets it as a learner once that is silent for suspect_ns,
  * in one view: the old incarnation out, the new one in. A learner that says READY is made a voter. Every
- * configured member is in every view, voters never become fewer than a majority of all configured members,
- * and nobody asks for leases.
+ * configured member is in every view, but those that a cold start began without and that have not come yet; voters
+ * never become fewer than a majority of all configured members, and nobody asks for leases.
  *
  * Owner: the control lcore; not thread-safe. Nothing allocates.
  */
@@ -118,7 +118,7 @@ struct chp_membership_config {
 	uint64_t lease_ns;            /* how long a lease is asked for; 1..CHP_LEASE_NS_MAX */
 	uint32_t clock_drift_ppm;     /* how far a clock's rate may be from true time, on any node */
 	bool keeps_members;           /* silence drops nobody; see above */
-	/* Behind every replica is a host with a datastore. Not with keeps_members. */
+	/* Behind every replica is a host with a datastore. */
 	bool has_hosts;
 	uint64_t host_grace_ns;       /* how long a host may be away, and how long a cold start waits for more */
 	uint64_t leave_fill_ppm;      /* of the log, from which on this replica leaves the view; 0 = never */

@@ -971,6 +971,7 @@ host_config(const struct chp_shard_config *c)
 		.value_bytes_max = c->value_bytes_max,
 		.incarnation = c->incarnation,
 		.is_durable = c->is_durable,
+		.sends_open = c->is_durable && c->protocol->is_fenced,
 		.batch_items = c->batch_items,
 		.batch_bytes = c->batch_bytes,
 		.batch_age_ns = c->batch_age_ns,
@@ -1048,7 +1049,8 @@ create_host(struct chp_shard *s)
 
 /*
  * Half of the log is for what catches others up, but never what the credits of all nodes may need (free_records): a
- * log full of settled entries would leave no room for new ones.
+ * log full of settled entries would leave no room for new ones. With a host it is half of what may be used before
+ * clients are told that the shard is busy.
  */
 static void
 keep_log(struct chp_shard *s)
@@ -1057,7 +1059,10 @@ keep_log(struct chp_shard *s)
 	const uint32_t needed = 2 * c->n_nodes * c->credits * CHP_RECORD_BLOCKS_MAX;
 	const uint32_t spare = c->log_blocks > needed ? c->log_blocks - needed : 0;
 
-	chp_log_keep(&s->log, c->log_entries / 2, chp_min_u32(c->log_blocks / 2, spare));
+	const uint32_t percent = has_host(c) ? c->busy_fill_percent / 2 : 50;
+
+	chp_log_keep(&s->log, (uint32_t)((uint64_t)c->log_entries * percent / 100),
+		     chp_min_u32((uint32_t)((uint64_t)c->log_blocks * percent / 100), spare));
 }
 
 static int

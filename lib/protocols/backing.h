@@ -60,6 +60,7 @@ struct chp_backing {
 	bool is_ready;    /* the store answers and this life has begun there; falls and rises with the channel */
 	bool has_begun;   /* this life has begun there, however the channel is now: newest is known */
 	bool may_evict;   /* the store keeps what it was given (SAFETY 31); false until it has said so */
+	bool has_lost;    /* it holds less than it had reported durable (SAFETY 29); until chp_backing_restart */
 	/* The view up to which the store had everything when this life began; see RECORD in wire/host.h. */
 	uint64_t recorded;
 	uint64_t newest;  /* counter of the newest version that the store held when this life began (SAFETY 4) */
@@ -69,11 +70,16 @@ struct chp_backing {
 	 * over at each view. For level `datastore`.
 	 */
 	uint64_t durable;
+	/* For chp_backing_save: up to this number all is durable, unless `losses` has risen since it was given out. */
+	uint64_t saved;
+	uint32_t losses;
 
 	/* The functions behind those below. */
 	bool (*load)(struct chp_backing *b, const struct chp_key *key, uint32_t *token);
 	void (*drop_load)(struct chp_backing *b, uint32_t token);
 	bool (*scan)(struct chp_backing *b, uint32_t scan, bool from_start, bool only_old, uint32_t bytes);
+	bool (*save)(struct chp_backing *b, const struct chp_slot *s, uint64_t *number);
+	void (*restart)(struct chp_backing *b, uint64_t now_ns, bool new_life);
 };
 
 /**
@@ -117,6 +123,30 @@ static inline bool
 chp_backing_scan(struct chp_backing *b, uint32_t scan, bool from_start, bool only_old, uint32_t bytes)
 {
 	return b->scan(b, scan, from_start, only_old, bytes);
+}
+
+/**
+ * Have the store take what is in a slot and in no entry of the log: a key that was copied. Behind what was sent before,
+ * and durable when b->saved reaches *number. When b->losses rises before that, it must be saved again.
+ *
+ * @return  false when it cannot go now: the store is not ready, or has enough to do
+ */
+static inline bool
+chp_backing_save(struct chp_backing *b, const struct chp_slot *s, uint64_t *number)
+{
+	return b->save(b, s, number);
+}
+
+/**
+ * The log was begun anew (chp_log_restart): nothing of it is on its way to the store.
+ *
+ * @param new_life  all that the store has counts as left by an earlier life from now on: the state is copied anew.
+ *                  The store is not ready until that has begun there
+ */
+static inline void
+chp_backing_restart(struct chp_backing *b, uint64_t now_ns, bool new_life)
+{
+	b->restart(b, now_ns, new_life);
 }
 
 /** Whether the log entry at `pos`, the newest of its slot, is durable. `low`: its lowest 32 bits, kept in the slot. */

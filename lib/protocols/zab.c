@@ -23,21 +23,18 @@
  * Invariants (zab_check): applied <= committed <= last entry; the cache holds what is applied, nothing else; only
  * a leader has proposals of clients open.
  */
-#include "protocols/zab.h"
+#include "protocols/zab_state.h"
 
 #include "base/histogram.h"
 #include "base/mutation.h"
 #include "protocols/application.h"
-#include "protocols/copy.h"
-#include "protocols/protocol.h"
+#include "protocols/home.h"
 #include "protocols/zab_history.h"
-#include "protocols/zab_pending.h"
-#include "protocols/zab_quorum.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#define NONE UINT32_MAX
+#define NONE CHP_ZAB_NONE
 
 /* Entries sent to one follower in one run: a sync must not hold up what else the shard does. */
 #define PUMP_MAX 256u
@@ -50,174 +47,56 @@
 /* See next_epoch(). */
 #define EPOCH_SHIFT 16u
 
-/* What a client operation waits for: the lists it can stand in, oldest first. */
-enum wait {
-	FREE = 0,
-	CONFIRM, /* a read: for a quorum to confirm that we still led when it came */
-	SYNC,    /* a read: for the leader's answer, then for the log to be applied up to it */
-	REFUSE,  /* for room to be told that we do not lead, or not follow, any more */
-	LISTS
-};
-
-struct client_op {
-	struct chp_origin origin;
-	uint64_t session, request;
-	uint64_t at;    /* CONFIRM, proposals: when it came; SYNC: number of the question that answers it */
-	uint32_t next;
-	uint8_t opcode;
-	uint8_t key_len;
-};
-
-struct list {
-	uint32_t head, tail;
-};
-
-/* The state table: what is known of another node. */
-struct peer {
-	bool linked;              /* what is sent reaches it, sooner or later */
-	uint64_t round;           /* of its last vote; 0 = none */
-	uint64_t view;            /* which incarnations it knew then (SAFETY 23) */
-	uint64_t accepted_epoch;  /* as it said last */
-	struct chp_zab_history history; /* of its ACKEPOCH */
-
-	/* As its leader. */
-	uint64_t sent;            /* the next entry to send; 0 = it is not sent to */
-	uint64_t acked;           /* every entry up to here is in its log */
-	uint64_t commit_sent;
-	uint64_t echo_ns;         /* when the newest BEAT was sent that it has answered; 0 = none */
-	uint64_t read_id;         /* its open question; 0 = none */
-	uint64_t read_ns;         /* when that came */
-	bool uptodate_due;        /* it is to hear that its synchronisation is over */
-	uint64_t asked;           /* NEWEPOCHs sent to it: only the answer to the last one counts */
-
-	/* Its answer to our RECOVER. */
-	uint64_t last;
-	bool established;
-};
-
-struct zab {
-	struct chp_protocol_env env;
-	struct chp_view view;
-	uint32_t quorum;          /* a majority of all configured members */
-
-	/* Term. */
-	enum chp_zab_phase phase;
-	bool is_leader;
-	bool recovering;          /* this incarnation may have forgotten what an earlier one promised */
-	uint32_t leader;          /* node id; CHP_NODES_MAX: none */
-	uint64_t round;
-	uint64_t accepted_epoch;  /* f.p: nothing of an older epoch is accepted */
-	uint64_t current_epoch;   /* f.a: the last epoch whose leader's history we have had as a whole */
-	uint64_t established_epoch; /* the last one that we know to have been established */
-	uint64_t deadline_ns;     /* without a sign of life of the leader by then it is given up */
-	uint64_t promised_until_ns; /* [SAFETY 18] a lease that we gave: */
-	uint32_t promised_to;     /* to this node */
-	struct peer peer[CHP_NODES_MAX];
-
-	/* Log. */
-	struct chp_zab_quorum rule;
-	uint64_t committed, applied;
-	bool incomplete;          /* the state up to `applied` is being copied: it is no prefix of anything */
-	bool clearing;            /* before that, the old one goes */
-	uint32_t clear_at;
-	struct chp_copy copy;
-
-	/* As a leader. */
-	uint64_t ackepoch;        /* node masks: ackeRecv, */
-	uint64_t ackld;           /* ackldRecv */
-	uint32_t pulling;         /* whose history we fetch; NONE */
-	uint64_t pull_end;        /* up to this entry; CHP_NEVER = not known yet */
-	uint64_t initial;         /* last entry of the history that we began with */
-	uint64_t beat_at_ns;      /* when the next BEAT goes */
-	uint64_t beat_ns;         /* when the last one went */
-	uint64_t confirmed_ns;    /* a quorum said that we led at this time */
-	struct chp_zab_pending pending;
-	bool acks_changed;
-	uint64_t sessions_opened; /* in this life */
-
-	/* As a follower. */
-	bool synced;              /* ACKLD was sent: entries are acknowledged */
-	bool sync_begun;          /* NEWLEADER came: */
-	uint64_t sync_end;        /* our log is whole when it is this long */
-	uint64_t ack_sent;
-	uint64_t read_id;         /* of our open or last question */
-	uint64_t read_answered;   /* the last one that was answered, */
-	uint64_t read_index;      /* with this */
-	bool read_open;
-	uint32_t pull_to;         /* the leader that fetches our history; NONE */
-	uint64_t pull_next, pull_last;
-
-	/* Recovery (SAFETY 23). */
-	uint64_t recover_at_ns;   /* not before: the longest lease that an earlier incarnation may have given */
-	uint64_t born_ns;
-	uint64_t recover_id;      /* of the questions that are out; 0 = none */
-	uint64_t answers;         /* node mask */
-	uint32_t recover_from;    /* the leader to follow; NONE */
-	uint64_t recover_index;   /* up to what it had proposed when it answered */
-	uint64_t lease_max_ns;    /* the longest lease that anybody told of */
-
-	/* Client operations. */
-	struct client_op *op;
-	uint8_t *op_key;          /* op i: CHP_KEY_BYTES_MAX bytes */
-	uint32_t *waiter;         /* log position & mask: the operation that its entry answers, NONE */
-	struct list list[LISTS];
-	uint32_t n_open_ops;
-	uint8_t *value;           /* the value of a pending entry */
-	uint8_t *scratch;         /* an outcome's value */
-	uint8_t *keys;            /* of the entries that are being applied */
-};
-
 /* ------------------------------------------------------------------ small things */
 
 static uint64_t
-others(const struct zab *z)
+others(const struct chp_zab *z)
 {
 	return chp_view_live(&z->view) & ~chp_bit(z->env.self);
 }
 
 static uint64_t
-last_index(const struct zab *z)
+last_index(const struct chp_zab *z)
 {
 	return z->env.log->next - 1;
 }
 
 /* [Z1] Whom all propose in a round: with several shards leaders are spread over the nodes. */
 static uint32_t
-candidate(const struct zab *z, uint64_t round)
+candidate(const struct chp_zab *z, uint64_t round)
 {
 	return (uint32_t)((round - 1 + z->env.shard) % z->env.n_nodes);
 }
 
 /* Twice the drift: our clock may be slow while the other's is fast. */
 static uint64_t
-drift_ns(const struct zab *z, uint64_t ns)
+drift_ns(const struct chp_zab *z, uint64_t ns)
 {
 	return ns / 1000000 * 2 * z->env.clock_drift_ppm + ns % 1000000 * 2 * z->env.clock_drift_ppm / 1000000 + 1;
 }
 
 /* Replicas lose patience one after the other, the next candidate first, so that most find a leader at once. */
 static uint64_t
-patience_ns(const struct zab *z)
+patience_ns(const struct chp_zab *z)
 {
 	const uint32_t turn = (z->env.self + z->env.n_nodes - candidate(z, z->round + 1)) % z->env.n_nodes;
 
 	return z->env.election_ns + z->env.election_ns / 8 * chp_min_u32(turn, 8);
 }
 
-/* Whether this leader serves: whatever earlier ones may have told their clients has been applied here. */
-static bool
-serves_as_leader(const struct zab *z)
+bool
+chp_zab_serves(const struct chp_zab *z)
 {
 	return z->is_leader && z->phase == CHP_ZAB_BROADCAST && z->applied >= z->initial;
 }
 
 /* Until when this leader is sure that nobody else is one (SAFETY 18); 0 without a lease. */
 static uint64_t
-lease_until_ns(const struct zab *z)
+lease_until_ns(const struct chp_zab *z)
 {
 	const uint64_t lease = z->env.leader_lease_ns;
 
-	if (!serves_as_leader(z) || lease == 0)
+	if (!chp_zab_serves(z) || lease == 0)
 		return 0;
 	if (z->env.n_nodes == 1)
 		return CHP_NEVER;
@@ -229,7 +108,7 @@ lease_until_ns(const struct zab *z)
  * knows to be superseded, and have forgotten what that one said (SAFETY 23).
  */
 static uint64_t
-counted(const struct zab *z, uint64_t mask)
+counted(const struct chp_zab *z, uint64_t mask)
 {
 	for (uint64_t p = mask & ~chp_bit(z->env.self); p != 0; p &= p - 1)
 		if (z->peer[chp_first_bit(p)].view > z->view.epoch && !CHP_MUTATED(S23_SUPERSEDED_VOTE))
@@ -238,14 +117,14 @@ counted(const struct zab *z, uint64_t mask)
 }
 
 static bool
-is_quorum(const struct zab *z, uint64_t mask)
+is_quorum(const struct chp_zab *z, uint64_t mask)
 {
 	return chp_count_bits(counted(z, mask)) >= z->quorum;
 }
 
 /* Whether a message is of the term that we follow. */
 static bool
-is_my_leader(struct zab *z, uint32_t from, uint64_t epoch)
+is_my_leader(struct chp_zab *z, uint32_t from, uint64_t epoch)
 {
 	if (from == z->leader && !z->is_leader && epoch == z->accepted_epoch)
 		return true;
@@ -255,7 +134,7 @@ is_my_leader(struct zab *z, uint32_t from, uint64_t epoch)
 
 /* Whether a message is of the term that we lead. */
 static bool
-is_my_follower(struct zab *z, uint64_t epoch)
+is_my_follower(struct chp_zab *z, uint64_t epoch)
 {
 	if (z->is_leader && epoch == z->accepted_epoch)
 		return true;
@@ -272,17 +151,21 @@ header(enum chp_zab_type type, uint32_t bytes)
 
 /* ------------------------------------------------------------------ client operations that wait */
 
-static uint8_t *
-key_of_op(const struct zab *z, uint32_t i)
+uint8_t *
+chp_zab_key_of_op(const struct chp_zab *z, uint32_t i)
 {
 	return z->op_key + (size_t)i * CHP_KEY_BYTES_MAX;
 }
 
-static void
-push(struct zab *z, enum wait id, uint32_t i)
+uint8_t *
+chp_zab_value_of_op(const struct chp_zab *z, uint32_t i)
 {
-	struct list *l = &z->list[id];
+	return z->op_value + (size_t)i * z->env.value_bytes_max;
+}
 
+void
+chp_zab_push(struct chp_zab *z, struct chp_zab_list *l, uint32_t i)
+{
 	z->op[i].next = NONE;
 	if (l->head == NONE)
 		l->head = i;
@@ -291,53 +174,68 @@ push(struct zab *z, enum wait id, uint32_t i)
 	l->tail = i;
 }
 
-static uint32_t
-pop(struct zab *z, enum wait id)
+uint32_t
+chp_zab_pop(struct chp_zab *z, struct chp_zab_list *l)
 {
-	const uint32_t i = z->list[id].head;
+	const uint32_t i = l->head;
 
 	if (i != NONE)
-		z->list[id].head = z->op[i].next;
+		l->head = z->op[i].next;
 	return i;
 }
 
-static uint32_t
-take_op(struct zab *z, const struct chp_op *from)
+static void
+push(struct chp_zab *z, enum chp_zab_wait id, uint32_t i)
 {
-	const uint32_t i = pop(z, FREE);
+	chp_zab_push(z, &z->list[id], i);
+}
+
+static uint32_t
+pop(struct chp_zab *z, enum chp_zab_wait id)
+{
+	return chp_zab_pop(z, &z->list[id]);
+}
+
+static uint32_t
+take_op(struct chp_zab *z, const struct chp_op *from)
+{
+	const uint32_t i = pop(z, CHP_ZAB_OP_FREE);
 
 	if (i == NONE)
 		return NONE;
-	z->op[i] = (struct client_op){ .origin = from->origin,
+	z->op[i] = (struct chp_zab_op){ .origin = from->origin,
 				       .session = from->session,
 				       .request = from->request,
+				       .arg = from->arg,
 				       .next = NONE,
 				       .opcode = from->opcode,
-				       .key_len = (uint8_t)from->key.len };
+				       .key_len = (uint8_t)from->key.len,
+				       .is_relaxed = from->is_relaxed };
 	if (from->key.len > 0)
-		memcpy(key_of_op(z, i), from->key.bytes, from->key.len);
+		memcpy(chp_zab_key_of_op(z, i), from->key.bytes, from->key.len);
 	z->n_open_ops++;
 	return i;
 }
 
 static void
-release_op(struct zab *z, uint32_t i)
+release_op(struct chp_zab *z, uint32_t i)
 {
-	push(z, FREE, i);
+	push(z, CHP_ZAB_OP_FREE, i);
 	z->n_open_ops--;
 }
 
 static void
-answer_op(struct zab *z, uint32_t i, uint8_t status, uint64_t version, uint64_t number, struct chp_out *out)
+answer_op(struct chp_zab *z, uint32_t i, uint8_t status, uint64_t version, uint64_t number, struct chp_out *out)
 {
-	const struct client_op *op = &z->op[i];
+	const struct chp_zab_op *op = &z->op[i];
 	const struct chp_reply r = { .origin = &op->origin,
 				     .session = op->session,
 				     .request = op->request,
 				     .version = version,
 				     .number = number,
 				     .opcode = op->opcode,
-				     .status = status };
+				     .status = status,
+				     .is_relaxed = op->is_relaxed };
 
 	out->reply(out, &r);
 	release_op(z, i);
@@ -370,22 +268,25 @@ is_write(uint8_t opcode)
  * client asks the next leader, whose log knows; without a session nobody may do it again.
  */
 static void
-refuse_waiting(struct zab *z, struct chp_out *out)
+refuse_waiting(struct chp_zab *z, struct chp_out *out)
 {
 	while (out->replies_left > 0) {
-		const uint32_t i = pop(z, REFUSE);
-		const struct client_op *op;
+		const uint32_t i = pop(z, CHP_ZAB_OP_REFUSE);
+		const struct chp_zab_op *op;
 
 		if (i == NONE)
 			return;
 		op = &z->op[i];
-		if (op->session == 0 && is_write(op->opcode) && op->opcode != CHP_OPCODE_SESSION_OPEN) {
+		if (!op->is_begun && op->session == 0 && is_write(op->opcode)) {
+			z->env.counters->busy++; /* it waited for its key */
+			answer_op(z, i, CHP_STATUS_BUSY, 0, 0, out);
+		} else if (op->session == 0 && is_write(op->opcode) && op->opcode != CHP_OPCODE_SESSION_OPEN) {
 			z->env.counters->unknown++;
 			answer_op(z, i, CHP_STATUS_UNKNOWN_OUTCOME, 0, 0, out);
 		} else if (op->opcode == CHP_OPCODE_SESSION_OPEN) {
 			uint64_t id;
 
-			memcpy(&id, key_of_op(z, i), sizeof(id));
+			memcpy(&id, chp_zab_key_of_op(z, i), sizeof(id));
 			answer_op(z, i, CHP_STATUS_NOT_SERVING, 0, id, out);
 		} else if (z->leader != CHP_NODES_MAX && !z->is_leader) {
 			answer_op(z, i, CHP_STATUS_REDIRECT, 0, z->leader, out);
@@ -399,28 +300,34 @@ refuse_waiting(struct zab *z, struct chp_out *out)
 
 /* Nothing of this term goes on: neither what we led nor what we followed. */
 static void
-leave_term(struct zab *z)
+leave_term(struct chp_zab *z)
 {
 	const struct chp_log *l = z->env.log;
 	uint32_t i;
 
-	for (uint64_t at = z->is_leader ? chp_max_u64(z->applied + 1, l->head) : l->next; at < l->next; at++) {
+	for (uint64_t at = z->is_leader ? z->answered + 1 : l->next; at < l->next; at++) {
 		i = z->waiter[at & l->mask];
 		z->waiter[at & l->mask] = NONE;
 		if (i != NONE)
-			push(z, REFUSE, i);
+			push(z, CHP_ZAB_OP_REFUSE, i);
 	}
-	while ((i = pop(z, CONFIRM)) != NONE)
-		push(z, REFUSE, i);
-	while ((i = pop(z, SYNC)) != NONE)
-		push(z, REFUSE, i);
+	while ((i = pop(z, CHP_ZAB_OP_CONFIRM)) != NONE)
+		push(z, CHP_ZAB_OP_REFUSE, i);
+	while ((i = pop(z, CHP_ZAB_OP_SYNC)) != NONE)
+		push(z, CHP_ZAB_OP_REFUSE, i);
+	while ((i = pop(z, CHP_ZAB_OP_STABLE)) != NONE)
+		push(z, CHP_ZAB_OP_REFUSE, i);
+	if (z->is_backed)
+		chp_zab_slow_leave(z);
+	z->answered = z->applied;
+	z->stable = z->durable_sent = 0;
 	if (z->phase >= CHP_ZAB_DISCOVERY)
 		z->env.zab_counters->step_downs++;
 	chp_zab_pending_clear(&z->pending);
 	for (uint32_t n = 0; n < z->env.n_nodes; n++) {
-		struct peer *p = &z->peer[n];
+		struct chp_zab_peer *p = &z->peer[n];
 
-		p->sent = p->acked = p->commit_sent = p->echo_ns = p->read_id = 0;
+		p->sent = p->acked = p->durable = p->commit_sent = p->stable_sent = p->echo_ns = p->read_id = 0;
 		p->uptodate_due = false;
 	}
 	z->is_leader = z->synced = z->sync_begun = z->read_open = z->acks_changed = false;
@@ -432,12 +339,12 @@ leave_term(struct zab *z)
 	chp_copy_serve_to(&z->copy, 0);
 }
 
-static void try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out);
-static void recover(struct zab *z, const struct chp_now *now, struct chp_out *out);
+static void try_lead(struct chp_zab *z, const struct chp_now *now, struct chp_out *out);
+static void recover(struct chp_zab *z, const struct chp_now *now, struct chp_out *out);
 
 /* @param round  that the vote is for; 0: none, it only says what we have accepted, or with JOIN asks to be led */
 static void
-send_look(const struct zab *z, uint32_t to, uint64_t round, uint64_t flags, struct chp_out *out)
+send_look(const struct chp_zab *z, uint32_t to, uint64_t round, uint64_t flags, struct chp_out *out)
 {
 	struct chp_zab_look *m = chp_send(out, to, sizeof(*m));
 
@@ -450,7 +357,7 @@ send_look(const struct zab *z, uint32_t to, uint64_t round, uint64_t flags, stru
 
 /* [Z1] There is no leader: vote, in a round, for the candidate that all others know to be this round's, too. */
 static void
-look(struct zab *z, const struct chp_now *now, uint64_t round, struct chp_out *out)
+look(struct chp_zab *z, const struct chp_now *now, uint64_t round, struct chp_out *out)
 {
 	leave_term(z);
 	if (z->recovering) {
@@ -476,7 +383,7 @@ look(struct zab *z, const struct chp_now *now, uint64_t round, struct chp_out *o
 
 /* The votes of this round. */
 static uint64_t
-votes(const struct zab *z)
+votes(const struct chp_zab *z)
 {
 	uint64_t mask = chp_bit(z->env.self);
 
@@ -488,13 +395,13 @@ votes(const struct zab *z)
 
 /* Whether a lease that we gave forbids to help anybody else to lead (SAFETY 18). */
 static bool
-is_promised(const struct zab *z, const struct chp_now *now, uint32_t to)
+is_promised(const struct chp_zab *z, const struct chp_now *now, uint32_t to)
 {
 	return now->ns < z->promised_until_ns && z->promised_to != to && !CHP_MUTATED(S18_VOTE_DURING_LEASE);
 }
 
 static void
-send_newepoch(struct zab *z, uint32_t to, struct chp_out *out)
+send_newepoch(struct chp_zab *z, uint32_t to, struct chp_out *out)
 {
 	struct chp_zab_newepoch *m = chp_send(out, to, sizeof(*m));
 
@@ -504,7 +411,7 @@ send_newepoch(struct zab *z, uint32_t to, struct chp_out *out)
 					.serial = ++z->peer[to].asked };
 }
 
-static void choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out);
+static void choose_history(struct chp_zab *z, const struct chp_now *now, struct chp_out *out);
 
 /*
  * An epoch that nobody else takes or took: counter << 16 | writer number of our incarnation. Two candidates may count
@@ -512,15 +419,20 @@ static void choose_history(struct zab *z, const struct chp_now *now, struct chp_
  * has entries: logs that name one epoch for one index must be equal up to there.
  */
 static uint64_t
-next_epoch(const struct zab *z, uint64_t accepted)
+next_epoch(const struct chp_zab *z, uint64_t accepted)
 {
+	uint64_t counter = (accepted >> EPOCH_SHIFT) + 1;
+
 	CHP_ASSERT_OP(accepted, <, CHP_ZAB_EPOCH_MAX);
-	return ((accepted >> EPOCH_SHIFT) + 1) << EPOCH_SHIFT | z->view.writer[z->env.self];
+	/* No counter is two nodes': clients are told that alone. */
+	while (counter % z->env.n_nodes != (z->env.self + 1) % z->env.n_nodes)
+		counter++;
+	return counter << EPOCH_SHIFT | z->view.writer[z->env.self];
 }
 
 /* [Z2] The candidate of the round with a quorum of votes takes an epoch above all that they have accepted. */
 static void
-try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
+try_lead(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	const uint64_t v = counted(z, votes(z));
 	uint64_t epoch = z->accepted_epoch;
@@ -546,16 +458,16 @@ try_lead(struct zab *z, const struct chp_now *now, struct chp_out *out)
 
 /* We lead, but somebody has accepted a later epoch than ours and cannot follow: take one above it. */
 static void
-lead_again(struct zab *z, const struct chp_now *now, struct chp_out *out)
+lead_again(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	look(z, now, z->round + z->env.n_nodes, out);
 }
 
 static void
-on_look(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_look(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_look *m = (const void *)pm->message;
-	struct peer *p = &z->peer[pm->from];
+	struct chp_zab_peer *p = &z->peer[pm->from];
 
 	z->env.zab_counters->look_received++;
 	if (m->round != 0)
@@ -593,7 +505,7 @@ on_look(struct zab *z, const struct chp_now *now, const struct chp_peer_message 
 }
 
 static void
-own_history(const struct zab *z, struct chp_zab_history *h)
+own_history(const struct chp_zab *z, struct chp_zab_history *h)
 {
 	chp_zab_history_of(z->env.log, z->committed, h);
 	h->current_epoch = z->current_epoch;
@@ -602,7 +514,7 @@ own_history(const struct zab *z, struct chp_zab_history *h)
 
 /* ACKEPOCH and PULL say the same: what our log holds. */
 static void
-send_history(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t serial, struct chp_out *out)
+send_history(const struct chp_zab *z, enum chp_zab_type type, uint32_t to, uint64_t serial, struct chp_out *out)
 {
 	struct chp_zab_ackepoch *m = chp_send(out, to, sizeof(*m));
 
@@ -615,7 +527,7 @@ send_history(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t 
 
 /* [Z2] Follow the leader of a new epoch: nothing older is accepted from now on. */
 static void
-follow(struct zab *z, const struct chp_now *now, uint32_t leader, const struct chp_zab_newepoch *m,
+follow(struct chp_zab *z, const struct chp_now *now, uint32_t leader, const struct chp_zab_newepoch *m,
        struct chp_out *out)
 {
 	leave_term(z);
@@ -629,7 +541,7 @@ follow(struct zab *z, const struct chp_now *now, uint32_t leader, const struct c
 }
 
 static void
-on_newepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_newepoch(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_newepoch *m = (const void *)pm->message;
 	const uint64_t lease = lease_until_ns(z);
@@ -651,12 +563,12 @@ on_newepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 
 /* ------------------------------------------------------------------ the leader's history */
 
-static void sync_follower(struct zab *z, uint32_t node, struct chp_out *out);
-static void establish(struct zab *z, const struct chp_now *now);
+static void sync_follower(struct chp_zab *z, uint32_t node, struct chp_out *out);
+static void establish(struct chp_zab *z, const struct chp_now *now);
 
 /* [Z4] Our log is the history of our epoch: whoever follows gets it. */
 static void
-begin_sync(struct zab *z, const struct chp_now *now, struct chp_out *out)
+begin_sync(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	z->pulling = NONE;
 	z->phase = CHP_ZAB_SYNC;
@@ -671,7 +583,7 @@ begin_sync(struct zab *z, const struct chp_now *now, struct chp_out *out)
 
 /* The history is chosen from a quorum: the newest of them all, not our own (pitfall P26). */
 static void
-choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out)
+choose_history(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	const uint64_t from = counted(z, z->ackepoch);
 	struct chp_zab_history best;
@@ -704,10 +616,10 @@ choose_history(struct zab *z, const struct chp_now *now, struct chp_out *out)
 }
 
 static void
-on_ackepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_ackepoch(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_ackepoch *m = (const void *)pm->message;
-	struct peer *p = &z->peer[pm->from];
+	struct chp_zab_peer *p = &z->peer[pm->from];
 
 	/* Of two that crossed, the later one's stream would cut off what was acknowledged of the earlier one's. */
 	if (!is_my_follower(z, m->epoch) || m->serial != p->asked)
@@ -724,7 +636,7 @@ on_ackepoch(struct zab *z, const struct chp_now *now, const struct chp_peer_mess
 }
 
 static void
-send_sync(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t keep, uint64_t flags,
+send_sync(const struct chp_zab *z, enum chp_zab_type type, uint32_t to, uint64_t keep, uint64_t flags,
 	  struct chp_out *out)
 {
 	struct chp_zab_sync *m = chp_send(out, to, sizeof(*m));
@@ -740,7 +652,7 @@ send_sync(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t kee
 
 /* [Z3] Our leader lacks what we have: it gets it from our log, as far back as that goes. */
 static void
-on_pull(struct zab *z, const struct chp_peer_message *pm, struct chp_out *out)
+on_pull(struct chp_zab *z, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_ackepoch *m = (const void *)pm->message;
 	uint64_t common;
@@ -758,7 +670,7 @@ on_pull(struct zab *z, const struct chp_peer_message *pm, struct chp_out *out)
 }
 
 static void
-truncate_log(struct zab *z, uint64_t keep)
+truncate_log(struct chp_zab *z, uint64_t keep)
 {
 	CHP_ASSERT_OP(keep, >=, z->committed);
 	chp_log_truncate(z->env.log, keep + 1);
@@ -767,14 +679,14 @@ truncate_log(struct zab *z, uint64_t keep)
 }
 
 static void
-pull_done(struct zab *z, const struct chp_now *now, struct chp_out *out)
+pull_done(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	if (z->pulling != NONE && last_index(z) >= z->pull_end)
 		begin_sync(z, now, out);
 }
 
 static void
-on_history(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_history(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_sync *m = (const void *)pm->message;
 
@@ -800,9 +712,9 @@ on_history(struct zab *z, const struct chp_now *now, const struct chp_peer_messa
  * it as well, behind this, though it has not acknowledged anything yet (pitfall P17).
  */
 static void
-sync_follower(struct zab *z, uint32_t node, struct chp_out *out)
+sync_follower(struct chp_zab *z, uint32_t node, struct chp_out *out)
 {
-	struct peer *p = &z->peer[node];
+	struct chp_zab_peer *p = &z->peer[node];
 	uint64_t common, flags = 0;
 
 	if (chp_zab_common(z->env.log, &p->history, &common)) {
@@ -820,26 +732,28 @@ sync_follower(struct zab *z, uint32_t node, struct chp_out *out)
 	}
 	send_sync(z, CHP_ZAB_NEWLEADER, node, common, flags, out);
 	p->sent = common + 1;
-	p->commit_sent = 0;
+	p->commit_sent = p->stable_sent = 0;
 	p->uptodate_due = false;
 }
 
 /* The state up to `keep` will be copied; the log goes on behind it. */
 static void
-begin_copy(struct zab *z, const struct chp_zab_sync *m)
+begin_copy(struct chp_zab *z, const struct chp_now *now, const struct chp_zab_sync *m)
 {
 	chp_log_restart(z->env.log, m->keep + 1, m->keep_epoch);
 	z->rule = (struct chp_zab_quorum){
 		.rule = (m->sync_flags & CHP_ZAB_RULE_ALL) != 0 ? CHP_ZAB_ALL : CHP_ZAB_MAJORITY,
 	};
-	z->committed = z->applied = m->keep;
+	z->committed = z->applied = z->answered = m->keep;
 	z->incomplete = z->clearing = true;
 	z->clear_at = 0;
 	chp_copy_stop(&z->copy);
+	if (z->is_backed)
+		chp_zab_slow_restart(z, now);
 }
 
 static void
-on_newleader(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_newleader(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_sync *m = (const void *)pm->message;
 
@@ -849,7 +763,7 @@ on_newleader(struct zab *z, const struct chp_now *now, const struct chp_peer_mes
 	z->synced = false;
 	z->ack_sent = 0;
 	if ((m->sync_flags & CHP_ZAB_SNAP) != 0) {
-		begin_copy(z, m);
+		begin_copy(z, now, m);
 	} else if (m->keep < z->committed || m->keep > last_index(z) || z->incomplete) {
 		/* It says that committed entries go, or that we have what we have not. */
 		z->env.zab_counters->holes_refused++;
@@ -866,7 +780,7 @@ on_newleader(struct zab *z, const struct chp_now *now, const struct chp_peer_mes
 
 /* Empty the cache, some slots at a time. What another key's digest leads over stays, as if deleted. */
 static void
-clear_some(struct zab *z, const struct chp_now *now, struct chp_out *out)
+clear_some(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	struct chp_cache *c = z->env.cache;
 	const uint32_t end = chp_min_u32(chp_cache_slots(c), z->clear_at + CLEAR_MAX);
@@ -887,6 +801,7 @@ clear_some(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		if (!chp_cache_remove(c, s)) {
 			chp_cache_set(c, s, NULL, 0, (uint8_t)((s->flags & CHP_SLOT_SESSION) | CHP_SLOT_TOMBSTONE));
 			s->version = 0;
+			s->state = CHP_ZAB_REST;
 		}
 	}
 	if (z->clear_at < chp_cache_slots(c)) {
@@ -899,45 +814,67 @@ clear_some(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		chp_copy_begin(&z->copy, z->leader);
 }
 
-/* A key of the leader's state: it may be newer than entries that we have not applied yet. */
+/*
+ * A key of the leader's state: it may be newer than entries that we have not applied yet. A deleted one is one that our
+ * store may have to hear of.
+ */
 static bool
 apply_item(void *instance, const struct chp_peer_message *m, struct chp_out *out)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 	const struct chp_copy_item *item = (const void *)m->message;
+	const bool is_session = (item->item_flags & CHP_COPY_SESSION) != 0;
+	const bool is_gone = (item->item_flags & CHP_COPY_TOMBSTONE) != 0;
 	struct chp_slot *s = chp_cache_find(z->env.cache, &m->key);
 	uint64_t id;
 
 	(void)out;
-	if ((item->item_flags & CHP_COPY_TOMBSTONE) != 0 || (s != NULL && s->version >= item->version))
+	if ((is_gone && (!z->is_backed || is_session)) || (s != NULL && s->version >= item->version))
 		return true;
-	if (chp_cache_room(z->env.cache) == 0 || ((item->item_flags & CHP_COPY_SESSION) != 0 &&
-						  z->env.sessions->n == z->env.sessions->capacity))
+	if (!chp_zab_make_any_room(z, s) || (is_session && z->env.sessions->n == z->env.sessions->capacity))
 		return false;
 	if (s == NULL)
 		s = chp_cache_insert(z->env.cache, &m->key);
 	chp_cache_set(z->env.cache, s, chp_copy_item_value(item), item->value_total,
-		      item->item_flags & CHP_COPY_SESSION);
+		      item->item_flags & (CHP_COPY_SESSION | CHP_COPY_TOMBSTONE));
 	s->version = item->version;
-	if ((item->item_flags & CHP_COPY_SESSION) != 0) {
+	if (is_session) {
 		memcpy(&id, chp_copy_item_key(item), sizeof(id));
 		chp_session_open(z->env.sessions, id);
+	} else if (z->is_backed) {
+		chp_zab_slot_copied(z, s);
 	}
 	return true;
 }
 
-/* What is in the cache is committed and applied, all of it. */
+/* What is in the cache is committed and applied, all of it; but of what is being asked for nothing is known. */
 static enum chp_copy_verdict
 look_for_copy(void *instance, const struct chp_slot *s, uint64_t seen)
 {
-	(void)instance;
-	(void)s;
+	const struct chp_zab *z = instance;
+
 	(void)seen;
-	return CHP_COPY_SEND;
+	return z->is_backed && s->version == 0 ? CHP_COPY_SKIP : CHP_COPY_SEND;
+}
+
+/* A leader has everything, in its cache or its store. */
+static bool
+may_scan(void *instance)
+{
+	const struct chp_zab *z = instance;
+
+	return !z->incomplete;
+}
+
+/* What of our log is durable in our store: nothing, as long as the state below it is not. */
+static uint64_t
+own_durable(const struct chp_zab *z)
+{
+	return z->incomplete || z->slow.n_unsaved > 0 ? 0 : z->env.log->mark - 1;
 }
 
 static void
-send_index(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t index, uint64_t flags,
+send_index(const struct chp_zab *z, enum chp_zab_type type, uint32_t to, uint64_t index, uint64_t flags,
 	   struct chp_out *out)
 {
 	struct chp_zab_index *m = chp_send(out, to, sizeof(*m));
@@ -946,12 +883,13 @@ send_index(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t in
 				     .epoch = z->accepted_epoch,
 				     .index = index,
 				     .view = z->view.epoch,
-				     .index_flags = flags };
+				     .index_flags = flags,
+				     .durable = type == CHP_ZAB_COMMIT ? z->stable : own_durable(z) };
 }
 
 /* [Z4] Once the log is whole, and not before (pitfall P16), this is the history of the epoch. */
 static void
-finish_sync(struct zab *z, const struct chp_now *now, struct chp_out *out)
+finish_sync(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	if (z->incomplete && !z->clearing && chp_copy_is_done(&z->copy)) {
 		z->incomplete = false;
@@ -974,14 +912,15 @@ finish_sync(struct zab *z, const struct chp_now *now, struct chp_out *out)
 	z->current_epoch = z->accepted_epoch;
 	z->synced = true;
 	z->ack_sent = last_index(z);
+	z->durable_sent = own_durable(z);
 	send_index(z, CHP_ZAB_ACKLD, z->leader, z->ack_sent, 0, out);
 }
 
 static void
-on_ackld(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_ackld(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_index *m = (const void *)pm->message;
-	struct peer *p = &z->peer[pm->from];
+	struct chp_zab_peer *p = &z->peer[pm->from];
 
 	if (!is_my_follower(z, m->epoch) || z->phase < CHP_ZAB_SYNC)
 		return;
@@ -993,6 +932,7 @@ on_ackld(struct zab *z, const struct chp_now *now, const struct chp_peer_message
 	}
 	p->view = m->view;
 	p->acked = chp_max_u64(p->acked, m->index);
+	p->durable = chp_max_u64(p->durable, m->durable);
 	z->ackld |= chp_bit(pm->from);
 	z->acks_changed = true;
 	p->uptodate_due = true;
@@ -1006,7 +946,7 @@ on_ackld(struct zab *z, const struct chp_now *now, const struct chp_peer_message
 
 /* [Z5] A quorum has our history: all of it is committed, and clients are served. */
 static void
-establish(struct zab *z, const struct chp_now *now)
+establish(struct chp_zab *z, const struct chp_now *now)
 {
 	if (z->phase != CHP_ZAB_SYNC || !z->is_leader || !is_quorum(z, z->ackld))
 		return;
@@ -1023,13 +963,14 @@ establish(struct zab *z, const struct chp_now *now)
 
 /* The entry behind our last one, from the leader's log or, in a leader's, from the one with the newest history. */
 static bool
-append_proposed(struct zab *z, const struct chp_zab_propose *m)
+append_proposed(struct chp_zab *z, const struct chp_zab_propose *m)
 {
-	const struct chp_log_entry e = { .version = m->index,
+	const struct chp_log_entry e = { .version = (m->entry_flags & CHP_ZAB_RESTORED) != 0 ? m->number : m->index,
 					 .base = m->entry_epoch,
 					 .session = m->session,
 					 .request = m->request,
 					 .number = m->number,
+					 .slot = NONE,
 					 .value_len = m->value_total,
 					 .key_len = m->key_len,
 					 .version_flags = m->entry_flags,
@@ -1054,7 +995,7 @@ append_proposed(struct zab *z, const struct chp_zab_propose *m)
 
 /* [Z6] Only the next entry is taken: a log has no holes (pitfall P19). */
 static void
-on_propose(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_propose(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_propose *m = (const void *)pm->message;
 	const bool pulled = z->is_leader && pm->from == z->pulling && m->epoch == z->accepted_epoch;
@@ -1078,37 +1019,44 @@ on_propose(struct zab *z, const struct chp_now *now, const struct chp_peer_messa
 
 /* [Z7] One acknowledgement for all that came in this run: of everything up to the last entry. */
 static void
-acknowledge(struct zab *z, struct chp_out *out)
+acknowledge(struct chp_zab *z, struct chp_out *out)
 {
-	if (!z->synced || z->ack_sent >= last_index(z))
+	const uint64_t durable = z->env.backing->is_durable ? own_durable(z) : 0;
+
+	if (!z->synced || (z->ack_sent >= last_index(z) && z->durable_sent >= durable))
 		return;
 	z->ack_sent = last_index(z);
+	z->durable_sent = chp_max_u64(z->durable_sent, durable);
 	send_index(z, CHP_ZAB_ACK, z->leader, z->ack_sent, 0, out);
 }
 
 static void
-on_ack(struct zab *z, const struct chp_peer_message *pm)
+on_ack(struct chp_zab *z, const struct chp_peer_message *pm)
 {
 	const struct chp_zab_index *m = (const void *)pm->message;
-	struct peer *p = &z->peer[pm->from];
+	struct chp_zab_peer *p = &z->peer[pm->from];
 
 	if (!is_my_follower(z, m->epoch) || (z->ackld & chp_bit(pm->from)) == 0 || p->sent == 0 || m->index >= p->sent)
 		return;
 	z->env.zab_counters->acks++;
 	p->acked = chp_max_u64(p->acked, m->index);
+	p->durable = chp_max_u64(p->durable, m->durable);
 	z->acks_changed = true;
 }
 
-/* The largest entry that this many members have, and everything before it. */
+/* The largest entry that this many members have in their logs, or in their stores, and everything before it. */
 static uint64_t
-held_by(const struct zab *z, uint32_t members)
+held_by(const struct chp_zab *z, uint32_t members, bool in_stores)
 {
 	uint64_t held[CHP_NODES_MAX], least;
 	uint32_t n = 1;
 
-	held[0] = last_index(z);
-	for (uint64_t p = others(z); p != 0; p &= p - 1)
-		held[n++] = z->peer[chp_first_bit(p)].acked;
+	held[0] = in_stores ? own_durable(z) : last_index(z);
+	for (uint64_t p = others(z); p != 0; p &= p - 1) {
+		const struct chp_zab_peer *peer = &z->peer[chp_first_bit(p)];
+
+		held[n++] = in_stores ? peer->durable : peer->acked;
+	}
 	if (n < members)
 		return 0;
 	for (uint32_t i = 0;; i++) { /* the greatest first */
@@ -1126,22 +1074,28 @@ held_by(const struct zab *z, uint32_t members)
 
 /* [Z8, Z12] Committed is what a quorum has, and everything before it. */
 static void
-advance(struct zab *z)
+advance(struct chp_zab *z)
 {
 	uint64_t to;
 
-	if (!z->is_leader || z->phase != CHP_ZAB_BROADCAST || !z->acks_changed)
+	if (!z->is_leader || z->phase != CHP_ZAB_BROADCAST)
+		return;
+	/* [SAFETY 33] A majority of all configured members, under any rule: whoever begins cold again reads as many. */
+	if (z->env.backing->is_durable)
+		z->stable = chp_max_u64(z->stable, chp_min_u64(held_by(z, z->quorum, true), z->applied));
+	if (!z->acks_changed)
 		return;
 	z->acks_changed = false;
-	to = chp_zab_quorum_committed(&z->rule, z->committed, last_index(z), held_by(z, z->quorum),
-				      z->rule.rule == CHP_ZAB_ALL || z->rule.n > 0 ? held_by(z, z->env.n_nodes) : 0);
+	to = chp_zab_quorum_committed(&z->rule, z->committed, last_index(z), held_by(z, z->quorum, false),
+				      z->rule.rule == CHP_ZAB_ALL || z->rule.n > 0 ? held_by(z, z->env.n_nodes, false)
+										   : 0);
 	z->env.zab_counters->commits += to - z->committed;
 	z->committed = to;
 	chp_zab_quorum_commit(&z->rule, to);
 }
 
 static void
-on_commit(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_commit(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_index *m = (const void *)pm->message;
 
@@ -1154,6 +1108,7 @@ on_commit(struct zab *z, const struct chp_now *now, const struct chp_peer_messag
 		return;
 	}
 	z->committed = chp_max_u64(z->committed, m->index);
+	z->stable = chp_max_u64(z->stable, m->durable);
 	chp_zab_quorum_commit(&z->rule, z->committed);
 	if ((m->index_flags & CHP_ZAB_UPTODATE) != 0 && z->synced) {
 		z->phase = CHP_ZAB_BROADCAST;
@@ -1162,7 +1117,7 @@ on_commit(struct zab *z, const struct chp_now *now, const struct chp_peer_messag
 }
 
 static void
-send_entry(const struct zab *z, uint32_t to, uint64_t index, struct chp_out *out)
+send_entry(const struct chp_zab *z, uint32_t to, uint64_t index, struct chp_out *out)
 {
 	const struct chp_log_entry *e = chp_log_at(z->env.log, index);
 	const uint32_t bytes = chp_zab_propose_bytes(e->key_len, e->value_len);
@@ -1190,7 +1145,7 @@ send_entry(const struct zab *z, uint32_t to, uint64_t index, struct chp_out *out
 
 /* The entries from `next` to `last`, as far as its credits go. Returns the next one. */
 static uint64_t
-send_entries(const struct zab *z, const struct chp_now *now, uint32_t to, uint64_t next, uint64_t last,
+send_entries(const struct chp_zab *z, const struct chp_now *now, uint32_t to, uint64_t next, uint64_t last,
 	     struct chp_out *out)
 {
 	for (uint32_t i = 0; next <= last && out->lane[to].credits > 0; i++, next++) {
@@ -1205,9 +1160,9 @@ send_entries(const struct zab *z, const struct chp_now *now, uint32_t to, uint64
 
 /* What a follower lacks, then what is committed of it: applied here already, so that a copy agrees with it. */
 static void
-pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out *out)
+pump_to(struct chp_zab *z, const struct chp_now *now, uint32_t node, struct chp_out *out)
 {
-	struct peer *p = &z->peer[node];
+	struct chp_zab_peer *p = &z->peer[node];
 	uint64_t committed;
 	bool uptodate;
 
@@ -1224,16 +1179,17 @@ pump_to(struct zab *z, const struct chp_now *now, uint32_t node, struct chp_out 
 	committed = chp_min_u64(z->applied, p->sent - 1);
 	/* That its synchronisation is over is true when the leader is established, not before. */
 	uptodate = p->uptodate_due && z->phase == CHP_ZAB_BROADCAST;
-	if (committed <= p->commit_sent && !uptodate)
+	if (committed <= p->commit_sent && !uptodate && z->stable <= p->stable_sent)
 		return;
 	send_index(z, CHP_ZAB_COMMIT, node, committed, uptodate ? CHP_ZAB_UPTODATE : 0, out);
 	p->commit_sent = committed;
+	p->stable_sent = z->stable;
 	p->uptodate_due = p->uptodate_due && !uptodate;
 }
 
 /* [Z6] Each follower at its own pace. */
 static void
-pump(struct zab *z, const struct chp_now *now, struct chp_out *out)
+pump(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	uint64_t fed = 0;
 
@@ -1259,62 +1215,112 @@ pump(struct zab *z, const struct chp_now *now, struct chp_out *out)
  * leader that keeps to no rules may not end the process.
  */
 static bool
-has_room(const struct zab *z, const struct chp_log_entry *e)
+has_room(struct chp_zab *z, const struct chp_log_entry *e, const struct chp_slot *s)
 {
-	return chp_cache_room(z->env.cache) > 0 &&
+	return chp_zab_make_any_room(z, s) &&
 	       ((e->version_flags & CHP_ZAB_SESSION) == 0 || z->env.sessions->n < z->env.sessions->capacity);
 }
 
-/* The key gets the entry's value, or goes. False: there is no room. */
+/* A key goes. Where there is a store behind the cache it stays as deleted until that knows. */
+static void
+remove_key(struct chp_zab *z, const struct chp_log_entry *e, struct chp_slot *s)
+{
+	if (s == NULL || chp_cache_remove(z->env.cache, s))
+		return;
+	/* Another key's digest leads over it. */
+	chp_cache_set(z->env.cache, s, NULL, 0, (uint8_t)((s->flags & CHP_SLOT_SESSION) | CHP_SLOT_TOMBSTONE));
+	s->version = e->version;
+}
+
+/* The key gets the value of the entry at `index`, or goes. False: there is no room. */
 static bool
-apply_to_key(struct zab *z, const struct chp_log_entry *e, const struct chp_key *key)
+apply_to_key(struct chp_zab *z, struct chp_log_entry *e, uint64_t index, const struct chp_key *key)
 {
 	struct chp_slot *s = chp_cache_find(z->env.cache, key);
+	const bool is_stored = z->is_backed && (e->version_flags & CHP_ZAB_SESSION) == 0;
 	uint64_t id = 0;
 
 	if (s != NULL && s->version >= e->version)
 		return true; /* the copy was ahead */
 	if ((e->version_flags & CHP_ZAB_SESSION) != 0)
 		memcpy(&id, key->bytes, sizeof(id));
-	if ((e->version_flags & CHP_ZAB_REMOVE) != 0) {
+	if ((e->version_flags & CHP_ZAB_REMOVE) != 0 && !is_stored) {
 		if (id != 0)
 			chp_session_close(z->env.sessions, id);
-		if (s != NULL && !chp_cache_remove(z->env.cache, s)) { /* another key's digest leads over it */
-			chp_cache_set(z->env.cache, s, NULL, 0,
-				      (uint8_t)((s->flags & CHP_SLOT_SESSION) | CHP_SLOT_TOMBSTONE));
-			s->version = e->version;
-		}
+		remove_key(z, e, s);
 		return true;
 	}
-	if (!has_room(z, e))
+	if (!has_room(z, e, s))
 		return false;
 	if (s == NULL)
 		s = chp_cache_insert(z->env.cache, key);
 	chp_log_value(z->env.log, e, z->value);
-	chp_cache_set(z->env.cache, s, z->value, e->value_len, e->version_flags & CHP_ZAB_SESSION);
+	chp_cache_set(z->env.cache, s, z->value, e->value_len,
+		      e->version_flags & (CHP_ZAB_SESSION | CHP_ZAB_REMOVE));
 	s->version = e->version;
 	if (id != 0)
 		chp_session_open(z->env.sessions, id);
+	if (is_stored) {
+		e->slot = chp_cache_slot_index(z->env.cache, s);
+		s->log_low = (uint32_t)index;
+		chp_zab_slot_applied(z, s, &key->digest);
+	}
 	return true;
+}
+
+/* How an entry ended: what failed says which version it saw; the rest is a version itself. */
+static void
+outcome_of(const struct chp_log_entry *e, uint64_t *version, uint64_t *number)
+{
+	const bool failed = (e->version_flags & CHP_ZAB_NOTHING) != 0;
+
+	*version = failed ? e->number : e->version;
+	*number = failed ? 0 : e->number;
+}
+
+static void
+answer_proposal(struct chp_zab *z, const struct chp_now *now, uint32_t *waiter, struct chp_out *out)
+{
+	const struct chp_zab_op *op = &z->op[*waiter];
+
+	z->env.counters->writes++;
+	chp_histogram_record(z->env.commit_ns, now->ns - op->at);
+	answer_op(z, *waiter, op->status, op->version, op->number, out);
+	*waiter = NONE;
 }
 
 /* The client of an entry that was applied here, and its session everywhere. */
 static void
-settle(struct zab *z, const struct chp_now *now, const struct chp_log_entry *e, struct chp_out *out)
+settle(struct chp_zab *z, const struct chp_now *now, const struct chp_log_entry *e, uint64_t index,
+       struct chp_out *out)
 {
-	const bool failed = (e->version_flags & CHP_ZAB_NOTHING) != 0;
-	/* What failed says which version it saw; the rest is a version itself. */
-	const uint64_t version = failed ? e->number : e->version, number = failed ? 0 : e->number;
-	uint32_t *waiter = &z->waiter[e->version & z->env.log->mask];
+	uint32_t *waiter = &z->waiter[index & z->env.log->mask];
+	uint64_t version, number;
 
+	outcome_of(e, &version, &number);
 	if (e->session != 0)
 		chp_session_done(z->env.sessions, e->session, e->request, e->status, version, number);
 	if (*waiter == NONE)
 		return;
-	z->env.counters->writes++;
-	chp_histogram_record(z->env.commit_ns, now->ns - z->op[*waiter].at);
-	answer_op(z, *waiter, e->status, version, number, out);
-	*waiter = NONE;
+	z->op[*waiter].status = e->status;
+	z->op[*waiter].version = version;
+	z->op[*waiter].number = number;
+	if (!z->env.backing->is_durable)
+		answer_proposal(z, now, waiter, out);
+}
+
+/* [SAFETY 33] Level `datastore`: clients are answered when the stores of a majority have what they are told. */
+static void
+answer_stable(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
+{
+	const uint64_t end = chp_min_u64(z->applied, z->stable);
+
+	while (z->answered < end && out->replies_left > 0) {
+		uint32_t *waiter = &z->waiter[++z->answered & z->env.log->mask];
+
+		if (*waiter != NONE)
+			answer_proposal(z, now, waiter, out);
+	}
 }
 
 /* Keys of a batch of entries, looked up together. */
@@ -1325,7 +1331,7 @@ struct apply_batch {
 };
 
 static void
-fetch(struct zab *z, struct apply_batch *b, uint32_t n)
+fetch(struct chp_zab *z, struct apply_batch *b, uint32_t n)
 {
 	b->n_want = 0;
 	for (uint32_t i = 0; i < n; i++) {
@@ -1352,28 +1358,30 @@ fetch(struct zab *z, struct apply_batch *b, uint32_t n)
 
 /* Apply n entries, at most as many as there are. Returns how many were. */
 static uint32_t
-apply_batch(struct zab *z, const struct chp_now *now, struct apply_batch *b, uint32_t n, struct chp_out *out)
+apply_batch(struct chp_zab *z, const struct chp_now *now, struct apply_batch *b, uint32_t n, struct chp_out *out)
 {
 	fetch(z, b, n);
 	for (uint32_t i = 0; i < n; i++) {
-		const struct chp_log_entry *e = chp_log_at(z->env.log, z->applied + 1);
+		struct chp_log_entry *e = chp_log_at(z->env.log, z->applied + 1);
 		const bool writes = (e->version_flags & (CHP_ZAB_NOTHING | CHP_ZAB_RULE)) == 0;
 
-		if (writes && !apply_to_key(z, e, &b->key[i]))
+		if (writes && !apply_to_key(z, e, z->applied + 1, &b->key[i]))
 			return i;
-		if (writes && z->is_leader)
-			chp_zab_pending_applied(&z->pending, &b->key[i].digest, e->version);
-		settle(z, now, e, out);
-		chp_log_commit(z->env.log, e->version);
 		z->applied++;
+		if (writes && z->is_leader)
+			chp_zab_pending_applied(&z->pending, &b->key[i].digest, z->applied);
+		settle(z, now, e, z->applied, out);
+		chp_log_commit(z->env.log, z->applied);
 	}
+	if (!z->is_leader || !z->env.backing->is_durable)
+		z->answered = z->applied;
 	z->env.zab_counters->applied += n;
 	return n;
 }
 
 /* [Z8] Committed entries, in order. True: there are more. */
 static bool
-apply(struct zab *z, const struct chp_now *now, struct chp_out *out)
+apply(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	struct apply_batch b;
 
@@ -1386,6 +1394,9 @@ apply(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		if (n == 0 || done >= APPLY_MAX)
 			return true;
 		if (apply_batch(z, now, &b, n, out) < n) {
+			/* Until the store has taken what the cache holds; who is behind us waits with its credits. */
+			if (z->is_backed && z->env.sessions->n < z->env.sessions->capacity)
+				return false;
 			z->env.counters->overrun++;
 			z->incomplete = true;
 			look(z, now, z->round + 1, out); /* copied anew, from what the leader has by then */
@@ -1400,7 +1411,7 @@ apply(struct zab *z, const struct chp_now *now, struct chp_out *out)
 
 /* [Z10] When the last BEAT went that a quorum, ourselves included, has answered: we led then. */
 static void
-confirm(struct zab *z)
+confirm(struct chp_zab *z)
 {
 	uint64_t echo[CHP_NODES_MAX] = { 0 };
 	uint32_t n = 0;
@@ -1426,18 +1437,21 @@ confirm(struct zab *z)
 }
 
 static void
-send_beat(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t sent_ns, struct chp_out *out)
+send_beat(const struct chp_zab *z, enum chp_zab_type type, uint32_t to, uint64_t sent_ns, struct chp_out *out)
 {
 	struct chp_zab_beat *m = chp_send(out, to, sizeof(*m));
 
 	*m = (struct chp_zab_beat){ .message = HEADER(type, *m),
 				    .epoch = z->accepted_epoch,
 				    .sent_ns = sent_ns,
-				    .lease_ns = z->env.leader_lease_ns };
+				    .lease_ns = z->env.leader_lease_ns,
+				    .beat_flags = type == CHP_ZAB_BEAT_ACK && z->env.backing->is_ready
+							  ? CHP_ZAB_HOST_READY
+							  : 0 };
 }
 
 static void
-beat(struct zab *z, const struct chp_now *now, struct chp_out *out)
+beat(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	z->beat_ns = now->ns;
 	z->beat_at_ns = now->ns + z->env.election_ns / BEATS;
@@ -1447,7 +1461,7 @@ beat(struct zab *z, const struct chp_now *now, struct chp_out *out)
 
 /* [Z10, SAFETY 18] Give the lease: vote for nobody else until it has run out on our clock. */
 static void
-on_beat(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+on_beat(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_beat *m = (const void *)pm->message;
 
@@ -1468,37 +1482,26 @@ on_beat(struct zab *z, const struct chp_now *now, const struct chp_peer_message 
 }
 
 static void
-on_beat_ack(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm)
+on_beat_ack(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm)
 {
 	const struct chp_zab_beat *m = (const void *)pm->message;
-	struct peer *p = &z->peer[pm->from];
+	struct chp_zab_peer *p = &z->peer[pm->from];
 
 	if (!is_my_follower(z, m->epoch) || (z->ackepoch & chp_bit(pm->from)) == 0 || m->sent_ns > now->ns ||
 	    m->sent_ns <= p->echo_ns)
 		return;
 	p->echo_ns = m->sent_ns;
+	p->has_host = (m->beat_flags & CHP_ZAB_HOST_READY) != 0;
 	confirm(z);
 }
 
-/* What a read finds in the applied state. The key's digest is filled. */
-static void
-read_key(struct zab *z, struct chp_reply *r, const struct chp_key *key, struct chp_out *out)
-{
-	const struct chp_slot *s = chp_cache_find(z->env.cache, key);
-	uint8_t *to;
-
-	z->env.counters->reads++;
-	if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0) {
-		r->status = CHP_STATUS_NOT_FOUND;
-		out->reply(out, r);
-		return;
-	}
-	r->status = CHP_STATUS_OK;
-	r->version = s->version;
-	r->value_len = s->value_len;
-	to = out->reply(out, r);
-	chp_cache_value(z->env.cache, s, to);
-}
+/* A read that may be answered from the applied state now. */
+struct read {
+	const struct chp_op *op; /* as it came, or NULL: */
+	uint32_t parked;         /* it has waited as this */
+	struct chp_key key;      /* digest filled */
+	bool is_sure;            /* see struct chp_zab_op */
+};
 
 static struct chp_reply
 reply_to(const struct chp_op *op)
@@ -1506,27 +1509,186 @@ reply_to(const struct chp_op *op)
 	return (struct chp_reply){ .origin = &op->origin,
 				   .session = op->session,
 				   .request = op->request,
-				   .opcode = op->opcode };
+				   .opcode = op->opcode,
+				   .is_relaxed = op->is_relaxed };
 }
 
-static void
-answer_parked_read(struct zab *z, enum wait list, struct chp_out *out)
+static struct chp_reply
+reply_to_read(const struct chp_zab *z, const struct read *rd)
 {
-	const uint32_t i = pop(z, list);
-	const struct client_op *op = &z->op[i];
-	struct chp_reply r = { .origin = &op->origin,
-			       .session = op->session,
-			       .request = op->request,
-			       .opcode = op->opcode };
-	struct chp_key key = { .bytes = key_of_op(z, i), .len = op->key_len, .pos = -1 };
+	const struct chp_zab_op *op = rd->op == NULL ? &z->op[rd->parked] : NULL;
 
-	key.digest = chp_cache_digest(z->env.cache, key.bytes, key.len, false);
-	read_key(z, &r, &key, out);
-	release_op(z, i);
+	if (op == NULL)
+		return reply_to(rd->op);
+	return (struct chp_reply){ .origin = &op->origin,
+				   .session = op->session,
+				   .request = op->request,
+				   .opcode = op->opcode,
+				   .is_relaxed = op->is_relaxed };
 }
 
 static void
-park_read(struct zab *z, const struct chp_op *op, enum wait list, uint64_t at, struct chp_out *out)
+refuse_read(struct chp_zab *z, const struct read *rd, uint8_t status, uint64_t number, struct chp_out *out)
+{
+	if (rd->op != NULL)
+		refuse(rd->op, status, number, out);
+	else
+		answer_op(z, rd->parked, status, 0, number, out);
+}
+
+/* The operation that a read waits as; NONE: there is none left, and it was told so. */
+static uint32_t
+keep_read(struct chp_zab *z, const struct chp_now *now, const struct read *rd, struct chp_out *out)
+{
+	uint32_t i = rd->parked;
+
+	if (rd->op != NULL) {
+		i = take_op(z, rd->op);
+		if (i == NONE) {
+			z->env.counters->busy++;
+			refuse(rd->op, CHP_STATUS_OVERLOAD, 0, out);
+			return NONE;
+		}
+		z->op[i].at = now->ns;
+		z->env.counters->reads_parked++;
+	}
+	z->op[i].is_sure = rd->is_sure;
+	return i;
+}
+
+/*
+ * The key is in the datastore, or nowhere. A follower whose own store is away, or that knows less of what was before a
+ * cold start than the leader finds out, leaves it to the leader (SAFETY 32).
+ */
+static void
+ask_for_read(struct chp_zab *z, const struct chp_now *now, const struct read *rd, struct chp_slot *s,
+	     struct chp_out *out)
+{
+	struct chp_zab_miss *m;
+	uint32_t i;
+
+	z->env.counters->misses++;
+	if (!z->is_leader && (!z->env.backing->is_ready || z->view.sources != 0)) {
+		z->env.counters->host_away += !z->env.backing->is_ready;
+		if (z->leader == CHP_NODES_MAX)
+			refuse_read(z, rd, CHP_STATUS_NOT_SERVING, 0, out);
+		else
+			refuse_read(z, rd, CHP_STATUS_REDIRECT, z->leader, out);
+		return;
+	}
+	m = chp_zab_ask(z, now, s, &rd->key);
+	if (m == NULL) {
+		z->env.counters->misses_refused++;
+		refuse_read(z, rd, CHP_STATUS_OVERLOAD, 0, out);
+		return;
+	}
+	i = keep_read(z, now, rd, out);
+	if (i != NONE)
+		chp_zab_push(z, &m->waiters, i);
+}
+
+/* The log position of what a slot holds; one that left the log long ago may look as if it were newer. */
+static uint64_t
+position_of(const struct chp_zab *z, const struct chp_slot *s)
+{
+	return z->env.log->next - (uint32_t)((uint32_t)z->env.log->next - s->log_low);
+}
+
+/* [SAFETY 33] What is read is not in enough stores yet: the answer waits until it is. */
+static void
+hold_read(struct chp_zab *z, const struct chp_now *now, const struct read *rd, const struct chp_slot *s,
+	  struct chp_out *out)
+{
+	const uint32_t i = keep_read(z, now, rd, out);
+	struct chp_zab_op *op;
+
+	if (i == NONE)
+		return;
+	op = &z->op[i];
+	op->at = position_of(z, s);
+	op->status = (s->flags & CHP_SLOT_TOMBSTONE) != 0 ? CHP_STATUS_NOT_FOUND : CHP_STATUS_OK;
+	op->version = op->status == CHP_STATUS_OK ? s->version : 0;
+	op->value_len = op->status == CHP_STATUS_OK ? s->value_len : 0;
+	if (op->value_len > 0)
+		chp_cache_value(z->env.cache, s, chp_zab_value_of_op(z, i));
+	push(z, CHP_ZAB_OP_STABLE, i);
+}
+
+static void
+answer_held_reads(struct chp_zab *z, struct chp_out *out)
+{
+	uint32_t i;
+
+	while ((i = z->list[CHP_ZAB_OP_STABLE].head) != NONE && z->op[i].at <= z->stable && out->replies_left > 0) {
+		const struct chp_zab_op *op = &z->op[pop(z, CHP_ZAB_OP_STABLE)];
+		struct chp_reply r = reply_to_read(z, &(struct read){ .parked = i });
+		uint8_t *to;
+
+		z->env.counters->reads++;
+		r.status = op->status;
+		r.version = op->version;
+		r.value_len = op->value_len;
+		to = out->reply(out, &r);
+		if (r.value_len > 0)
+			memcpy(to, chp_zab_value_of_op(z, i), r.value_len);
+		release_op(z, i);
+	}
+}
+
+/* What a read finds in the applied state. */
+static void
+read_key(struct chp_zab *z, const struct chp_now *now, const struct read *rd, struct chp_out *out)
+{
+	struct chp_slot *s = chp_cache_find(z->env.cache, &rd->key);
+	struct chp_reply r = reply_to_read(z, rd);
+	uint8_t *to;
+
+	if (chp_zab_is_missing(z, s)) {
+		ask_for_read(z, now, rd, s, out);
+		return;
+	}
+	if (s != NULL)
+		chp_cache_touch(s);
+	if (z->env.backing->is_durable && !r.is_relaxed && position_of(z, s) > z->stable) {
+		hold_read(z, now, rd, s, out);
+		return;
+	}
+	z->env.counters->reads++;
+	if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0) {
+		r.status = CHP_STATUS_NOT_FOUND;
+		out->reply(out, &r);
+	} else {
+		r.status = CHP_STATUS_OK;
+		r.version = s->version;
+		r.value_len = s->value_len;
+		to = out->reply(out, &r);
+		chp_cache_value(z->env.cache, s, to);
+	}
+	if (rd->op == NULL)
+		release_op(z, rd->parked);
+}
+
+static struct read
+parked_read(struct chp_zab *z, uint32_t i)
+{
+	struct read rd = { .parked = i,
+			   .key = { .bytes = chp_zab_key_of_op(z, i), .len = z->op[i].key_len, .pos = -1 },
+			   .is_sure = true };
+
+	rd.key.digest = chp_cache_digest(z->env.cache, rd.key.bytes, rd.key.len, false);
+	return rd;
+}
+
+static void
+answer_parked_read(struct chp_zab *z, const struct chp_now *now, enum chp_zab_wait list, struct chp_out *out)
+{
+	const struct read rd = parked_read(z, pop(z, list));
+
+	read_key(z, now, &rd, out);
+}
+
+static void
+park_read(struct chp_zab *z, const struct chp_op *op, enum chp_zab_wait list, uint64_t at, struct chp_out *out)
 {
 	const uint32_t i = take_op(z, op);
 
@@ -1542,29 +1704,46 @@ park_read(struct zab *z, const struct chp_op *op, enum wait list, uint64_t at, s
 
 /* [Z9] A read: at the leader under its lease or confirmed by a quorum, at a follower after a sync. */
 static void
-read_here(struct zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
+read_here(struct chp_zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
 {
 	const uint64_t lease = lease_until_ns(z);
-	struct chp_reply r = reply_to(op);
+	struct read rd = { .op = op, .key = op->key };
 
 	if (op->is_relaxed) {
 		z->env.zab_counters->relaxed_reads++;
-		r.is_relaxed = true;
-		read_key(z, &r, &op->key, out);
+		rd.is_sure = true;
+		read_key(z, now, &rd, out);
 	} else if (!z->is_leader) {
-		park_read(z, op, SYNC, z->read_id + 1, out);
+		park_read(z, op, CHP_ZAB_OP_SYNC, z->read_id + 1, out);
 	} else if (now->ns < lease || CHP_MUTATED(ZAB_READ_WITHOUT_LEASE)) {
 		z->env.zab_counters->lease_reads++;
 		if (!CHP_MUTATED(ZAB_READ_WITHOUT_LEASE))
 			chp_out_reads_until(out, lease);
-		read_key(z, &r, &op->key, out);
+		read_key(z, now, &rd, out);
 	} else {
-		park_read(z, op, CONFIRM, now->ns, out);
+		park_read(z, op, CHP_ZAB_OP_CONFIRM, now->ns, out);
 	}
 }
 
+/* Its key is here: a read that came under the lease needs it still, or a quorum. */
 static void
-send_read(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t id, uint64_t index, struct chp_out *out)
+resume_read(struct chp_zab *z, const struct chp_now *now, uint32_t i, struct chp_out *out)
+{
+	const uint64_t lease = lease_until_ns(z);
+	const struct read rd = parked_read(z, i);
+
+	if (!z->op[i].is_sure && now->ns >= lease) {
+		push(z, z->is_leader ? CHP_ZAB_OP_CONFIRM : CHP_ZAB_OP_REFUSE, i);
+		return;
+	}
+	if (!z->op[i].is_sure)
+		chp_out_reads_until(out, lease);
+	read_key(z, now, &rd, out);
+}
+
+static void
+send_read(const struct chp_zab *z, enum chp_zab_type type, uint32_t to, uint64_t id, uint64_t index,
+	  struct chp_out *out)
 {
 	struct chp_zab_read *m = chp_send(out, to, sizeof(*m));
 
@@ -1575,7 +1754,7 @@ send_read(const struct zab *z, enum chp_zab_type type, uint32_t to, uint64_t id,
 }
 
 static void
-on_read(struct zab *z, const struct chp_now *now, const struct chp_peer_message *pm)
+on_read(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm)
 {
 	const struct chp_zab_read *m = (const void *)pm->message;
 
@@ -1586,7 +1765,7 @@ on_read(struct zab *z, const struct chp_now *now, const struct chp_peer_message 
 }
 
 static void
-on_read_index(struct zab *z, const struct chp_peer_message *pm)
+on_read_index(struct chp_zab *z, const struct chp_peer_message *pm)
 {
 	const struct chp_zab_read *m = (const void *)pm->message;
 
@@ -1599,7 +1778,7 @@ on_read_index(struct zab *z, const struct chp_peer_message *pm)
 
 /* At the leader: what came before we were sure to lead, of clients and of followers. */
 static void
-serve_reads_as_leader(struct zab *z, const struct chp_now *now, struct chp_out *out)
+serve_reads_as_leader(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	const uint64_t lease = lease_until_ns(z);
 	const bool leased = now->ns < lease;
@@ -1607,16 +1786,16 @@ serve_reads_as_leader(struct zab *z, const struct chp_now *now, struct chp_out *
 	bool ask = false;
 	uint32_t i;
 
-	while ((i = z->list[CONFIRM].head) != NONE && z->op[i].at <= sure_ns && out->replies_left > 0) {
+	while ((i = z->list[CHP_ZAB_OP_CONFIRM].head) != NONE && z->op[i].at <= sure_ns && out->replies_left > 0) {
 		z->env.zab_counters->confirmed_reads++;
 		if (leased && z->confirmed_ns < z->op[i].at)
 			chp_out_reads_until(out, lease);
-		answer_parked_read(z, CONFIRM, out);
+		answer_parked_read(z, now, CHP_ZAB_OP_CONFIRM, out);
 	}
 	if (i != NONE)
-		ask = z->op[z->list[CONFIRM].tail].at > z->beat_ns;
+		ask = z->op[z->list[CHP_ZAB_OP_CONFIRM].tail].at > z->beat_ns;
 	for (uint64_t p = others(z); p != 0; p &= p - 1) {
-		struct peer *peer = &z->peer[chp_first_bit(p)];
+		struct chp_zab_peer *peer = &z->peer[chp_first_bit(p)];
 
 		if (peer->read_id == 0)
 			continue;
@@ -1633,21 +1812,22 @@ serve_reads_as_leader(struct zab *z, const struct chp_now *now, struct chp_out *
 
 /* [Z9] What waited to be sure. */
 static void
-serve_reads(struct zab *z, const struct chp_now *now, struct chp_out *out)
+serve_reads(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	uint32_t i;
 
+	answer_held_reads(z, out);
 	if (z->is_leader) {
-		if (serves_as_leader(z))
+		if (chp_zab_serves(z))
 			serve_reads_as_leader(z, now, out);
 		return;
 	}
 	if (z->phase != CHP_ZAB_BROADCAST)
 		return;
-	while ((i = z->list[SYNC].head) != NONE && z->op[i].at <= z->read_answered && z->applied >= z->read_index &&
-	       out->replies_left > 0) {
+	while ((i = z->list[CHP_ZAB_OP_SYNC].head) != NONE && z->op[i].at <= z->read_answered &&
+	       z->applied >= z->read_index && out->replies_left > 0) {
 		z->env.zab_counters->sync_reads++;
-		answer_parked_read(z, SYNC, out);
+		answer_parked_read(z, now, CHP_ZAB_OP_SYNC, out);
 	}
 	/* One question at a time, for all that came before it is asked. */
 	if (i != NONE && !z->read_open && z->op[i].at > z->read_answered) {
@@ -1664,7 +1844,7 @@ serve_reads(struct zab *z, const struct chp_now *now, struct chp_out *out)
  * leader of the greatest epoch among them, and that leader has brought it up to date.
  */
 static void
-recover(struct zab *z, const struct chp_now *now, struct chp_out *out)
+recover(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	z->phase = CHP_ZAB_RECOVERING;
 	z->recover_id++;
@@ -1680,7 +1860,7 @@ recover(struct zab *z, const struct chp_now *now, struct chp_out *out)
 
 /* What its earlier incarnations said was forgotten when the view brought this one. */
 static void
-on_recover(struct zab *z, const struct chp_peer_message *pm, struct chp_out *out)
+on_recover(struct chp_zab *z, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_recover *from = (const void *)pm->message;
 	struct chp_zab_recovered *m;
@@ -1699,10 +1879,10 @@ on_recover(struct zab *z, const struct chp_peer_message *pm, struct chp_out *out
 }
 
 static void
-on_recovered(struct zab *z, const struct chp_peer_message *pm, struct chp_out *out)
+on_recovered(struct chp_zab *z, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_recovered *m = (const void *)pm->message;
-	struct peer *p = &z->peer[pm->from];
+	struct chp_zab_peer *p = &z->peer[pm->from];
 	uint64_t greatest = 0;
 
 	if (!z->recovering || m->id != z->recover_id || z->phase != CHP_ZAB_RECOVERING || z->recover_from != NONE)
@@ -1732,11 +1912,44 @@ on_recovered(struct zab *z, const struct chp_peer_message *pm, struct chp_out *o
 
 /* ------------------------------------------------------------------ client operations */
 
+/* See zab_epoch(). */
+#define TOLD_GENERATION_SHIFT 21u
+
+/*
+ * Of the last term that a quorum stood behind: one that came to nothing must not make clients doubt the others. Clients
+ * have 32 bits of it, which go on rising after a cold start: room for two million terms, and 2,047 of those.
+ */
+static uint64_t
+zab_epoch(const void *instance)
+{
+	const struct chp_zab *z = instance;
+
+	if (z->established_epoch == 0)
+		return 0;
+	return (z->generation << TOLD_GENERATION_SHIFT) + (z->established_epoch >> EPOCH_SHIFT);
+}
+
+/* [SAFETY 33] A retry of what was applied, and is not in enough stores yet: its record says too much. */
+static bool
+is_untold(const struct chp_zab *z, const struct chp_op *op)
+{
+	const struct chp_session *s;
+	const struct chp_record *r;
+
+	if (!z->env.backing->is_durable || op->session == 0)
+		return false;
+	s = chp_session_find(z->env.sessions, op->session);
+	if (s == NULL)
+		return false;
+	r = chp_session_record(z->env.sessions, s, op->request);
+	return r->state == CHP_RECORD_DONE && r->request == op->request && r->version > z->stable;
+}
+
 static enum chp_status
 zab_admit(void *instance, const struct chp_now *now, const struct chp_op *op, uint64_t *number)
 {
-	const struct zab *z = instance;
-	const bool serves = z->is_leader ? serves_as_leader(z) : z->phase == CHP_ZAB_BROADCAST;
+	const struct chp_zab *z = instance;
+	const bool serves = z->is_leader ? chp_zab_serves(z) : z->phase == CHP_ZAB_BROADCAST;
 
 	(void)now;
 	if (z->view.epoch == 0 || z->recovering)
@@ -1748,8 +1961,10 @@ zab_admit(void *instance, const struct chp_now *now, const struct chp_op *op, ui
 			return z->incomplete ? CHP_STATUS_NOT_SERVING : CHP_STATUS_OK;
 		return serves ? CHP_STATUS_OK : CHP_STATUS_NOT_SERVING;
 	}
+	if (z->is_backed && is_untold(z, op))
+		return CHP_STATUS_OVERLOAD;
 	/* Whoever heard of a later epoch has sessions that we may not know of; epochs compare as serial numbers. */
-	if (op->session != 0 && op->epoch != 0 && (int32_t)(op->epoch - (uint32_t)z->established_epoch) > 0)
+	if (op->session != 0 && op->epoch != 0 && (int32_t)(op->epoch - (uint32_t)zab_epoch(z)) > 0)
 		return CHP_STATUS_NOT_SERVING;
 	if (z->is_leader) {
 		if (serves || (CHP_MUTATED(P34_SERVES_EARLY) && z->phase == CHP_ZAB_SYNC))
@@ -1762,46 +1977,58 @@ zab_admit(void *instance, const struct chp_now *now, const struct chp_op *op, ui
 	return CHP_STATUS_REDIRECT;
 }
 
-/* The newest proposed state of a key. False: its digest is also another key's, which has a proposal open. */
-static bool
-current_of(struct zab *z, const struct chp_op *op, struct chp_current *now)
+enum known {
+	KNOWN,
+	MISSING, /* in the datastore, or nowhere */
+	CLASHES, /* its digest is also another key's, which has a proposal open */
+};
+
+/* The newest proposed state of a key. What does not depend on it need not know it. */
+static enum known
+current_of(struct chp_zab *z, const struct chp_op *op, struct chp_slot **slot, struct chp_current *now)
 {
 	const uint64_t index = CHP_MUTATED(S26_COMPARE_UNCOMMITTED)
 				       ? 0
 				       : chp_zab_pending_find(&z->pending, &op->key.digest);
-	const struct chp_slot *s;
+	struct chp_slot *s;
 
 	*now = (struct chp_current){ .value = z->value };
+	*slot = s = chp_cache_find(z->env.cache, &op->key);
 	if (index != 0) {
 		const struct chp_log_entry *e = chp_log_at(z->env.log, index);
 		uint8_t key[CHP_KEY_BYTES_MAX];
 
 		chp_log_key(z->env.log, e, key);
 		if (e->key_len != op->key.len || memcmp(key, op->key.bytes, e->key_len) != 0)
-			return false;
-		now->version = index;
+			return CLASHES;
+		now->version = e->version;
 		now->present = (e->version_flags & CHP_ZAB_REMOVE) == 0;
 		now->value_len = e->value_len;
 		if (now->present)
 			chp_log_value(z->env.log, e, z->value);
-		return true;
+		return KNOWN;
 	}
-	s = chp_cache_find(z->env.cache, &op->key);
+	if (chp_zab_is_missing(z, s) && op->key.len > 0 && !op->key.session)
+		return chp_application_is_blind(z->env.application, op->opcode) ? KNOWN : MISSING;
 	if (s == NULL || (s->flags & CHP_SLOT_TOMBSTONE) != 0)
-		return true;
+		return KNOWN;
+	chp_cache_touch(s);
 	now->present = true;
 	now->version = s->version;
 	now->value_len = s->value_len;
 	if (chp_application_needs_value(z->env.application, op->opcode))
 		chp_cache_value(z->env.cache, s, z->value);
-	return true;
+	return KNOWN;
 }
 
 /* What an operation does, as an entry (SAFETY 26). The value is the outcome's. */
 static void
-decide(struct zab *z, const struct chp_op *op, const struct chp_current *now, struct chp_log_entry *e,
-       struct chp_outcome *w)
+decide(struct chp_zab *z, const struct chp_op *op, const struct chp_slot *s, const struct chp_current *now,
+       struct chp_log_entry *e, struct chp_outcome *w)
 {
+	const bool is_stored = z->is_backed && !op->key.session;
+	const bool is_new = is_stored ? s == NULL : !now->present;
+
 	*w = (struct chp_outcome){ .status = CHP_STATUS_OK };
 	if (op->opcode == CHP_OPCODE_QUORUM) {
 		w->number = op->arg;
@@ -1817,8 +2044,8 @@ decide(struct zab *z, const struct chp_op *op, const struct chp_current *now, st
 		z->env.application->evaluate(op->opcode, op->arg, op->value, op->value_len, now,
 					     z->env.value_bytes_max, z->scratch, w);
 	}
-	if (w->status == CHP_STATUS_OK && !w->remove && op->key.len > 0 &&
-	    !chp_cache_admits(z->env.cache, op->key.len, w->value_len, !now->present)) {
+	if (w->status == CHP_STATUS_OK && op->key.len > 0 && (!w->remove || is_stored) &&
+	    !chp_zab_make_room(z, op->key.len, w->remove ? 0 : w->value_len, is_new)) {
 		z->env.counters->full++;
 		w->status = CHP_STATUS_FULL;
 	}
@@ -1836,9 +2063,10 @@ decide(struct zab *z, const struct chp_op *op, const struct chp_current *now, st
 
 /* Whether there is room for one more entry: certainly not applied otherwise, and never will be. */
 static bool
-may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
+may_propose(struct chp_zab *z, const struct chp_op *op, const struct chp_out *out)
 {
-	const uint64_t open = last_index(z) - z->applied; /* what zab_pending and the cache's headroom hold */
+	/* What zab_pending and the cache's headroom hold; with level `datastore` who is not answered yet, too. */
+	const uint64_t open = last_index(z) - z->answered;
 
 	if (CHP_MUTATED(S13_DEAD_FOLLOWER_STOPS) && chp_out_credits(out, others(z)) == 0)
 		return false;
@@ -1849,8 +2077,59 @@ may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
 	const bool frees = op->opcode == CHP_OPCODE_QUORUM && op->arg == CHP_ZAB_MAJORITY;
 	const uint64_t kept = frees || z->env.credits == 1 ? 0 : 1;
 
-	return open + kept < z->env.credits && out->lane[z->env.self].credits > 0 && z->list[FREE].head != NONE &&
+	return open + kept < z->env.credits && out->lane[z->env.self].credits > 0 &&
+	       z->list[CHP_ZAB_OP_FREE].head != NONE &&
 	       (op->opcode != CHP_OPCODE_QUORUM || chp_zab_quorum_room(&z->rule));
+}
+
+/* Not BUSY where there is a session, which is final: another leader may be asked the same, and its log decides. */
+static void
+refuse_proposal(struct chp_zab *z, const struct chp_op *op, struct chp_out *out)
+{
+	z->env.counters->busy++;
+	z->env.zab_counters->busy++;
+	refuse(op, op->session == 0 ? CHP_STATUS_BUSY : CHP_STATUS_OVERLOAD, 0, out);
+}
+
+/* A read-modify-write waits for its key (SAFETY 2). */
+static void
+ask_for_write(struct chp_zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_slot *s,
+	      struct chp_out *out)
+{
+	struct chp_zab_miss *m = chp_zab_ask(z, now, s, &op->key);
+	uint32_t i;
+
+	z->env.counters->misses++;
+	if (m == NULL) {
+		z->env.counters->misses_refused++;
+		refuse_proposal(z, op, out);
+		return;
+	}
+	z->env.counters->writes_parked++;
+	i = take_op(z, op); /* may_propose has seen that there is one */
+	z->op[i].at = now->ns;
+	z->op[i].value_len = op->value_len;
+	if (op->value_len > 0)
+		memcpy(chp_zab_value_of_op(z, i), op->value, op->value_len);
+	chp_zab_push(z, &m->waiters, i);
+}
+
+/* An entry for the log, whose room was checked. */
+static uint64_t
+append(struct chp_zab *z, const struct chp_log_entry *e, const struct chp_key *key, const uint8_t *value,
+       struct chp_out *out)
+{
+	const uint64_t at = chp_log_append(z->env.log, e, key->bytes, value, CHP_LOG_NONE, false);
+
+	z->waiter[at & z->env.log->mask] = NONE;
+	chp_out_begin(out, z->env.self);
+	if ((e->version_flags & CHP_ZAB_RULE) != 0)
+		CHP_ASSERT(chp_zab_quorum_add(&z->rule, at, (enum chp_zab_rule)e->number));
+	else if ((e->version_flags & CHP_ZAB_NOTHING) == 0)
+		chp_zab_pending_set(&z->pending, &key->digest, at);
+	z->acks_changed = true; /* a cluster of one */
+	z->env.zab_counters->proposals++;
+	return at;
 }
 
 /*
@@ -1858,47 +2137,110 @@ may_propose(struct zab *z, const struct chp_op *op, const struct chp_out *out)
  * everywhere, and whoever leads next answers a retry from it.
  */
 static void
-propose(struct zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
+propose(struct chp_zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
 {
 	struct chp_log_entry e = { .version = z->env.log->next,
 				   .base = z->current_epoch,
 				   .session = op->session,
-				   .request = op->request };
+				   .request = op->request,
+				   .slot = NONE };
+	enum known known = CLASHES;
+	struct chp_slot *s = NULL;
 	struct chp_current key;
 	struct chp_outcome w;
-	uint64_t at;
 	uint32_t i;
 
-	/* Not BUSY, which is final: another leader may be asked the same, and its log decides. */
-	if (!may_propose(z, op, out) || !current_of(z, op, &key)) {
-		z->env.counters->busy++;
-		z->env.zab_counters->busy++;
-		refuse(op, op->session == 0 ? CHP_STATUS_BUSY : CHP_STATUS_OVERLOAD, 0, out);
+	if (may_propose(z, op, out))
+		known = current_of(z, op, &s, &key);
+	if (known == MISSING) {
+		ask_for_write(z, now, op, s, out);
 		return;
 	}
-	decide(z, op, &key, &e, &w);
+	if (known == CLASHES) {
+		refuse_proposal(z, op, out);
+		return;
+	}
+	decide(z, op, s, &key, &e, &w);
 	if (e.status == CHP_STATUS_UNKNOWN_OP) {
 		refuse(op, CHP_STATUS_UNKNOWN_OP, 0, out); /* whoever is asked */
 		return;
 	}
-	at = chp_log_append(z->env.log, &e, op->key.bytes, w.value, CHP_LOG_NONE, false);
-	CHP_ASSERT_OP(at, ==, e.version);
-	chp_out_begin(out, z->env.self);
+	if (e.status == CHP_STATUS_FULL && z->is_backed && !op->key.session) {
+		refuse_proposal(z, op, out); /* until the store has taken what the cache holds */
+		return;
+	}
 	i = take_op(z, op);
 	z->op[i].at = now->ns;
-	z->waiter[at & z->env.log->mask] = i;
-	if ((e.version_flags & CHP_ZAB_RULE) != 0)
-		CHP_ASSERT(chp_zab_quorum_add(&z->rule, at, (enum chp_zab_rule)e.number));
-	else if ((e.version_flags & CHP_ZAB_NOTHING) == 0)
-		chp_zab_pending_set(&z->pending, &op->key.digest, at);
-	z->acks_changed = true; /* a cluster of one */
+	z->op[i].is_begun = true;
+	z->waiter[append(z, &e, &op->key, w.value, out) & z->env.log->mask] = i;
 	z->env.counters->begun++;
-	z->env.zab_counters->proposals++;
+}
+
+bool
+chp_zab_restore(struct chp_zab *z, const struct chp_key *key, uint64_t version, const uint8_t *value,
+		uint32_t value_len, bool is_deleted, struct chp_out *out)
+{
+	const struct chp_log_entry e = { .version = version,
+					 .base = z->current_epoch,
+					 .number = version,
+					 .slot = NONE,
+					 .value_len = value_len,
+					 .key_len = (uint8_t)key->len,
+					 .version_flags = (uint8_t)(CHP_ZAB_RESTORED |
+								    (is_deleted ? CHP_ZAB_REMOVE : 0)) };
+
+	/* Clients keep the last place, and the half. */
+	if (2 * (last_index(z) - z->answered) >= z->env.credits || out->lane[z->env.self].credits == 0 ||
+	    !chp_zab_make_room(z, key->len, value_len, false))
+		return false;
+	append(z, &e, key, value, out);
+	z->env.counters->reconciled++;
+	return true;
+}
+
+/* What a write that waited for its key asked for. */
+static void
+resume_write(struct chp_zab *z, const struct chp_now *now, uint32_t i, struct chp_out *out)
+{
+	const struct chp_zab_op from = z->op[i];
+	uint8_t bytes[CHP_KEY_BYTES_MAX];
+	struct chp_op op = { .key = { .bytes = bytes, .len = from.key_len, .pos = -1 },
+			     .value = z->operand,
+			     .value_len = from.value_len,
+			     .opcode = from.opcode,
+			     .arg = from.arg,
+			     .session = from.session,
+			     .request = from.request,
+			     .origin = from.origin };
+
+	memcpy(bytes, chp_zab_key_of_op(z, i), from.key_len);
+	if (from.value_len > 0)
+		memcpy(z->operand, chp_zab_value_of_op(z, i), from.value_len);
+	op.key.digest = chp_cache_digest(z->env.cache, bytes, from.key_len, false);
+	release_op(z, i);
+	propose(z, now, &op, out);
+}
+
+void
+chp_zab_resume(struct chp_zab *z, const struct chp_now *now, uint32_t i, bool is_failed, struct chp_out *out)
+{
+	const bool is_read = z->op[i].opcode == CHP_OPCODE_GET;
+
+	if (is_failed) {
+		z->env.counters->busy++;
+		answer_op(z, i, is_read || z->op[i].session != 0 ? CHP_STATUS_OVERLOAD : CHP_STATUS_BUSY, 0, 0, out);
+	} else if (is_read) {
+		resume_read(z, now, i, out);
+	} else if (chp_zab_serves(z)) {
+		resume_write(z, now, i, out);
+	} else {
+		push(z, CHP_ZAB_OP_REFUSE, i);
+	}
 }
 
 /* [Z12] The quorum rule: asked for, or switched by an entry. */
 static void
-switch_rule(struct zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
+switch_rule(struct chp_zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_out *out)
 {
 	if (op->arg <= CHP_ZAB_ALL) {
 		propose(z, now, op, out);
@@ -1914,7 +2256,7 @@ switch_rule(struct zab *z, const struct chp_now *now, const struct chp_op *op, s
 static void
 zab_submit(void *instance, const struct chp_now *now, const struct chp_op *op, uint32_t n, struct chp_out *out)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 
 	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
 	for (uint32_t i = 0; i < n; i++) {
@@ -1930,7 +2272,7 @@ zab_submit(void *instance, const struct chp_now *now, const struct chp_op *op, u
 /* ------------------------------------------------------------------ messages, runs, time */
 
 static void
-take_message(struct zab *z, const struct chp_now *now, const struct chp_peer_message *m, struct chp_out *out)
+take_message(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *m, struct chp_out *out)
 {
 	switch (m->message->type) {
 	case CHP_ZAB_LOOK:
@@ -1978,6 +2320,20 @@ take_message(struct zab *z, const struct chp_now *now, const struct chp_peer_mes
 	case CHP_ZAB_RECOVER:
 		on_recover(z, m, out);
 		break;
+	case CHP_ZAB_FETCH:
+		if (is_my_leader(z, m->from, ((const struct chp_zab_fetch *)(const void *)m->message)->epoch))
+			chp_zab_on_fetch(z, m, out);
+		break;
+	case CHP_ZAB_OFFER:
+		if (is_my_follower(z, ((const struct chp_zab_fetch *)(const void *)m->message)->epoch))
+			chp_zab_on_offer(z, now, m, out);
+		break;
+	case CHP_ZAB_FETCHED:
+		if (((const struct chp_zab_fetched *)(const void *)m->message)->epoch == z->accepted_epoch)
+			chp_zab_on_fetched(z, m);
+		else
+			z->env.zab_counters->stale_epoch++;
+		break;
 	default:
 		CHP_ASSERT_OP(m->message->type, ==, CHP_ZAB_RECOVERED);
 		on_recovered(z, m, out);
@@ -1989,10 +2345,11 @@ static void
 zab_step(void *instance, const struct chp_now *now, const struct chp_peer_message *m, uint32_t n,
 	 struct chp_out *out)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 
 	CHP_ASSERT_OP(n, <=, CHP_BATCH_MAX);
 	for (uint32_t i = 0; i < n; i++) {
+		z->peer[m[i].from].heard_ns = now->ns;
 		if (chp_copy_is(m[i].message))
 			chp_copy_receive(&z->copy, now, &m[i], out);
 		else
@@ -2000,9 +2357,40 @@ zab_step(void *instance, const struct chp_now *now, const struct chp_peer_messag
 	}
 }
 
+/*
+ * [SAFETY 32] A leader whose store is away cannot answer for what is not in its cache: a follower whose store answers
+ * takes its place. Nor does it lead whose store has lost what it had reported durable: its state is copied anew.
+ */
+static void
+watch_store(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
+{
+	uint64_t better = 0;
+
+	if (z->env.backing->has_lost && !z->incomplete && !z->recovering) {
+		z->incomplete = true;
+		look(z, now, z->round + 1, out);
+		return;
+	}
+	if (z->env.backing->is_ready || !chp_zab_serves(z)) {
+		z->slow.away_ns = 0;
+		return;
+	}
+	if (z->slow.away_ns == 0)
+		z->slow.away_ns = now->ns;
+	for (uint64_t p = z->ackld & others(z); p != 0; p &= p - 1)
+		if (z->peer[chp_first_bit(p)].has_host)
+			better |= p & -p;
+	if (better == 0 || now->ns - z->slow.away_ns < z->env.election_ns)
+		return;
+	z->slow.away_ns = 0;
+	z->env.zab_counters->hosts_away++;
+	look(z, now,
+	     z->round + (chp_first_bit(better) + z->env.n_nodes - candidate(z, z->round)) % z->env.n_nodes, out);
+}
+
 /* What time alone brings about. */
 static void
-watch_time(struct zab *z, const struct chp_now *now, struct chp_out *out)
+watch_time(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	if (z->view.epoch == 0 || z->env.n_nodes == 1)
 		return;
@@ -2024,23 +2412,29 @@ watch_time(struct zab *z, const struct chp_now *now, struct chp_out *out)
 static bool
 zab_wake(void *instance, const struct chp_now *now, struct chp_out *out)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 	bool more;
 
 	watch_time(z, now, out);
+	if (z->is_backed && z->view.epoch != 0)
+		watch_store(z, now, out);
 	refuse_waiting(z, out);
 	/* What a session waits for is answered first: its count of open requests goes with it. */
-	if (z->clearing && z->list[REFUSE].head == NONE)
+	if (z->clearing && z->list[CHP_ZAB_OP_REFUSE].head == NONE)
 		clear_some(z, now, out);
 	advance(z);
 	more = apply(z, now, out);
+	if (z->is_leader && z->env.backing->is_durable)
+		answer_stable(z, now, out);
+	if (z->is_backed && !z->clearing)
+		more |= chp_zab_slow_run(z, now, out);
 	finish_sync(z, now, out);
 	serve_reads(z, now, out);
 	acknowledge(z, out);
 	pump(z, now, out);
 	chp_copy_serve(&z->copy, now, out); /* behind the COMMIT of all that it shows */
 	chp_copy_ask(&z->copy, now, out);
-	return more || (z->list[REFUSE].head != NONE);
+	return more || (z->list[CHP_ZAB_OP_REFUSE].head != NONE);
 }
 
 /* Everything that time brings about is looked at in each run. */
@@ -2056,19 +2450,19 @@ zab_tick(void *instance, const struct chp_now *now, struct chp_out *out)
 
 /* Another incarnation of a node: what the one before said counts for nothing any more (SAFETY 23). */
 static void
-forget_peer(struct zab *z, uint32_t node)
+forget_peer(struct chp_zab *z, uint32_t node)
 {
 	if (CHP_MUTATED(S23_SUPERSEDED_VOTE))
 		return;
 	z->env.zab_counters->superseded++;
-	z->peer[node] = (struct peer){ .linked = true };
+	z->peer[node] = (struct chp_zab_peer){ .linked = true };
 	z->ackepoch &= ~chp_bit(node);
 	z->ackld &= ~chp_bit(node);
 	z->answers &= ~chp_bit(node);
 }
 
 static void
-enter_first_view(struct zab *z, const struct chp_now *now, struct chp_out *out)
+enter_first_view(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	z->born_ns = now->ns;
 	z->lease_max_ns = z->env.leader_lease_ns;
@@ -2077,17 +2471,29 @@ enter_first_view(struct zab *z, const struct chp_now *now, struct chp_out *out)
 		z->peer[n].linked = true;
 	/* A member of the first view has forgotten nothing: it is fresh. Whoever comes later is not. */
 	z->recovering = (z->view.learners & chp_bit(z->env.self)) != 0 && !CHP_MUTATED(S23_AMNESIA_VOTES);
+	/*
+	 * [SAFETY 34] Who begins a generation begins with an empty log, above all that any store holds. Who comes later
+	 * has nothing in common with that log and gets a copy.
+	 */
+	if (chp_epoch_is_first(z->view.epoch) && z->generation > 0) {
+		const uint64_t before = z->generation << CHP_ZAB_GENERATION_SHIFT;
+
+		chp_log_restart(z->env.log, before + 1, 0);
+		z->committed = z->applied = z->answered = before;
+		chp_backing_restart(z->env.backing, now->ns, false);
+	}
 	look(z, now, 1, out);
 }
 
 static void
 zab_view(void *instance, const struct chp_now *now, const struct chp_view *v, struct chp_out *out)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 	const struct chp_view old = z->view;
 	bool leader_gone = false;
 
 	z->view = *v;
+	z->generation = chp_generation(v->epoch);
 	if (old.epoch == 0) {
 		enter_first_view(z, now, out);
 		return;
@@ -2112,8 +2518,8 @@ zab_view(void *instance, const struct chp_now *now, const struct chp_view *v, st
 static void
 zab_link_down(void *instance, const struct chp_now *now, uint32_t node, struct chp_out *out)
 {
-	struct zab *z = instance;
-	struct peer *p = &z->peer[node];
+	struct chp_zab *z = instance;
+	struct chp_zab_peer *p = &z->peer[node];
 
 	p->linked = false;
 	p->read_id = 0;
@@ -2141,11 +2547,13 @@ zab_link_down(void *instance, const struct chp_now *now, uint32_t node, struct c
 static void
 zab_link_up(void *instance, const struct chp_now *now, uint32_t node, struct chp_out *out)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 
 	(void)now;
 	z->peer[node].linked = true;
 	chp_copy_link_up(&z->copy, node);
+	if (z->is_backed)
+		chp_zab_slow_link_up(z, node);
 	if (z->view.epoch == 0 || (chp_view_live(&z->view) & chp_bit(node)) == 0)
 		return;
 	if (z->phase == CHP_ZAB_RECOVERING) {
@@ -2165,38 +2573,33 @@ zab_link_up(void *instance, const struct chp_now *now, uint32_t node, struct chp
 static uint64_t
 zab_new_session(void *instance)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 
-	CHP_ASSERT_OP(z->sessions_opened, <, (UINT64_C(1) << 48) - 1);
-	return (uint64_t)z->view.writer[z->env.self] << 48 | ++z->sessions_opened;
+	/* After a cold start writer numbers begin again, sessions' numbers do not (SAFETY 34). */
+	z->sessions_opened = chp_max_u64(z->sessions_opened, z->generation << CHP_SESSION_GENERATION_SHIFT) + 1;
+	CHP_ASSERT_OP(z->sessions_opened, <, UINT64_C(1) << CHP_SESSION_NODE_SHIFT);
+	return (uint64_t)z->view.writer[z->env.self] << CHP_SESSION_WRITER_SHIFT | z->sessions_opened;
 }
 
 static bool
 zab_is_home(const void *instance, uint64_t session)
 {
 	(void)session;
-	return serves_as_leader(instance);
-}
-
-/* Of the last term that a quorum stood behind: one that came to nothing must not make clients doubt the others. */
-static uint64_t
-zab_epoch(const void *instance)
-{
-	return ((const struct zab *)instance)->established_epoch;
+	return chp_zab_serves(instance);
 }
 
 static bool
 zab_copy_done(const void *instance)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 
-	return z->view.epoch != 0 && !z->recovering;
+	return z->view.epoch != 0 && !z->recovering && (!z->is_backed || chp_zab_slow_is_done(z));
 }
 
 static void
 zab_copy_progress(const void *instance, struct chp_copy_progress *out)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 
 	chp_copy_progress(&z->copy, out);
 	out->done = zab_copy_done(z);
@@ -2205,11 +2608,11 @@ zab_copy_progress(const void *instance, struct chp_copy_progress *out)
 static uint32_t
 zab_open_ops(const void *instance)
 {
-	return ((const struct zab *)instance)->n_open_ops;
+	return ((const struct chp_zab *)instance)->n_open_ops;
 }
 
 static const char *
-role_of(const struct zab *z)
+role_of(const struct chp_zab *z)
 {
 	switch (z->phase) {
 	case CHP_ZAB_RECOVERING:
@@ -2227,7 +2630,7 @@ role_of(const struct zab *z)
 }
 
 static void
-recovering_text(const struct zab *z, struct chp_text *t)
+recovering_text(const struct chp_zab *z, struct chp_text *t)
 {
 	if (z->phase == CHP_ZAB_RECOVERING && z->recover_from == NONE)
 		chp_text_add(t, "lost its memory: %u of %u others answered, none of them leads",
@@ -2242,7 +2645,7 @@ recovering_text(const struct zab *z, struct chp_text *t)
 static void
 zab_status(const void *instance, struct chp_protocol_status *out)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 	struct chp_text t;
 
 	*out = (struct chp_protocol_status){ .role = role_of(z),
@@ -2269,7 +2672,7 @@ zab_status(const void *instance, struct chp_protocol_status *out)
 void
 chp_zab_inspect(const void *instance, struct chp_zab_state *out)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 
 	*out = (struct chp_zab_state){
 		.phase = z->recovering ? CHP_ZAB_RECOVERING : z->phase,
@@ -2292,7 +2695,7 @@ chp_zab_inspect(const void *instance, struct chp_zab_state *out)
 void
 chp_zab_entry(const void *instance, uint64_t index, uint64_t *epoch, uint64_t *digest)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 	const struct chp_log_entry *e = chp_log_at(z->env.log, index);
 	uint8_t record[CHP_RECORD_BYTES_MAX];
 	const uint64_t says[] = { e->base, e->session, e->request, e->number, e->version_flags, e->status, e->key_len };
@@ -2308,13 +2711,16 @@ chp_zab_entry(const void *instance, uint64_t index, uint64_t *epoch, uint64_t *d
 static void
 zab_destroy(void *instance)
 {
-	struct zab *z = instance;
+	struct chp_zab *z = instance;
 	const struct chp_memory *memory;
 
 	if (z == NULL)
 		return;
 	memory = z->env.memory;
 	chp_zab_pending_fini(&z->pending, memory);
+	chp_zab_slow_fini(z);
+	memory->free(z->op_value);
+	memory->free(z->operand);
 	memory->free(z->op);
 	memory->free(z->op_key);
 	memory->free(z->waiter);
@@ -2325,7 +2731,7 @@ zab_destroy(void *instance)
 }
 
 static bool
-allocate(struct zab *z)
+allocate(struct chp_zab *z)
 {
 	const struct chp_protocol_env *env = &z->env;
 	const struct chp_memory *m = env->memory;
@@ -2336,6 +2742,12 @@ allocate(struct zab *z)
 	z->value = m->zalloc(CHP_VALUE_BYTES_MAX);
 	z->scratch = m->zalloc(CHP_VALUE_BYTES_MAX);
 	z->keys = m->zalloc(CHP_BATCH_MAX * CHP_KEY_BYTES_MAX);
+	if (z->is_backed) {
+		z->op_value = m->zalloc((size_t)env->ops * env->value_bytes_max);
+		z->operand = m->zalloc(env->value_bytes_max);
+		if (z->op_value == NULL || z->operand == NULL || chp_zab_slow_init(z) != 0)
+			return false;
+	}
 	return z->op != NULL && z->op_key != NULL && z->waiter != NULL && z->value != NULL && z->scratch != NULL &&
 	       z->keys != NULL && chp_zab_pending_init(&z->pending, env->credits, m) == 0;
 }
@@ -2343,11 +2755,12 @@ allocate(struct zab *z)
 static void *
 zab_create(const struct chp_protocol_env *env)
 {
-	struct zab *z = env->memory->zalloc(sizeof(*z));
+	struct chp_zab *z = env->memory->zalloc(sizeof(*z));
 
 	if (z == NULL)
 		return NULL;
 	z->env = *env;
+	z->is_backed = env->backing->is_present;
 	z->quorum = env->n_nodes / 2 + 1;
 	z->leader = CHP_NODES_MAX;
 	z->pulling = z->pull_to = z->recover_from = NONE;
@@ -2356,10 +2769,10 @@ zab_create(const struct chp_protocol_env *env)
 		zab_destroy(z);
 		return NULL;
 	}
-	for (uint32_t i = 0; i < LISTS; i++)
-		z->list[i] = (struct list){ NONE, NONE };
+	for (uint32_t i = 0; i < CHP_ZAB_OP_LISTS; i++)
+		z->list[i] = (struct chp_zab_list){ NONE, NONE };
 	for (uint32_t i = 0; i < env->ops; i++)
-		push(z, FREE, i);
+		push(z, CHP_ZAB_OP_FREE, i);
 	for (uint32_t i = 0; i <= env->log->mask; i++)
 		z->waiter[i] = NONE;
 	chp_copy_init(&z->copy, &(struct chp_copy_config){
@@ -2369,6 +2782,9 @@ zab_create(const struct chp_protocol_env *env)
 					.protocol = z,
 					.look = look_for_copy,
 					.apply = apply_item,
+					.backing = z->is_backed ? env->backing : NULL,
+					.parts = z->slow.parts,
+					.may_scan = may_scan,
 					.by_log = true,
 					.self = env->self,
 					.n_nodes = env->n_nodes,
@@ -2381,6 +2797,12 @@ zab_create(const struct chp_protocol_env *env)
 static bool
 zab_key_of(const struct chp_message *m, struct chp_key *key)
 {
+	if (m->type == CHP_ZAB_FETCH || m->type == CHP_ZAB_OFFER) {
+		const struct chp_zab_fetch *f = (const void *)m;
+
+		*key = (struct chp_key){ .bytes = (const uint8_t *)(f + 1), .len = f->key_len };
+		return true;
+	}
 	return chp_copy_is(m) && chp_copy_key_of(m, key);
 }
 
@@ -2393,7 +2815,7 @@ zab_accepts(const struct chp_message *m, uint32_t value_bytes_max)
 static void
 zab_check(const void *instance)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 	const struct chp_log *l = z->env.log;
 	uint32_t ops = 0, free_ops = 0;
 
@@ -2408,15 +2830,19 @@ zab_check(const void *instance)
 	for (uint64_t at = l->head; at < l->next; at++) {
 		const struct chp_log_entry *e = chp_log_at(l, at);
 
-		CHP_ASSERT_OP(e->version, ==, at);
+		CHP_ASSERT(e->version == at || (e->version_flags & CHP_ZAB_RESTORED) != 0);
 		CHP_ASSERT(at == l->head || e->base >= chp_log_at(l, at - 1)->base);
 		CHP_ASSERT_OP((e->flags & CHP_LOG_COMMITTED) != 0, ==, at <= z->applied);
-		CHP_ASSERT(z->waiter[at & l->mask] == NONE || (z->is_leader && at > z->applied));
+	}
+	for (uint64_t at = z->answered + 1; at < l->next; at++) {
+		CHP_ASSERT(z->waiter[at & l->mask] == NONE || z->is_leader);
 		ops += z->waiter[at & l->mask] != NONE;
 	}
-	for (uint32_t list = 0; list < LISTS; list++)
+	CHP_ASSERT_OP(z->answered, <=, z->applied);
+	chp_zab_slow_check(z, &ops);
+	for (uint32_t list = 0; list < CHP_ZAB_OP_LISTS; list++)
 		for (uint32_t i = z->list[list].head; i != NONE; i = z->op[i].next)
-			*(list == FREE ? &free_ops : &ops) += 1;
+			*(list == CHP_ZAB_OP_FREE ? &free_ops : &ops) += 1;
 	CHP_ASSERT_OP(ops, ==, z->n_open_ops);
 	CHP_ASSERT_OP(ops + free_ops, ==, z->env.ops);
 	chp_copy_verify(&z->copy);
@@ -2425,7 +2851,7 @@ zab_check(const void *instance)
 static void
 zab_dump(const void *instance, const struct chp_key *key, struct chp_text *t)
 {
-	const struct zab *z = instance;
+	const struct chp_zab *z = instance;
 	const struct chp_slot *s;
 
 	if (key == NULL) {
@@ -2433,6 +2859,10 @@ zab_dump(const void *instance, const struct chp_key *key, struct chp_text *t)
 			     " committed %" PRIu64 " applied %" PRIu64 " open_ops %u",
 			     role_of(z), z->round, z->accepted_epoch, z->current_epoch, z->env.log->head, last_index(z),
 			     z->committed, z->applied, z->n_open_ops);
+		if (z->is_backed)
+			chp_text_add(t, " answered %" PRIu64 " stable %" PRIu64 " unsaved %u fetches %u offers %u%s",
+				     z->answered, z->stable, z->slow.n_unsaved, z->slow.n_fetches, z->slow.n_offers,
+				     z->slow.old.is_done ? " reconciled" : "");
 		return;
 	}
 	s = chp_cache_find(z->env.cache, key);
@@ -2446,6 +2876,7 @@ const struct chp_protocol chp_zab = {
 	.name = "zab",
 	.is_fenced = false,
 	.keeps_log = true,
+	.is_backed = true,
 	.create = zab_create,
 	.destroy = zab_destroy,
 	.accepts = zab_accepts,
@@ -2458,6 +2889,9 @@ const struct chp_protocol chp_zab = {
 	.view = zab_view,
 	.link_down = zab_link_down,
 	.link_up = zab_link_up,
+	.loaded = chp_zab_loaded,
+	.scanned = chp_zab_scanned,
+	.scan_end = chp_zab_scan_end,
 	.new_session = zab_new_session,
 	.is_home = zab_is_home,
 	.epoch = zab_epoch,

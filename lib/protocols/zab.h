@@ -32,6 +32,7 @@
 	X(stale_epoch, "messages of an earlier epoch, dropped")                                 \
 	X(busy, "operations refused for want of credits, log or operation room")                \
 	X(step_downs, "times this replica gave up leading or following")                        \
+	X(hosts_away, "times this replica gave up leading because its host was away")           \
 	X(pulls, "requests of a new leader for entries that a follower had and it lacked")      \
 	X(recoveries, "times this replica recovered what its earlier incarnation may have promised")
 

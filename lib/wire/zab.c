@@ -14,6 +14,14 @@ check_session_key(const struct chp_zab_propose *p)
 	return p->key_len == sizeof(none) && memcmp(chp_zab_propose_key(p), none, sizeof(none)) != 0;
 }
 
+/* Of no client, and older than the log. */
+static bool
+check_restored(const struct chp_zab_propose *p, uint32_t kinds)
+{
+	return (kinds == 0 || kinds == CHP_ZAB_REMOVE) && (p->entry_flags & CHP_ZAB_SESSION) == 0 && p->session == 0 &&
+	       p->status == CHP_STATUS_OK && p->key_len > 0 && p->number != 0 && p->number < p->index;
+}
+
 static bool
 check_propose(const struct chp_message *m, uint32_t value_max)
 {
@@ -29,9 +37,11 @@ check_propose(const struct chp_message *m, uint32_t value_max)
 	if ((p->entry_flags & ~CHP_ZAB_ENTRY_FLAGS_ALL) != 0 || (kinds & (kinds - 1)) != 0 || p->reserved != 0 ||
 	    p->status >= CHP_STATUS_COUNT)
 		return false;
-	if (p->index == 0 || p->index > CHP_ZAB_COUNT_MAX || p->entry_epoch == 0 || p->entry_epoch > p->epoch)
+	if (p->index == 0 || p->index > CHP_ZAB_INDEX_MAX || p->entry_epoch == 0 || p->entry_epoch > p->epoch)
 		return false;
 	if (kinds != 0 && p->value_total != 0)
+		return false;
+	if ((p->entry_flags & CHP_ZAB_RESTORED) != 0 && !check_restored(p, kinds))
 		return false;
 	if (kinds == CHP_ZAB_RULE)
 		return p->key_len == 0 && p->number <= CHP_ZAB_ALL && (p->entry_flags & CHP_ZAB_SESSION) == 0;
@@ -44,7 +54,7 @@ static bool
 check_history(const struct chp_zab_history *h)
 {
 	if (h->n_runs > CHP_ZAB_RUNS_MAX || (h->flags & ~(uint32_t)CHP_ZAB_INCOMPLETE) != 0 ||
-	    h->committed > h->last || h->last > CHP_ZAB_COUNT_MAX)
+	    h->committed > h->last || h->last > CHP_ZAB_INDEX_MAX)
 		return false;
 	for (uint32_t i = 0; i < h->n_runs; i++) {
 		if (h->run[i].first <= h->committed || h->run[i].first > h->last || h->run[i].epoch > h->last_epoch)
@@ -95,8 +105,39 @@ check_sync(const struct chp_message *m)
 {
 	const struct chp_zab_sync *s = (const void *)m;
 
-	return m->len == sizeof(*s) && s->keep <= s->end && s->end <= CHP_ZAB_COUNT_MAX && s->keep_epoch <= s->epoch &&
+	return m->len == sizeof(*s) && s->keep <= s->end && s->end <= CHP_ZAB_INDEX_MAX && s->keep_epoch <= s->epoch &&
 	       (s->sync_flags & ~(uint64_t)(CHP_ZAB_SNAP | CHP_ZAB_RULE_ALL | CHP_ZAB_BEYOND)) == 0;
+}
+
+static bool
+check_beat(const struct chp_message *m)
+{
+	const struct chp_zab_beat *b = (const void *)m;
+
+	return m->len == sizeof(*b) &&
+	       (b->beat_flags & ~(uint64_t)(m->type == CHP_ZAB_BEAT_ACK ? CHP_ZAB_HOST_READY : 0)) == 0;
+}
+
+static bool
+check_fetch(const struct chp_message *message)
+{
+	const struct chp_zab_fetch *m = (const void *)message;
+
+	return message->len >= sizeof(*m) && m->key_len >= 1 && m->key_len <= CHP_KEY_BYTES_MAX &&
+	       message->len == chp_align_u32((uint32_t)sizeof(*m) + m->key_len, CHP_MESSAGE_ALIGN);
+}
+
+static bool
+check_fetched(const struct chp_message *message, uint32_t value_max)
+{
+	const struct chp_zab_fetched *m = (const void *)message;
+
+	if (message->len < sizeof(*m) || m->status > CHP_ZAB_FETCH_KNOWN || m->value_total > value_max ||
+	    message->len != chp_align_u32((uint32_t)sizeof(*m) + m->value_total, CHP_MESSAGE_ALIGN))
+		return false;
+	if (m->value_total != 0 && m->status != CHP_ZAB_FETCH_FOUND)
+		return false;
+	return (m->version != 0) == (m->status <= CHP_ZAB_FETCH_TOMBSTONE) && m->version < CHP_ZAB_INDEX_MAX;
 }
 
 bool
@@ -122,7 +163,7 @@ chp_zab_check(const struct chp_message *m, uint32_t value_max)
 		return check_index(m);
 	case CHP_ZAB_BEAT:
 	case CHP_ZAB_BEAT_ACK:
-		return m->len == sizeof(struct chp_zab_beat);
+		return check_beat(m);
 	case CHP_ZAB_READ:
 	case CHP_ZAB_READ_INDEX:
 		return m->len == sizeof(struct chp_zab_read);
@@ -130,6 +171,11 @@ chp_zab_check(const struct chp_message *m, uint32_t value_max)
 		return m->len == sizeof(struct chp_zab_recover);
 	case CHP_ZAB_RECOVERED:
 		return check_recovered(m);
+	case CHP_ZAB_FETCH:
+	case CHP_ZAB_OFFER:
+		return check_fetch(m);
+	case CHP_ZAB_FETCHED:
+		return check_fetched(m, value_max);
 	default:
 		return false;
 	}

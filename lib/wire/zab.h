@@ -28,16 +28,21 @@ enum chp_zab_type {
 	CHP_ZAB_READ_INDEX = 0x2d, /* the answer */
 	CHP_ZAB_RECOVER = 0x2e,    /* I lost my memory (SAFETY 23) */
 	CHP_ZAB_RECOVERED = 0x2f,  /* what I know, for you */
+	CHP_ZAB_FETCH = 0x30,      /* after a cold start, the leader to a source: what has your store of this key? */
+	CHP_ZAB_FETCHED = 0x31,    /* the answer */
+	CHP_ZAB_OFFER = 0x32,      /* a source to the leader: my store has this key of before the cold start */
 };
 
 /* What an entry of the log does. */
 enum chp_zab_entry_flag {
 	CHP_ZAB_SESSION = 1u << 2, /* the key is a session number; the bit of enum chp_slot_flag */
-	CHP_ZAB_REMOVE = 1u << 0,  /* the key goes; without this flag and the next it gets the value */
-	CHP_ZAB_NOTHING = 1u << 1, /* only the outcome for its client: the operation failed */
+	CHP_ZAB_REMOVE = 1u << 1,  /* the key goes; the bit of a tombstone in enum chp_slot_flag, as stores get it */
+	CHP_ZAB_NOTHING = 1u << 0, /* only the outcome for its client: the operation failed */
 	CHP_ZAB_RULE = 1u << 3,    /* a switch of the quorum rule: number is enum chp_zab_rule; no key */
+	/* What a store had before a cold start, for all: the key's version is `number`, as it was, not the index. */
+	CHP_ZAB_RESTORED = 1u << 4,
 };
-#define CHP_ZAB_ENTRY_FLAGS_ALL 0x0fu
+#define CHP_ZAB_ENTRY_FLAGS_ALL 0x1fu
 
 /* Whose acknowledgements commit an entry (SAFETY 28). */
 enum chp_zab_rule {
@@ -48,6 +53,9 @@ enum chp_zab_rule {
 /* Epochs, rounds and indices go on from what others said, and must not wrap. */
 #define CHP_ZAB_EPOCH_MAX (UINT64_C(1) << 60)
 #define CHP_ZAB_COUNT_MAX (UINT64_C(1) << 60)
+/* The indices of a generation begin at generation << 52: above all versions of the one before (SAFETY 34). */
+#define CHP_ZAB_GENERATION_SHIFT 52u
+#define CHP_ZAB_INDEX_MAX (UINT64_C(1) << 63)
 
 /* Epochs that one history names: more leaders than these never leave uncommitted entries in one log. */
 #define CHP_ZAB_RUNS_MAX 16u
@@ -144,7 +152,12 @@ struct chp_zab_index {
 	uint64_t index;
 	uint64_t view;        /* ACKLD: as in LOOK */
 	uint64_t index_flags; /* COMMIT: enum chp_zab_commit_flag */
+	uint64_t durable;     /* level `datastore`: up to here in the sender's store; COMMIT: in those of a majority */
 } CHP_PACKED;
+
+enum chp_zab_beat_flag {
+	CHP_ZAB_HOST_READY = 1u << 0, /* BEAT_ACK: the sender's store answers, if it leads it can load */
+};
 
 /* BEAT and BEAT_ACK, which says sent_ns again. */
 struct chp_zab_beat {
@@ -152,6 +165,7 @@ struct chp_zab_beat {
 	uint64_t epoch;
 	uint64_t sent_ns;  /* on the leader's clock */
 	uint64_t lease_ns; /* how long the leader wants to be sure that nobody else is one; 0 = not at all */
+	uint64_t beat_flags; /* enum chp_zab_beat_flag */
 } CHP_PACKED;
 
 /* READ and READ_INDEX. */
@@ -180,12 +194,44 @@ struct chp_zab_recovered {
 	uint64_t recovered_flags;
 } CHP_PACKED;
 
+/* FETCH and OFFER; the key follows, then zeros up to a multiple of 8. */
+struct chp_zab_fetch {
+	struct chp_message message; /* op: which of the sender's open ones */
+	uint64_t epoch;
+	uint32_t tag;               /* of this question, echoed */
+	uint8_t key_len;            /* 1..250 */
+	uint8_t reserved[3];        /* 0 */
+} CHP_PACKED;
+
+enum chp_zab_fetched_status {
+	CHP_ZAB_FETCH_FOUND = 0,     /* as enum chp_load_status */
+	CHP_ZAB_FETCH_TOMBSTONE = 1,
+	CHP_ZAB_FETCH_ABSENT = 2,
+	CHP_ZAB_FETCH_AGAIN = 3,     /* this cannot be told now */
+	CHP_ZAB_FETCH_KNOWN = 4,     /* to an OFFER: the log has had this key since the cold start */
+};
+
+/* FETCHED; the value follows, then zeros up to a multiple of 8. */
+struct chp_zab_fetched {
+	struct chp_message message; /* op: of the FETCH or OFFER */
+	uint64_t epoch;
+	uint64_t version;           /* FOUND, TOMBSTONE */
+	uint32_t tag;
+	uint32_t value_total;       /* FOUND */
+	uint32_t generation;        /* of the cluster, when the store got it */
+	uint8_t status;             /* enum chp_zab_fetched_status */
+	uint8_t reserved[3];        /* 0 */
+} CHP_PACKED;
+
 _Static_assert(sizeof(struct chp_zab_history) == 40 + 16 * CHP_ZAB_RUNS_MAX, "wire format");
 _Static_assert(sizeof(struct chp_zab_look) == 40, "wire format");
 _Static_assert(sizeof(struct chp_zab_sync) == 48, "wire format");
 _Static_assert(sizeof(struct chp_zab_propose) == 64, "wire format");
-_Static_assert(sizeof(struct chp_zab_index) == 40, "wire format");
+_Static_assert(sizeof(struct chp_zab_index) == 48, "wire format");
+_Static_assert(sizeof(struct chp_zab_beat) == 40, "wire format");
 _Static_assert(sizeof(struct chp_zab_recovered) == 48, "wire format");
+_Static_assert(sizeof(struct chp_zab_fetch) == 24, "wire format");
+_Static_assert(sizeof(struct chp_zab_fetched) == 40, "wire format");
 
 /* Bytes of a PROPOSE with this key and value. */
 static inline uint32_t

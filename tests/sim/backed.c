@@ -129,6 +129,9 @@ life_of(struct sim_world *w, uint32_t n)
 static uint64_t
 above(const struct sim_world *w, uint32_t n)
 {
+	/* Where a log brings all that is newer, nothing else is asked for. */
+	if (w->config.kind->protocol != &chp_hermes)
+		return UINT64_MAX;
 	return chp_version_make(chp_hermes_evicted(chp_shard_instance(w->node[n].shard)) + 1, 0) - 1;
 }
 
@@ -172,7 +175,7 @@ entry_of(const struct chp_log *log, uint64_t pos)
 	if (pos < log->head) /* appended and gone in one run: nothing had to be stored for it */
 		return (struct entry){ .key = SIM_KEYS_MAX };
 	e = chp_log_at(log, pos);
-	if (e->key_len == 0 || (e->version_flags & CHP_SLOT_SESSION) != 0)
+	if (e->key_len == 0 || (e->version_flags & CHP_SLOT_SESSION) != 0 || e->status != CHP_STATUS_OK)
 		return (struct entry){ .key = SIM_KEYS_MAX };
 	chp_log_key(log, e, key);
 	return (struct entry){ .version = e->version, .key = sim_client_key_number(key, e->key_len) };
@@ -184,6 +187,10 @@ watch_log(struct sim_world *w, uint32_t n, uint64_t life)
 	struct sim_backed *b = w->backed[n];
 	const struct chp_log *log = chp_shard_log(w->node[n].shard);
 
+	if (log->head > b->seen)
+		b->passed = log->head; /* a log begun anew */
+	/* What others' leaders wrote into a log may be cut, and other entries follow. */
+	b->seen = chp_max_u64(b->passed, log->head);
 	for (; b->seen < log->next; b->seen++)
 		b->entry[b->seen & log->mask] = entry_of(log, b->seen);
 	for (; b->passed < chp_min_u64(log->mark, log->next); b->passed++) {
@@ -208,6 +215,11 @@ sim_backed_ran(struct sim_world *w, uint32_t n)
 
 	if (!is_watched(w, n))
 		return;
+	if (w->config.kind->is_copying != NULL && w->config.kind->is_copying(w, n)) {
+		sim_backed_born(w, n); /* a log and a life of its own */
+		w->backed[n]->seen = w->backed[n]->passed = chp_shard_log(w->node[n].shard)->head;
+		return;
+	}
 	life = life_of(w, n);
 	watch_log(w, n, life);
 	for (uint32_t key = 0; key < w->config.n_keys; key++)

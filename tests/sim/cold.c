@@ -36,6 +36,8 @@ rank_of(const struct sim_world *w, uint32_t n, uint64_t generation)
 {
 	const uint64_t recorded = w->host[n]->store.durable.epoch;
 
+	if (!w->config.kind->protocol->is_fenced)
+		return 0; /* what stores have of one log is all there is to know */
 	if (chp_generation(recorded) < generation ||
 	    (chp_generation(recorded) == generation && chp_epoch_is_first(recorded)))
 		return 0;
@@ -121,6 +123,38 @@ check_told(struct sim_world *w, uint64_t sources, uint32_t key)
 			 chp_version_counter(told), (uint16_t)told);
 }
 
+/*
+ * A protocol that keeps its members does not wait for a source that is silent if a majority of all answers: a version
+ * is certain to be found where each majority of the sources has it.
+ */
+static bool
+is_at_enough(const struct sim_world *w, uint64_t sources, uint32_t key, const struct sim_stored *newest)
+{
+	const uint32_t majority = w->config.n_nodes / 2 + 1, n = chp_count_bits(sources);
+	uint32_t have = 0;
+
+	if (w->config.kind->protocol->is_fenced || n <= majority)
+		return true;
+	for (uint64_t from = sources; from != 0; from &= from - 1) {
+		const struct sim_stored *s = stored(w, chp_first_bit(from), key);
+
+		have += s != NULL && s->version == newest->version;
+	}
+	return have + majority > n;
+}
+
+/* What may be found instead. */
+static void
+begin_with_older(struct sim_world *w, uint64_t sources, uint32_t key, const struct sim_stored *newest)
+{
+	for (uint64_t from = sources; from != 0; from &= from - 1) {
+		const struct sim_stored *s = stored(w, chp_first_bit(from), key);
+
+		if (s != NULL && s->version != newest->version && (s->flags & CHP_HOST_TOMBSTONE) == 0)
+			begin_with(w, s, CHP_HISTORY_UNKNOWN);
+	}
+}
+
 static void
 go_on_from(struct sim_world *w, uint64_t sources)
 {
@@ -135,7 +169,11 @@ go_on_from(struct sim_world *w, uint64_t sources)
 			  (uint16_t)s->version, (s->flags & CHP_HOST_TOMBSTONE) != 0 ? ", deleted" : "");
 		/* With level `datastore` the history goes on, and its own writes are what is there. */
 		if ((s->flags & CHP_HOST_TOMBSTONE) == 0 && !w->config.shard.is_durable)
-			w->first[key].history = begin_with(w, s, CHP_HISTORY_OK);
+			w->first[key].history =
+				begin_with(w, s, is_at_enough(w, sources, key, s) ? CHP_HISTORY_OK
+										  : CHP_HISTORY_UNKNOWN);
+		if (!w->config.shard.is_durable && !is_at_enough(w, sources, key, s))
+			begin_with_older(w, sources, key, s);
 	}
 }
 
@@ -190,7 +228,8 @@ check_sources(struct sim_world *w, const struct chp_view *v)
 
 	for (uint64_t live = chp_view_live(v); live != 0; live &= live - 1)
 		newest = chp_max_u64(newest, w->host[chp_first_bit(live)]->store.durable.epoch);
-	for (uint64_t from = v->sources; from != 0 && chp_generation(newest) + 1 == chp_generation(v->epoch);
+	for (uint64_t from = v->sources;
+	     w->config.kind->protocol->is_fenced && from != 0 && chp_generation(newest) + 1 == chp_generation(v->epoch);
 	     from &= from - 1) {
 		const uint64_t epoch = w->host[chp_first_bit(from)]->store.durable.epoch;
 

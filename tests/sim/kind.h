@@ -47,6 +47,8 @@ struct sim_kind {
 	void (*forget)(struct sim_world *w);
 	/* A shard sends a message, perhaps again. */
 	void (*sends)(struct sim_world *w, uint32_t n, const struct chp_peer_header *h, const struct chp_message *m);
+	/* Whether a node's state is being copied anew, over what was there. NULL: never in one life. */
+	bool (*is_copying)(const struct sim_world *w, uint32_t n);
 	/* Whether keys that are settled at both of two live nodes must have the same version. */
 	bool (*agree)(const struct sim_world *w, uint32_t a, uint32_t b);
 

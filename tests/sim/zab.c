@@ -434,6 +434,9 @@ print(FILE *out, const struct chp_message *m)
 	const struct chp_zab_index *index = (const void *)m;
 	const struct chp_zab_read *read = (const void *)m;
 	const struct chp_zab_beat *beat = (const void *)m;
+	const struct chp_zab_fetch *fetch = (const void *)m;
+	const struct chp_zab_fetched *fetched = (const void *)m;
+	static const char *const fetched_text[] = { "found", "deleted", "absent", "again", "known" };
 
 	switch (m->type) {
 	case CHP_ZAB_HISTORY:
@@ -459,6 +462,17 @@ print(FILE *out, const struct chp_message *m)
 	case CHP_ZAB_BEAT_ACK:
 		print_epoch(out, m->type == CHP_ZAB_BEAT ? "BEAT " : "BEAT_ACK ", beat->epoch);
 		break;
+	case CHP_ZAB_FETCH:
+	case CHP_ZAB_OFFER:
+		fprintf(out, "%s %u \"", m->type == CHP_ZAB_FETCH ? "FETCH" : "OFFER", m->op);
+		sim_print_bytes(out, (const uint8_t *)(fetch + 1), fetch->key_len);
+		fputc('"', out);
+		break;
+	case CHP_ZAB_FETCHED:
+		fprintf(out, "FETCHED %u %s", m->op, fetched_text[fetched->status]);
+		if (fetched->version != 0)
+			fprintf(out, " v%" PRIu64, fetched->version);
+		break;
 	case CHP_ZAB_READ:
 		fprintf(out, "READ %" PRIu64, read->id);
 		break;
@@ -478,6 +492,12 @@ is_dull(const struct chp_message *m)
 }
 
 /* ------------------------------------------------------------------ the kind */
+
+static bool
+is_copying(const struct sim_world *w, uint32_t n)
+{
+	return zab_watch(w)->life[n].state.copying;
+}
 
 static const uint8_t triggers[] = { CHP_ZAB_LOOK,   CHP_ZAB_NEWEPOCH,   CHP_ZAB_ACKEPOCH,
 				    CHP_ZAB_PULL,   CHP_ZAB_HISTORY,    CHP_ZAB_NEWLEADER,
@@ -514,6 +534,7 @@ const struct sim_kind sim_zab = {
 	.ran = zab_watch_ran,
 	.forget = zab_watch_forget,
 	.sends = zab_watch_sends,
+	.is_copying = is_copying,
 	.agree = agree,
 	.print = print,
 	.is_dull = is_dull,

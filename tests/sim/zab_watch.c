@@ -55,7 +55,14 @@ add(struct zab_watch *z, uint64_t epoch, uint64_t index)
 	return e;
 }
 
-/* Room for an index in an array by indices; what is new is 0. */
+/* A place in an array by indices: they begin anew, and higher, after each cold start. */
+static uint64_t
+at(uint64_t index)
+{
+	return index & ((UINT64_C(1) << CHP_ZAB_GENERATION_SHIFT) - 1);
+}
+
+/* Room for a place in an array; what is new is 0. */
 static void
 reach(uint64_t **array, uint64_t *cap, uint64_t index)
 {
@@ -95,12 +102,12 @@ look_at(struct sim_world *w, uint32_t n, uint64_t index)
 	struct zab_watch *z = zab_watch(w);
 	struct zab_life *life = &z->life[n];
 	const struct chp_zab_state *s = &life->state;
-	const uint64_t before = index == s->first ? 0 : life->epoch[index - 1];
+	const uint64_t before = index == s->first ? 0 : life->epoch[at(index - 1)];
 	uint64_t epoch, digest;
 	struct zab_entry *e;
 
 	chp_zab_entry(chp_shard_instance(w->node[n].shard), index, &epoch, &digest);
-	life->epoch[index] = epoch;
+	life->epoch[at(index)] = epoch;
 	e = find(z, epoch, index);
 	if (e == NULL) {
 		/* Integrity: only the leader of an epoch makes entries of it. */
@@ -142,14 +149,14 @@ check_log(struct sim_world *w, uint32_t n)
 
 	if (s->first > s->last)
 		return;
-	reach(&life->epoch, &life->cap, s->last);
+	reach(&life->epoch, &life->cap, at(s->last));
 	while (from > s->first) {
 		uint64_t epoch, digest;
 
 		if (s->first >= b->first && from - 1 <= b->last && from - 1 >= b->first) {
 			chp_zab_entry(chp_shard_instance(w->node[n].shard), from - 1, &epoch,
 				      &digest);
-			if (life->epoch[from - 1] == epoch)
+			if (life->epoch[at(from - 1)] == epoch)
 				break;
 		}
 		from--;
@@ -159,7 +166,7 @@ check_log(struct sim_world *w, uint32_t n)
 	if (!counts(s))
 		return;
 	for (uint64_t i = begins_to_count ? s->first : from; i <= s->last; i++) {
-		struct zab_entry *e = find(zab_watch(w), life->epoch[i], i);
+		struct zab_entry *e = find(zab_watch(w), life->epoch[at(i)], i);
 
 		if (e != NULL)
 			e->held |= chp_bit(n);
@@ -184,9 +191,9 @@ is_switch(const struct zab_entry *e, enum chp_zab_rule rule)
 static enum chp_zab_rule
 rule_at(const struct zab_watch *z, const struct zab_life *life, uint64_t index)
 {
-	for (uint64_t i = index; i > 0; i--) {
-		const uint64_t epoch = i <= z->committed ? z->order[i]
-				       : i < life->cap   ? life->epoch[i]
+	for (uint64_t i = index; at(i) > 0; i--) {
+		const uint64_t epoch = i <= z->committed ? z->order[at(i)]
+				       : at(i) < life->cap   ? life->epoch[at(i)]
 							 : 0;
 		const struct zab_entry *e = find(z, epoch, i);
 
@@ -216,8 +223,8 @@ check_quorum(struct sim_world *w, uint32_t n, const struct zab_entry *e)
 	if (e->epoch < life->state.current_epoch || chp_count_bits(e->held) == w->config.n_nodes ||
 	    rule_at(z, life, e->index) == CHP_ZAB_MAJORITY)
 		return;
-	for (uint64_t i = e->index + 1; i <= life->state.last && i < life->cap; i++) {
-		const struct zab_entry *later = find(z, life->epoch[i], i);
+	for (uint64_t i = e->index + 1; i <= life->state.last && at(i) < life->cap; i++) {
+		const struct zab_entry *later = find(z, life->epoch[at(i)], i);
 
 		if (is_switch(later, CHP_ZAB_MAJORITY) &&
 		    chp_count_bits(later->held) >= majority(w))
@@ -244,14 +251,14 @@ commit_first(struct sim_world *w, uint32_t n, uint64_t index, uint64_t epoch)
 	if (!leads_or_led(&z->life[n]))
 		sim_fail(w, "node %u commits %" PRIx64 ".%" PRIu64 " before its leader", n, epoch,
 			 index);
-	if (z->committed != 0 && epoch < z->order[z->committed])
+	if (at(z->committed) != 0 && epoch < z->order[at(z->committed)])
 		sim_fail(w,
 			 "node %u commits an entry of epoch %" PRIx64
 			 " after one of epoch %" PRIx64,
-			 n, epoch, z->order[z->committed]);
+			 n, epoch, z->order[at(z->committed)]);
 	check_quorum(w, n, e);
-	reach(&z->order, &z->cap_order, index);
-	z->order[index] = epoch;
+	reach(&z->order, &z->cap_order, at(index));
+	z->order[at(index)] = epoch;
 	z->committed = index;
 	if (e->told)
 		sim_once_executed(w, n, epoch, e->session, e->request, index);
@@ -279,18 +286,18 @@ check_committed(struct sim_world *w, uint32_t n)
 		from = s->first;
 	}
 	for (uint64_t i = from; i <= s->committed && i <= s->last; i++) {
-		const uint64_t epoch = life->epoch[i];
+		const uint64_t epoch = life->epoch[at(i)];
 
 		if (i == z->committed + 1)
 			commit_first(w, n, i, epoch);
 		else if (i > z->committed)
 			sim_fail(w, "node %u commits entry %" PRIu64 " and nobody the one before",
 				 n, i);
-		else if (z->order[i] != epoch)
+		else if (z->order[at(i)] != epoch)
 			sim_fail(w,
 				 "node %u commits %" PRIx64 ".%" PRIu64 "; committed is %" PRIx64
 				 ".%" PRIu64,
-				 n, epoch, i, z->order[i], i);
+				 n, epoch, i, z->order[at(i)], i);
 	}
 }
 
@@ -380,13 +387,13 @@ established(struct sim_world *w, uint32_t n)
 		sim_fail(w, "node %u leads with a state that is being copied", n);
 	for (uint64_t i = s->first; i <= z->committed; i++) {
 		/* Of its followers some may have gone on to a later epoch, which commits entries of its own. */
-		if (z->order[i] > s->current_epoch)
+		if (z->order[at(i)] > s->current_epoch)
 			break;
-		if (i > s->last || life->epoch[i] != z->order[i])
+		if (i > s->last || life->epoch[at(i)] != z->order[at(i)])
 			sim_fail(w,
 				 "node %u leads epoch %" PRIx64 " without the committed %" PRIx64
 				 ".%" PRIu64,
-				 n, s->current_epoch, z->order[i], i);
+				 n, s->current_epoch, z->order[at(i)], i);
 	}
 	check_leases(w);
 }
@@ -399,8 +406,8 @@ version_at(const struct zab_watch *z, uint64_t key, uint64_t upto, uint64_t *ver
 	   uint64_t *value)
 {
 	*version = *value = 0;
-	for (uint64_t i = upto; i > 0; i--) {
-		const struct zab_entry *e = find(z, z->order[i], i);
+	for (uint64_t i = upto; at(i) > 0; i--) {
+		const struct zab_entry *e = find(z, z->order[at(i)], i);
 
 		if (e == NULL || !e->told)
 			return false;
@@ -408,7 +415,7 @@ version_at(const struct zab_watch *z, uint64_t key, uint64_t upto, uint64_t *ver
 		    (e->flags & (CHP_ZAB_NOTHING | CHP_ZAB_SESSION | CHP_ZAB_RULE)) != 0)
 			continue;
 		if ((e->flags & CHP_ZAB_REMOVE) == 0) {
-			*version = i;
+			*version = (e->flags & CHP_ZAB_RESTORED) != 0 ? e->number : i;
 			*value = e->value;
 		}
 		return true;
@@ -440,7 +447,7 @@ check_relaxed(struct sim_world *w, uint32_t n, uint32_t key, const struct chp_re
 		if (version == told &&
 		    (told == 0 || value == chp_hash64(chp_reply_value(r), r->value_total, 0)))
 			return;
-		if (i == 0)
+		if (at(i) == 0)
 			break;
 	}
 	sim_fail(w,
@@ -458,7 +465,7 @@ check_write(struct sim_world *w, uint32_t n, uint64_t session, const struct chp_
 
 	if (r->version == 0)
 		return;
-	e = r->version > z->committed ? NULL : find(z, z->order[r->version], r->version);
+	e = r->version > z->committed ? NULL : find(z, z->order[at(r->version)], r->version);
 	if (e == NULL)
 		sim_fail(w,
 			 "node %u acknowledges version %" PRIu64 " and %" PRIu64 " are committed",
@@ -588,4 +595,5 @@ zab_watch_forget(struct sim_world *w)
 	free(z->leaders);
 	memset(z, 0, sizeof(*z));
 	z->leader = SIM_NODES_MAX;
+	z->committed = w->generation << CHP_ZAB_GENERATION_SHIFT;
 }

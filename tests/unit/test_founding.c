@@ -39,10 +39,10 @@ holds(uint32_t i, uint64_t recorded_min, uint64_t recorded_max, uint64_t life)
 static enum chp_founding_result
 found(void)
 {
-	enum chp_founding_result r = chp_founding_view(member, N, true, &v);
+	enum chp_founding_result r = chp_founding_view(member, N, true, false, &v);
 
 	if (r == CHP_FOUNDING_ALL || r == CHP_FOUNDING_PART)
-		cr_assert(chp_founding_is_view(&v, N, true));
+		cr_assert(chp_founding_is_view(&v, N, true, false));
 	return r;
 }
 
@@ -67,13 +67,13 @@ Test(founding, empty_stores_make_a_new_cluster_of_all)
 Test(founding, without_hosts_it_is_all_or_nothing)
 {
 	reset();
-	cr_assert_eq(chp_founding_view(member, N, false, &v), CHP_FOUNDING_ALL);
+	cr_assert_eq(chp_founding_view(member, N, false, false, &v), CHP_FOUNDING_ALL);
 	cr_assert_eq(v.epoch, 1);
-	cr_assert(chp_founding_is_view(&v, N, false));
+	cr_assert(chp_founding_is_view(&v, N, false, false));
 	member[1].is_fit = false;
 	for (uint32_t i = 0; i < N; i++)
 		holds(i, 7, 7, 5);
-	cr_assert_eq(chp_founding_view(member, N, false, &v), CHP_FOUNDING_TOO_FEW);
+	cr_assert_eq(chp_founding_view(member, N, false, false, &v), CHP_FOUNDING_TOO_FEW);
 }
 
 Test(founding, the_highest_recorded_epoch_makes_voters_and_sources)
@@ -223,46 +223,46 @@ Test(founding, views_that_cannot_be_first)
 	cr_assert_eq(found(), CHP_FOUNDING_ALL);
 	good = v;
 	cr_assert_eq(good.sources, 0x0f);
-	cr_assert_not(chp_founding_is_view(&good, N, false), "a later generation without hosts");
+	cr_assert_not(chp_founding_is_view(&good, N, false, false), "a later generation without hosts");
 	v.epoch++;
-	cr_assert_not(chp_founding_is_view(&v, N, true));
+	cr_assert_not(chp_founding_is_view(&v, N, true, false));
 	v = good;
 	v.epoch = 1;
-	cr_assert_not(chp_founding_is_view(&v, N, true), "a new cluster has no sources");
+	cr_assert_not(chp_founding_is_view(&v, N, true, false), "a new cluster has no sources");
 	v = good;
 	v.sources = 0;
-	cr_assert_not(chp_founding_is_view(&v, N, true), "learners of whom?");
+	cr_assert_not(chp_founding_is_view(&v, N, true, false), "learners of whom?");
 	v = good;
 	v.sources = 0x07;
-	cr_assert_not(chp_founding_is_view(&v, N, true));
+	cr_assert_not(chp_founding_is_view(&v, N, true, false));
 	v = good;
 	v.learners = 0x18;
-	cr_assert_not(chp_founding_is_view(&v, N, true), "voter and learner");
+	cr_assert_not(chp_founding_is_view(&v, N, true, false), "voter and learner");
 	v = good;
 	v.learners |= 0x20;
-	cr_assert_not(chp_founding_is_view(&v, N, true), "no member");
+	cr_assert_not(chp_founding_is_view(&v, N, true, false), "no member");
 	v = good;
 	v.writer[2] = 1;
-	cr_assert_not(chp_founding_is_view(&v, N, true));
+	cr_assert_not(chp_founding_is_view(&v, N, true, false));
 	v = good;
 	v.next_writer++;
-	cr_assert_not(chp_founding_is_view(&v, N, true));
+	cr_assert_not(chp_founding_is_view(&v, N, true, false));
 	v = good;
 	v.incarnation[4] = 0;
-	cr_assert_not(chp_founding_is_view(&v, N, true));
+	cr_assert_not(chp_founding_is_view(&v, N, true, false));
 	v = good;
 	v.voters = v.sources = 0x03;
 	v.learners = 0;
 	for (uint32_t i = 2; i < N; i++)
 		v.incarnation[i] = v.writer[i] = 0;
-	cr_assert_not(chp_founding_is_view(&v, N, true), "a minority");
+	cr_assert_not(chp_founding_is_view(&v, N, true, false), "a minority");
 	v.voters = v.sources = 0x01;
 	v.learners = 0x06;
 	v.incarnation[2] = 102;
 	v.writer[2] = 3;
-	cr_assert(chp_founding_is_view(&v, N, true), "one voter, two learners");
+	cr_assert(chp_founding_is_view(&v, N, true, false), "one voter, two learners");
 	v.epoch = ((uint64_t)CHP_GENERATION_MAX + 1) << 20 | 1;
-	cr_assert_not(chp_founding_is_view(&v, N, true));
+	cr_assert_not(chp_founding_is_view(&v, N, true, false));
 }
 
 /* ---- what shards say ---- */

@@ -1816,7 +1816,7 @@ Test(host, level_datastore_sends_what_is_not_committed_and_at_once)
 	struct chp_host_config config = config_of();
 	struct bench *b;
 
-	config.is_durable = true;
+	config.is_durable = config.sends_open = true;
 	b = bench_with(&config);
 	cr_assert(b->h.backing.is_durable);
 	make_ready(b);

@@ -358,8 +358,8 @@ Test(wire, zab_histories_are_bounded)
 	ZAB_IS(false, h->n_runs = UINT32_MAX);
 	ZAB_IS(false, h->last = 7);
 	ZAB_IS(true, h->last = 8);
-	ZAB_IS(true, h->last = CHP_ZAB_COUNT_MAX);
-	ZAB_IS(false, h->last = CHP_ZAB_COUNT_MAX + 1);
+	ZAB_IS(true, h->last = CHP_ZAB_INDEX_MAX);
+	ZAB_IS(false, h->last = CHP_ZAB_INDEX_MAX + 1);
 	ZAB_IS(false, h->last_epoch = 3);
 	ZAB_IS(true, h->last_epoch = 5);
 	ZAB_IS(false, h->run[0].first = 5);
@@ -394,9 +394,9 @@ Test(wire, zab_synchronisations_are_bounded)
 		ZAB_IS(true, m->keep = 7);
 		ZAB_IS(false, m->keep = 8);
 		ZAB_IS(true, m->end = 5);
-		ZAB_IS(true, m->end = CHP_ZAB_COUNT_MAX);
-		ZAB_IS(false, m->end = CHP_ZAB_COUNT_MAX + 1);
-		ZAB_IS(true, m->keep = m->end = CHP_ZAB_COUNT_MAX);
+		ZAB_IS(true, m->end = CHP_ZAB_INDEX_MAX);
+		ZAB_IS(false, m->end = CHP_ZAB_INDEX_MAX + 1);
+		ZAB_IS(true, m->keep = m->end = CHP_ZAB_INDEX_MAX);
 		ZAB_IS(false, m->keep_epoch = 4);
 		ZAB_IS(false, m->epoch = 2);
 #undef make
@@ -483,8 +483,8 @@ Test(wire, zab_entries_are_bounded)
 
 #define make() (m = make_propose(3, 4, 0))
 	ZAB_IS(false, m->index = 0);
-	ZAB_IS(true, m->index = CHP_ZAB_COUNT_MAX);
-	ZAB_IS(false, m->index = CHP_ZAB_COUNT_MAX + 1);
+	ZAB_IS(true, m->index = CHP_ZAB_INDEX_MAX);
+	ZAB_IS(false, m->index = CHP_ZAB_INDEX_MAX + 1);
 	ZAB_IS(false, m->entry_epoch = 0);
 	ZAB_IS(true, m->entry_epoch = 4);
 	ZAB_IS(false, m->entry_epoch = 5);

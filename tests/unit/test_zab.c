@@ -17,7 +17,7 @@
 #define ELECTION_MS 100u
 #define LEASE_MS 50u
 /* The first epoch that anybody takes. */
-#define FOUNDED_BY(n) (UINT64_C(1) << 16 | ((n) + 1u))
+#define FOUNDED_BY(n) (((n) + UINT64_C(1)) << 16 | ((n) + 1u))
 
 /* A packet on its way. */
 struct parcel {
@@ -661,8 +661,8 @@ Test(zab, the_next_in_the_circle_leads_when_the_leader_dies)
 	put(w, 1, "k", "2");
 	expect_equal(w, N1 | N2);
 	cr_assert_gt(state_of(w, 1).current_epoch, FOUNDED_BY(0));
-	cr_assert_eq(chp_shard_epoch(w->shard[1]), state_of(w, 1).current_epoch);
-	cr_assert_eq(chp_shard_epoch(w->shard[2]), state_of(w, 1).current_epoch);
+	cr_assert_eq(chp_shard_epoch(w->shard[1]), state_of(w, 1).current_epoch >> 16);
+	cr_assert_eq(chp_shard_epoch(w->shard[2]), state_of(w, 1).current_epoch >> 16);
 	end(w);
 }
 
