@@ -241,6 +241,9 @@ step_write(struct sim_world *w, uint32_t n, struct sim_job *job)
 				return;
 			apply(&h->store.visible, job);
 			set_step(w, n, job, STEP_SECOND);
+			/* Now it can be read, and is lost with the host. */
+			h->is_doomed = !w->healed && w->faults_from_ns != 0 &&
+				       chp_random_chance(&w->random, w->config.host_crash_ppm);
 		} else {
 			set_step(w, n, job, STEP_FIRST);
 		}
@@ -336,6 +339,10 @@ sim_host_store(struct sim_world *w, uint32_t n)
 			step_write(w, n, job);
 		else
 			step_read(w, n, job);
+		if (h->is_doomed) {
+			h->is_doomed = false;
+			sim_host_lose(w, n, chp_random_chance(&w->random, 300000));
+		}
 	}
 }
 
@@ -514,9 +521,12 @@ abandon_jobs(struct sim_world *w, uint32_t n, bool store_dies)
 		if (begun && end == END_DONE)
 			apply(&h->store.durable, job);
 		if (!begun || end != END_LATER || store_dies || job->type != CHP_STORE_WRITE) {
+			/* Applied, and perhaps read by somebody; or on its way. */
+			w->seen.writes_lost += job->type == CHP_STORE_WRITE && !(begun && end == END_DONE);
 			remove_job(h, job);
 			continue;
 		}
+		w->seen.writes_late++;
 		job->request = NULL;
 		set_step(w, n, job, STEP_FIRST);
 	}

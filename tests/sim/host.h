@@ -17,6 +17,7 @@ struct sim_host {
 	struct sim_store store;
 	uint32_t flags;                  /* enum chp_store_flag */
 	uint64_t slow_until_ns, down_until_ns;
+	bool is_doomed;                /* dies when what it does now is done */
 	struct sim_job *job;             /* oldest first */
 
 	/* The process. */

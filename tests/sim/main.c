@@ -97,6 +97,8 @@ add_result(struct sim_result *sum, const struct sim_result *r)
 	sum->drops += r->drops;
 	sum->evictions += r->evictions;
 	sum->hosts_lost += r->hosts_lost;
+	sum->writes_lost += r->writes_lost;
+	sum->writes_late += r->writes_late;
 	sum->cold_starts += r->cold_starts;
 #define ADD(name, help) sum->protocol.name += r->protocol.name;
 	CHP_PROTOCOL_COUNTERS(ADD)
@@ -138,11 +140,13 @@ print_sum(const struct sim_result *sum, uint64_t undecided, uint64_t beyond_repa
 	       sum->protocol.resent, sum->protocol.replays, sum->protocol.forgotten, sum->protocol.unknown,
 	       sum->protocol.busy, sum->protocol.full);
 	if (sum->host.hellos != 0)
-		printf("sim: hosts: %" PRIu64 " lost, %" PRIu64 " cold starts, %" PRIu64 " batches, %" PRIu64
+		printf("sim: hosts: %" PRIu64 " lost, %" PRIu64 " writes with them and %" PRIu64
+		       " done behind them, %" PRIu64 " cold starts, %" PRIu64 " batches, %" PRIu64
 		       " versions and %" PRIu64 " coalesced, %" PRIu64 " evictions, %" PRIu64 " misses, %" PRIu64
 		       " loads, %" PRIu64 " of them failed and %" PRIu64 " stale, %" PRIu64 " INVs parked, %" PRIu64
 		       " resends\n",
-		       sum->hosts_lost, sum->cold_starts, sum->host.batches, sum->host.puts, sum->host.coalesced,
+		       sum->hosts_lost, sum->writes_lost, sum->writes_late, sum->cold_starts,
+		       sum->host.batches, sum->host.puts, sum->host.coalesced,
 		       sum->evictions, sum->protocol.misses, sum->host.loads, sum->protocol.loads_failed,
 		       sum->protocol.loads_stale, sum->protocol.inv_parked, sum->host.resends);
 }

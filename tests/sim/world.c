@@ -402,6 +402,8 @@ take_results(struct sim_world *w, struct sim_result *result)
 	result->host = w->host_counters;
 	result->evictions = w->evictions;
 	result->hosts_lost = w->seen.hosts_lost;
+	result->writes_lost = w->seen.writes_lost;
+	result->writes_late = w->seen.writes_late;
 	result->cold_starts = w->seen.cold_starts;
 	result->retransmits = w->retransmits;
 	result->resets = w->resets;

@@ -341,7 +341,7 @@ struct sim_world {
 	bool undecided;
 	struct {
 		uint64_t views, same_views, crashes, restarts, rejoins, leases_lost, drops, cuts, pauses;
-		uint64_t hosts_lost, cold_starts;
+		uint64_t hosts_lost, writes_lost, writes_late, cold_starts;
 	} seen;
 	struct chp_protocol_counters protocol; /* of shards that are gone */
 	struct chp_host_counters host_counters; /* the same */
@@ -355,7 +355,7 @@ struct sim_result {
 	uint64_t ops, ok;
 	struct chp_protocol_counters protocol; /* summed over nodes */
 	struct chp_host_counters host;
-	uint64_t evictions, hosts_lost, cold_starts;
+	uint64_t evictions, hosts_lost, writes_lost, writes_late, cold_starts;
 	uint64_t retransmits, resets;
 	uint64_t views, same_views, crashes, restarts, rejoins, leases_lost, drops;
 	bool undecided;                /* a search of the history reached its limit and found nothing wrong */
