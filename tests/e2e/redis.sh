@@ -11,13 +11,14 @@
 command -v redis-server >/dev/null || skip "redis-server is not installed"
 
 servers=()
+# start_redis REPLICA [OPTION]...
 start_redis() {
 	mkdir -p "$work/redis$1"
 	redis-server --port 0 --unixsocket "$work/redis$1.sock" --unixsocketperm 777 --dir "$work/redis$1" --save '' \
-		--appendonly yes --appendfsync always >"$work/redis$1.log" 2>&1 &
+		--appendonly yes --appendfsync always "${@:2}" >"$work/redis$1.log" 2>&1 &
 	servers[$1]=$!
 	disown # nobody needs to hear that it was killed
-	check "a Redis server" wait_within 10 redis-cli -s "$work/redis$1.sock" ping
+	check "a Redis server" wait_within 10 redis-cli -s "$work/redis$1.sock" ping # also while it loads
 }
 end_redis() {
 	local pid
@@ -62,6 +63,47 @@ done
 expect 0 "a delete" "${ctl[@]}" del greeting
 check "is gone from the servers, too" wait_within 10 eval '[ -z "$(raw 0 greeting)$(raw 1 greeting)$(raw 2 greeting)" ]'
 check_all
+for node in 0 1 2; do
+	redis-cli -s "$work/redis$node.sock" --raw eval "
+		local lines = {}
+		for _, key in ipairs(redis.call('keys', '*')) do
+			if redis.call('type', key).ok == 'string' then
+				lines[#lines + 1] = key .. ' : ' .. redis.call('get', key)
+			end
+		end
+		return lines" 0 | grep -v '^chaapar:' >"$work/store$node"
+done
+expect 0 "no acknowledged write is missing" "$root/tools/compare-stores" "$work"/store[012] -- "$work"/*.history
+note "$(tail -n 1 "$out")"
+
+# ---- a server that cannot take what it gets, for a while: the replica says what the server says, and all goes on
+
+# troubles STATE TEXT: with the server of replica 1, and the log of its host says so, too.
+troubles() {
+	expect 0 "a write" "${ctl[@]}" --node 1 put trouble "$2"
+	check "status: $2" wait_within 20 is_host 1 "'$1' in (h['state'], h['store']) and '$2' in h['text']" ||
+		"${ctl[@]}" --json --node 1 status | grep -o '"host":{.*' | cut -c 1-300 >&2
+	check "the host's log: $2" wait_within 15 has "$CHAAPAR_CLUSTER_DIR/h1.log" "^chaapar-host: .*$2"
+	expect 0 "reads go on" "${ctl[@]}" --node 1 get trouble
+	check "the value" is_output "$2"
+}
+# passed: and it gets all that it missed.
+passed() { check "all is saved" wait_within 30 all_saved && check "it is there" test "$(raw 1 trouble)" = "$1"; }
+
+redis-cli -s "$work/redis1.sock" config set maxmemory 1 >/dev/null
+troubles down OOM
+redis-cli -s "$work/redis1.sock" config set maxmemory 0 >/dev/null
+passed OOM
+redis-cli -s "$work/redis1.sock" replicaof 127.0.0.1 1 >/dev/null
+troubles down READONLY
+redis-cli -s "$work/redis1.sock" replicaof no one >/dev/null
+passed READONLY
+kill -KILL "${servers[1]}"
+start_redis 1 --requirepass secret
+troubles down NOAUTH
+kill -KILL "${servers[1]}"
+start_redis 1
+passed NOAUTH
 
 # ---- a server that does not promise what the hosts report
 
