@@ -78,7 +78,14 @@
 	X(S3_ACK_AND_SKIP, "an INV that may be older than what is stored is acknowledged and ignored") \
 	X(S3_RMW_WITHOUT_LOAD, "a read-modify-write takes a key that is not in the cache for absent")
 
-#define CHP_MUTATION_LIST(X) CHP_MUTATION_LIST_HERMES(X) CHP_MUTATION_LIST_ZAB(X) CHP_MUTATION_LIST_HOSTS(X)
+#define CHP_MUTATION_LIST_ZAB_HOSTS(X)                                                            \
+	X(ZAB_EVICT_UNSAVED, "a key leaves the cache before the datastore has it")                \
+	X(ZAB_COPIED_IS_SAVED, "what was copied counts as durable before the datastore has it")   \
+	X(ZAB_TOLD_UNSTORED, "level datastore: clients are answered when the log has committed")  \
+	X(ZAB_OWN_STORE_ONLY, "after a cold start a leader takes what its own store has for the newest")
+
+#define CHP_MUTATION_LIST(X)                                                                      \
+	CHP_MUTATION_LIST_HERMES(X) CHP_MUTATION_LIST_ZAB(X) CHP_MUTATION_LIST_HOSTS(X) CHP_MUTATION_LIST_ZAB_HOSTS(X)
 
 enum chp_mutation {
 	CHP_MUTATION_NONE = 0,

@@ -1082,7 +1082,8 @@ advance(struct chp_zab *z)
 		return;
 	/* [SAFETY 33] A majority of all configured members, under any rule: whoever begins cold again reads as many. */
 	if (z->env.backing->is_durable)
-		z->stable = chp_max_u64(z->stable, chp_min_u64(held_by(z, z->quorum, true), z->applied));
+		z->stable = CHP_MUTATED(ZAB_TOLD_UNSTORED) ? z->applied :
+			    chp_max_u64(z->stable, chp_min_u64(held_by(z, z->quorum, true), z->applied));
 	if (!z->acks_changed)
 		return;
 	z->acks_changed = false;

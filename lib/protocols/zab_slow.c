@@ -81,7 +81,7 @@ may_leave(const void *p, const struct chp_slot *s)
 	if (s->state != CHP_ZAB_REST || s == z->slow.keep)
 		return false;
 	return s->version == 0 || (z->env.backing->may_evict && (chp_backing_is_clean(z->env.log, s->log_low) ||
-								 CHP_MUTATED(P60_EVICT_UNSAVED)));
+								 CHP_MUTATED(ZAB_EVICT_UNSAVED)));
 }
 
 static bool
@@ -463,9 +463,9 @@ is_told(const struct chp_zab *z, const struct chp_now *now, const struct chp_zab
 		if ((z->view.sources & chp_bit(i)) == 0 && z->view.incarnation[i] != 0 &&
 		    z->view.writer[i] <= z->env.n_nodes)
 			told |= chp_bit(i);
-	if (waiting == 0)
+	if (waiting == 0 || CHP_MUTATED(ZAB_OWN_STORE_ONLY))
 		return true;
-	if (chp_count_bits(told) < z->quorum && !CHP_MUTATED(S34_MINORITY_FOUNDS))
+	if (chp_count_bits(told) < z->quorum)
 		return false;
 	for (uint64_t p = waiting; p != 0; p &= p - 1)
 		if (now->ns < z->peer[chp_first_bit(p)].heard_ns + 2 * z->env.election_ns)
@@ -785,6 +785,10 @@ void
 chp_zab_slot_copied(struct chp_zab *z, struct chp_slot *s)
 {
 	CHP_ASSERT(s->state != CHP_ZAB_LOADING); /* nobody is served before the copy is complete */
+	if (CHP_MUTATED(ZAB_COPIED_IS_SAVED)) {
+		s->log_low = (uint32_t)z->env.log->mark - 1;
+		return;
+	}
 	z->slow.n_unsaved += s->state != CHP_ZAB_UNSAVED;
 	s->state = CHP_ZAB_UNSAVED;
 	s->log_low = (uint32_t)z->env.log->next - 1;

@@ -237,6 +237,9 @@ static const struct {
 #define TEXT(name, text) { "hermes", #name, text, true },
 	CHP_MUTATION_LIST_HOSTS(TEXT)
 #undef TEXT
+#define TEXT(name, text) { "zab", #name, text, true },
+	CHP_MUTATION_LIST_ZAB_HOSTS(TEXT)
+#undef TEXT
 };
 
 /* What the unchanged code must pass first: a hunt that catches nothing proves nothing. */

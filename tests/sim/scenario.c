@@ -970,10 +970,13 @@ on_view(struct scene *s, struct words *w)
 		    !parse_nodes(s, learners == NULL ? "" : learners, &v->learners) ||
 		    !parse_nodes(s, sources == NULL ? "" : sources, &v->sources))
 			return false;
-		if (cold)
+		if (cold) {
 			v->epoch = chp_epoch_of_generation(chp_generation(v->epoch) + 1);
-		else
+			s->world.generation = chp_generation(v->epoch);
+			s->world.config.kind->forget(&s->world);
+		} else {
 			v->epoch++;
+		}
 	}
 	everybody = chp_view_live(v);
 	for (uint32_t n = 0; n < s->world.config.n_nodes; n++) {
