@@ -1381,11 +1381,11 @@ admit_missing(const struct chp_membership *m, uint64_t now_ns, struct chp_view *
 	}
 }
 
-/* Learners that are ready become voters, which makes room for heirs of those that are gone. */
+/* Learners that are ready become voters. */
 static void
-promote_and_replace(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+promote(const struct chp_membership *m, struct chp_view *v)
 {
-	uint64_t suspected = chp_membership_suspected(m), stay = m->view.voters;
+	uint64_t suspected = chp_membership_suspected(m);
 
 	for (uint64_t rest = m->view.learners & ~suspected & ~self_bit(m); rest != 0; rest &= rest - 1) {
 		uint32_t i = chp_first_bit(rest);
@@ -1395,6 +1395,14 @@ promote_and_replace(const struct chp_membership *m, uint64_t now_ns, struct chp_
 			v->voters |= chp_bit(i);
 		}
 	}
+}
+
+/* Heirs have the places of those that are gone. */
+static void
+replace(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
+{
+	uint64_t stay = m->view.voters;
+
 	for (uint64_t rest = m->heirs; rest != 0 && v->next_writer != 0; rest &= rest - 1) {
 		uint32_t i = chp_first_bit(rest);
 
@@ -1410,8 +1418,8 @@ promote_and_replace(const struct chp_membership *m, uint64_t now_ns, struct chp_
 }
 
 /*
- * next_view() where silence drops nobody. After a cold start none is replaced before all is reconciled, but sources
- * that are gone do not hold this up.
+ * next_view() where silence drops nobody: promotions first, as they make room for replacements. After a cold start
+ * sources that are gone do not hold up its end.
  */
 static bool
 next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_view *v)
@@ -1422,8 +1430,10 @@ next_view_keeping(const struct chp_membership *m, uint64_t now_ns, struct chp_vi
 		return false;
 	if (may_end_reconciling(m, now_ns)) {
 		v->sources = 0;
-		promote_and_replace(m, now_ns, v);
+		promote(m, v);
 	}
+	replace(m, now_ns, v);
+	v->sources &= v->voters;
 	if (m->config.has_hosts)
 		admit_missing(m, now_ns, v);
 	return (v->voters != m->view.voters || v->next_writer != m->view.next_writer ||

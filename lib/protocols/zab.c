@@ -891,7 +891,8 @@ send_index(const struct chp_zab *z, enum chp_zab_type type, uint32_t to, uint64_
 static void
 finish_sync(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
-	if (z->incomplete && !z->clearing && chp_copy_is_done(&z->copy)) {
+	if (z->incomplete && !z->clearing && chp_copy_is_done(&z->copy) &&
+	    (z->slow.n_unsaved == 0 || !z->slow.is_short)) {
 		z->incomplete = false;
 		chp_sessions_drop_guesses(z->env.sessions);
 		chp_copy_stop(&z->copy);

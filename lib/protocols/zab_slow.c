@@ -89,6 +89,7 @@ evict(struct chp_zab *z)
 {
 	struct chp_slot *s = chp_cache_victim(z->env.cache, EVICT_LOOKS, may_leave, z);
 
+	z->slow.is_short |= z->incomplete && s != NULL;
 	return s != NULL && chp_cache_remove(z->env.cache, s);
 }
 
@@ -794,7 +795,11 @@ chp_zab_slot_copied(struct chp_zab *z, struct chp_slot *s)
 	s->log_low = (uint32_t)z->env.log->next - 1;
 }
 
-/* What was on its way is durable, unless it was written anew meanwhile: then its log entry is what counts. */
+/*
+ * What was on its way is durable, unless it was written anew meanwhile: then its log entry is what counts. A copy may
+ * bring a key twice, older the second time. Once keys leave the cache nobody but the store can tell: it keeps the newer
+ * version, and what was saved leaves the cache, too.
+ */
 static void
 take_saved(struct chp_zab *z)
 {
@@ -806,6 +811,8 @@ take_saved(struct chp_zab *z)
 		s->state = CHP_ZAB_REST;
 		s->log_low = (uint32_t)z->env.log->mark - 1;
 		z->slow.n_unsaved--;
+		if (z->slow.is_short && (s->flags & CHP_SLOT_COLLIDED) == 0)
+			CHP_ASSERT(chp_cache_remove(z->env.cache, s));
 	}
 	z->slow.save.n = 0;
 }
@@ -909,6 +916,7 @@ chp_zab_slow_restart(struct chp_zab *z, const struct chp_now *now)
 		end_miss(z, m);
 	}
 	z->slow.n_unsaved = z->slow.save.n = 0;
+	z->slow.is_short = false;
 	chp_backing_restart(z->env.backing, now->ns, true);
 }
 

@@ -235,8 +235,11 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	c->put_bytes = SIM_ONE_OF(r, 2048, 65536);
 	c->loads = SIM_ONE_OF(r, 1, 4, 64);
 	sim_set_credits(c, SIM_ONE_OF(r, 1, 2, 4, 16), SIM_ONE_OF(r, 1, 1, 1, 4));
-	if (!c->kind->protocol->is_fenced)
+	if (!c->kind->protocol->is_fenced) {
 		sim_set_credits(c, (uint32_t)chp_max_u64(s->credits, 2), 1);
+		/* A host is given up as soon as a peer; one that is slow must not be away all the time. */
+		s->link_down_ns = chp_max_u64(s->link_down_ns, 30 * SIM_MS);
+	}
 	s->is_durable = chp_random_chance(r, 300000);
 	draw_host_faults(c, r);
 	if (chp_random_chance(r, 250000))
