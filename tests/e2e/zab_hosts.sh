@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# ZAB with RocksDB behind its replicas and a data set of eight times the cache: the host of a leader is killed under
+# load and comes back; then every process dies at once, and the cluster begins again from what the datastores hold.
+# Every answer is judged, and no acknowledged write is missing from any of the three datastores.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2119
+. "$(dirname "$0")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=survive.inc
+. "$(dirname "$0")/survive.inc"
+
+# is_role_of NODE ROLE: what it is in the one shard.
+is_role_of() {
+	"${ctl[@]}" --json --node "$1" --timeout 1000 status >"$work/role.json" 2>/dev/null &&
+		is_json "$work/role.json" "d['nodes'][0]['shards'][0]['role'] == '$2'"
+}
+
+keys=16384 # of one shard, whose cache has 2048
+
+up --protocol zab --hosts rocksdb --durability datastore --shards 1 --keys-max 2048 --value-blocks 2048
+load_keys
+take_status
+check "keys have left the caches" is_json "$work/status.json" \
+	"all(n['shards'][0]['cache']['evictions'] > 1000 for n in d['nodes'])"
+
+# Node 0 leads the first term.
+check "node 0 leads" is_role_of 0 leader
+start_load 1
+expect 0 "kill the host of the leader" "$cluster" kill-host 0
+check "another one leads" wait_within 20 is_role_of 0 follower
+expect 0 "start it again" "$cluster" start-host 0
+check "it gets what it missed" wait_within 20 is_host 0 "h['state'] == 'ready'"
+end_load
+check_clients 1
+
+for node in 0 1 2; do
+	expect 0 "kill replica $node" "$cluster" kill "$node"
+	expect 0 "kill its host" "$cluster" kill-host "$node"
+done
+for node in 0 1 2; do
+	expect 0 "start its host" "$cluster" start-host "$node"
+done
+expect 0 "start them all" "$cluster" cold-start
+check "a new generation" is_membership 0 "m['epoch'] >> 20 == 1"
+expect 0 "all keys" "${ctl[@]}" load --keys "$keys" --mix get=100 --ops "$keys" --history "$work/cold.history"
+check "everything is saved" wait_within 60 all_saved
+check_histories
+note "$(head -n 1 "$out")"
+for node in 0 1 2; do
+	expect 0 "stop" "$cluster" stop "$node"
+	expect 0 "stop its host" "$cluster" stop-host "$node"
+	ldb --db="$CHAAPAR_CLUSTER_DIR/h$node.store/rocksdb" scan >"$work/store$node" 2>"$work/ldb" ||
+		cat "$work/ldb" >&2
+done
+expect 0 "no acknowledged write is missing" "$root/tools/compare-stores" "$work"/store[012] -- "$work"/*.history
+note "$(tail -n 1 "$out")"
