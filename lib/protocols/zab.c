@@ -1578,7 +1578,7 @@ ask_for_read(struct chp_zab *z, const struct chp_now *now, const struct read *rd
 			refuse_read(z, rd, CHP_STATUS_REDIRECT, z->leader, out);
 		return;
 	}
-	m = chp_zab_ask(z, now, s, &rd->key);
+	m = chp_zab_ask(z, s, &rd->key);
 	if (m == NULL) {
 		z->env.counters->misses_refused++;
 		refuse_read(z, rd, CHP_STATUS_OVERLOAD, 0, out);
@@ -2098,7 +2098,7 @@ static void
 ask_for_write(struct chp_zab *z, const struct chp_now *now, const struct chp_op *op, struct chp_slot *s,
 	      struct chp_out *out)
 {
-	struct chp_zab_miss *m = chp_zab_ask(z, now, s, &op->key);
+	struct chp_zab_miss *m = chp_zab_ask(z, s, &op->key);
 	uint32_t i;
 
 	z->env.counters->misses++;
@@ -2328,7 +2328,7 @@ take_message(struct chp_zab *z, const struct chp_now *now, const struct chp_peer
 		break;
 	case CHP_ZAB_OFFER:
 		if (is_my_follower(z, ((const struct chp_zab_fetch *)(const void *)m->message)->epoch))
-			chp_zab_on_offer(z, now, m, out);
+			chp_zab_on_offer(z, m, out);
 		break;
 	case CHP_ZAB_FETCHED:
 		if (((const struct chp_zab_fetched *)(const void *)m->message)->epoch == z->accepted_epoch)

@@ -237,12 +237,11 @@ load(struct chp_zab *z, struct chp_zab_miss *m, const struct chp_key *key)
 }
 
 struct chp_zab_miss *
-chp_zab_ask(struct chp_zab *z, const struct chp_now *now, struct chp_slot *s, const struct chp_key *key)
+chp_zab_ask(struct chp_zab *z, struct chp_slot *s, const struct chp_key *key)
 {
 	const uint32_t i = s == NULL ? z->slow.free_miss : s->busy;
 	struct chp_zab_miss *m;
 
-	(void)now;
 	if (i == NONE)
 		return NULL;
 	m = &z->slow.miss[i];
@@ -577,7 +576,7 @@ tell(struct chp_zab *z, uint32_t op, const struct chp_loaded *l, struct chp_out 
 
 /* A source's store has a key of before. True: the log has it by now. */
 static bool
-take_offer(struct chp_zab *z, const struct chp_now *now, const struct chp_key *key)
+take_offer(struct chp_zab *z, const struct chp_key *key)
 {
 	struct chp_slot *s = chp_cache_find(z->env.cache, key);
 
@@ -588,16 +587,16 @@ take_offer(struct chp_zab *z, const struct chp_now *now, const struct chp_key *k
 	    (s->flags & CHP_SLOT_COLLIDED) == 0 && chp_cache_remove(z->env.cache, s))
 		s = NULL;
 	if (s == NULL && z->slow.n_fetches < FETCHES / 2)
-		chp_zab_ask(z, now, NULL, key);
+		chp_zab_ask(z, NULL, key);
 	return false;
 }
 
 void
-chp_zab_on_offer(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm, struct chp_out *out)
+chp_zab_on_offer(struct chp_zab *z, const struct chp_peer_message *pm, struct chp_out *out)
 {
 	const struct chp_zab_fetch *m = (const void *)pm->message;
 
-	if (z->is_backed && chp_zab_serves(z) && take_offer(z, now, &pm->key))
+	if (z->is_backed && chp_zab_serves(z) && take_offer(z, &pm->key))
 		send_fetched(z, pm->from, m->message.op, m->tag, CHP_ZAB_FETCH_KNOWN, NULL, out);
 }
 
@@ -641,7 +640,7 @@ make_offers(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 
 			if (o->key_len == 0)
 				continue;
-			if (chp_zab_serves(z) && take_offer(z, now, &key)) {
+			if (chp_zab_serves(z) && take_offer(z, &key)) {
 				o->key_len = 0;
 				z->slow.n_offers--;
 			} else if (!z->is_leader && z->phase == CHP_ZAB_BROADCAST) {

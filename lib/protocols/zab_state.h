@@ -285,8 +285,7 @@ chp_zab_is_missing(const struct chp_zab *z, const struct chp_slot *s)
 }
 
 /** The miss of a key that is missing, for its waiters; NULL: it cannot be asked for now. */
-struct chp_zab_miss *chp_zab_ask(struct chp_zab *z, const struct chp_now *now, struct chp_slot *s,
-				 const struct chp_key *key);
+struct chp_zab_miss *chp_zab_ask(struct chp_zab *z, struct chp_slot *s, const struct chp_key *key);
 
 /** An entry was applied to a slot. */
 void chp_zab_slot_applied(struct chp_zab *z, struct chp_slot *s, const struct chp_digest *digest);
@@ -310,8 +309,7 @@ bool chp_zab_slow_run(struct chp_zab *z, const struct chp_now *now, struct chp_o
 bool chp_zab_slow_is_done(const struct chp_zab *z);
 
 void chp_zab_on_fetch(struct chp_zab *z, const struct chp_peer_message *pm, struct chp_out *out);
-void chp_zab_on_offer(struct chp_zab *z, const struct chp_now *now, const struct chp_peer_message *pm,
-		      struct chp_out *out);
+void chp_zab_on_offer(struct chp_zab *z, const struct chp_peer_message *pm, struct chp_out *out);
 void chp_zab_on_fetched(struct chp_zab *z, const struct chp_peer_message *pm);
 
 /* struct chp_protocol's functions. */
