@@ -23,8 +23,6 @@ static const char *const durability_later[] = { "log", NULL };
 
 /* Protocols in which every write waits for every live replica. */
 static const char *const all_live_protocols[] = { "hermes", NULL };
-/* Protocols that know of a datastore behind the cache (is_backed in protocols/protocol.h). */
-static const char *const backed_protocols[] = { "hermes", "zab", NULL };
 
 #define C chp_cluster_config
 const struct chp_field chp_cluster_fields[] = {
@@ -210,17 +208,12 @@ check_credits(const struct chp_json_place *root, const struct chp_cluster_config
 		chp_json_error(&place, "expected at least 2 with the protocol %s", c->protocol);
 }
 
-/* A protocol that evicts nothing and loads nothing would fill its cache and lose what it was told is durable. */
 static void
 check_hosts(const struct chp_json_place *root, const struct chp_cluster_config *c)
 {
-	struct chp_json_place hosts = chp_json_key(root, "hosts");
 	struct chp_json_place durability = chp_json_key(root, "durability");
 
-	if (c->hosts && !is_one_of(backed_protocols, c->protocol))
-		chp_json_error(&hosts, "expected false with the protocol %s, which does not know datastores yet",
-			       c->protocol);
-	else if (!c->hosts && c->durability == CHP_DURABILITY_DATASTORE)
+	if (!c->hosts && c->durability == CHP_DURABILITY_DATASTORE)
 		chp_json_error(&durability, "expected \"memory\", or \"hosts\": true");
 }
 

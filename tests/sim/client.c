@@ -688,9 +688,11 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 	}
 	if (settles(w, c)) {
 		/* Again and again: a switch to "all" may still be under way. */
-		if (client->call[SIM_DEPTH_MAX].state == SIM_CALL_FREE)
+		if (client->call[SIM_DEPTH_MAX].state == SIM_CALL_FREE && w->now_ns >= client->settle_ns) {
 			switch_quorum(w, c, CHP_QUORUM_MAJORITY);
-		next_ns = w->now_ns + 50 * SIM_MS;
+			client->settle_ns = w->now_ns + 50 * SIM_MS;
+		}
+		next_ns = client->settle_ns;
 	}
 	for (uint32_t i = 0; i < CHP_ARRAY_LEN(client->call); i++)
 		if (client->call[i].state == SIM_CALL_OPEN)

@@ -247,6 +247,7 @@ struct sim_client {
 	uint64_t generation;   /* of the cluster that opened it */
 	uint64_t next_request; /* in the session */
 	uint64_t open_ns;      /* no session is opened before: one was refused */
+	uint64_t settle_ns;    /* when it asks for the rule "majority" again */
 	uint64_t epoch;        /* newest seen in a reply */
 	uint32_t silent;       /* sends in a row without an answer */
 	uint32_t redirects;    /* in a row */
