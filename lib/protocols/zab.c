@@ -892,7 +892,7 @@ static void
 finish_sync(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	if (z->incomplete && !z->clearing && chp_copy_is_done(&z->copy) &&
-	    (z->slow.n_unsaved == 0 || !z->slow.is_short)) {
+	    (z->slow.n_unsaved == 0 || !z->slow.is_short) && z->applied >= z->slow.copied_until) {
 		z->incomplete = false;
 		chp_sessions_drop_guesses(z->env.sessions);
 		chp_copy_stop(&z->copy);

@@ -785,6 +785,8 @@ void
 chp_zab_slot_copied(struct chp_zab *z, struct chp_slot *s)
 {
 	CHP_ASSERT(s->state != CHP_ZAB_LOADING); /* nobody is served before the copy is complete */
+	/* Once such a key has left the cache, entries that are older than it make it look older for a while. */
+	z->slow.copied_until = chp_max_u64(z->slow.copied_until, s->version);
 	if (CHP_MUTATED(ZAB_COPIED_IS_SAVED)) {
 		s->log_low = (uint32_t)z->env.log->mark - 1;
 		return;
@@ -915,6 +917,7 @@ chp_zab_slow_restart(struct chp_zab *z, const struct chp_now *now)
 		end_miss(z, m);
 	}
 	z->slow.n_unsaved = z->slow.save.n = 0;
+	z->slow.copied_until = 0;
 	z->slow.is_short = false;
 	chp_backing_restart(z->env.backing, now->ns, true);
 }

@@ -117,6 +117,7 @@ struct chp_zab_slow {
 
 	/* Items of a copy that the store has yet to take. */
 	uint32_t n_unsaved;
+	uint64_t copied_until;      /* the newest of their versions: the copy is ahead of the log up to there */
 	bool is_short;              /* of them some have left the cache: the store alone knows the newest of each key */
 	struct {
 		uint32_t slot[CHP_ZAB_SAVES];
