@@ -688,8 +688,9 @@ sim_client_wake(struct sim_world *w, uint32_t c)
 	}
 	if (settles(w, c)) {
 		/* Again and again: a switch to "all" may still be under way. */
-		if (client->call[SIM_DEPTH_MAX].state == SIM_CALL_FREE && w->now_ns >= client->settle_ns) {
-			switch_quorum(w, c, CHP_QUORUM_MAJORITY);
+		if (w->now_ns >= client->settle_ns) {
+			if (client->call[SIM_DEPTH_MAX].state == SIM_CALL_FREE)
+				switch_quorum(w, c, CHP_QUORUM_MAJORITY);
 			client->settle_ns = w->now_ns + 50 * SIM_MS;
 		}
 		next_ns = client->settle_ns;

@@ -15,6 +15,8 @@
 #define BEYOND_NS (UINT64_C(1500) * SIM_MS)
 /* The first view must have formed within this, whatever the network does. */
 #define FOUNDING_NS (UINT64_C(20000) * SIM_MS)
+/* So many events at one time: whoever is woken asks to be woken again. Never were there more than some hundreds. */
+#define EVENTS_AT_ONCE_MAX 100000
 
 void
 sim_fail(struct sim_world *w, const char *format, ...)
@@ -71,6 +73,17 @@ sim_schedule(struct sim_world *w, uint64_t at_ns, enum sim_event_kind kind, uint
 		i = (i - 1) / 2;
 	}
 	w->heap[i] = e;
+}
+
+/* The time becomes that of the event. Somebody who wants to be woken now, again and again, would stop it for ever. */
+static void
+move_time(struct sim_world *w, const struct sim_event *e)
+{
+	w->events_now = e->at_ns == w->now_ns ? w->events_now + 1 : 0;
+	w->now_ns = e->at_ns;
+	if (w->events_now > EVENTS_AT_ONCE_MAX)
+		sim_fail(w, "liveness: time stands still: %u events, the last of kind %d at %u", w->events_now, e->kind,
+			 e->who);
 }
 
 static struct sim_event
@@ -430,7 +443,7 @@ sim_run(const struct sim_config *c, struct sim_result *result, char failure[SIM_
 
 		CHP_ASSERT_OP(w.n_events, >, 0u);
 		e = next_event(&w);
-		w.now_ns = e.at_ns;
+		move_time(&w, &e);
 		handle_event(&w, &e);
 		if (faults_are_over(&w)) {
 			sim_faults_heal(&w);

@@ -292,6 +292,7 @@ struct sim_world {
 	struct sim_config config;
 	struct chp_random random;
 	uint64_t now_ns;
+	uint32_t events_now; /* at this time already */
 	uint64_t order;
 	struct sim_event *heap;
 	uint32_t n_events, cap_events;
