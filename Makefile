@@ -279,12 +279,14 @@ $(B)/asan/conformance: $(call asan,$(CONFORMANCE))
 	$(call say,LD,$@)
 	$(Q)$(CC) $(SANITIZE) -o $@ $^ $(STORE_LIBS)
 
-.PHONY: programs-unit programs-asan programs-datapath programs-channel programs-fuzz
+.PHONY: programs-unit programs-asan programs-datapath programs-channel programs-fuzz programs-datastore programs-e2e
 programs-unit: $(UNIT:%=$(B)/test/%)
 programs-asan: $(UNIT:%=$(B)/asan/test/%) $(B)/asan/sim
 programs-datapath: $(DATAPATH:%=$(B)/datapath/%)
 programs-channel: $(CHANNEL:%=$(B)/channel/%)
 programs-fuzz: $(FUZZERS:%=$(B)/fuzz/%)
+programs-datastore: $(B)/conformance
+programs-e2e: $(B)/chaapar $(B)/chaapar-host $(B)/chaaparctl $(B)/chaapar-host-next
 
 .PHONY: test check check-long sim fuzz scenarios mutations
 test: deps-present programs-unit ## unit tests only: seconds
