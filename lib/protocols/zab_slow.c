@@ -823,6 +823,7 @@ save_some(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
 	const struct chp_backing *b = z->env.backing;
 	const uint32_t slots = chp_cache_slots(z->env.cache);
+	const uint32_t looks = chp_min_u32(slots, SAVE_LOOKS); /* at no slot twice */
 
 	if (z->slow.save.n > 0 && b->losses != z->slow.save.losses)
 		z->slow.save.n = 0; /* they are met again */
@@ -831,7 +832,7 @@ save_some(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 	if (z->slow.save.n > 0 || z->slow.n_unsaved == 0 || !b->is_ready)
 		return;
 	z->slow.save.losses = b->losses;
-	for (uint32_t i = 0; i < SAVE_LOOKS && z->slow.save.n < CHP_ZAB_SAVES; i++) {
+	for (uint32_t i = 0; i < looks && z->slow.save.n < CHP_ZAB_SAVES; i++) {
 		const struct chp_slot *s;
 
 		z->slow.save.at = z->slow.save.at + 1 < slots ? z->slow.save.at + 1 : 0;
