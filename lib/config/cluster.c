@@ -238,7 +238,7 @@ chp_cluster_config_parse(const char *text, size_t len, const char *file,
 	static const char *const key_keys[] = { "keys_max", "credits", NULL };
 	static const char *const cache_keys[] = { "keys_max", "sessions_max", "hosts", NULL };
 	static const char *const credit_keys[] = { "protocol", "credits", NULL };
-	static const char *const host_keys[] = { "protocol", "hosts", "durability", NULL };
+	static const char *const host_keys[] = { "hosts", "durability", NULL };
 	static const char *const fill_keys[] = { "busy_fill_percent", "leave_fill_percent", NULL };
 	static const char *const protocol_keys[] = { "protocol", NULL };
 	static const char *const application_keys[] = { "application", NULL };

@@ -132,7 +132,7 @@ struct chp_zab_propose {
 	uint64_t index;
 	uint64_t session;     /* (session, request) of the client's operation; 0 = none */
 	uint64_t request;
-	uint64_t number;      /* the client's numeric result; with CHP_ZAB_RULE the rule */
+	uint64_t number;      /* the client's numeric result; with CHP_ZAB_RULE the rule, _RESTORED the version */
 	uint32_t value_total;
 	uint8_t key_len;      /* 0..250 */
 	uint8_t entry_flags;  /* enum chp_zab_entry_flag */
