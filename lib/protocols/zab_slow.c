@@ -9,7 +9,7 @@
  *   Z13 misses       chp_zab_ask(), chp_zab_loaded(), serve_ready()     one load a key, however many wait
  *   Z14 eviction     may_leave(), evict(), chp_zab_make_room()          deleted keys stay until the store knows
  *   Z15 copies       chp_zab_slot_copied(), save_some()                 what was copied stands in no entry of the log
- *   Z16 cold start   fetch(), conclude(), reconcile()                   SAFETY 34
+ *   Z18 cold start   fetch(), conclude(), reconcile()                   SAFETY 34
  *
  * Cold start. All begin with an empty log; its indices are above all versions that any store has. What a store has of
  * an earlier life is a candidate: stores hold what was committed only, so the newest version of a majority is the
@@ -458,13 +458,13 @@ is_told(const struct chp_zab *z, const struct chp_now *now, const struct chp_zab
 	const uint64_t waiting = f->waiting & z->view.sources;
 	uint64_t told = f->answered;
 
+	if (waiting == 0 || CHP_MUTATED(ZAB_OWN_STORE_ONLY))
+		return true;
 	/* Who began this generation and is no source has a store that never had anything. */
 	for (uint32_t i = 0; i < z->env.n_nodes; i++)
 		if ((z->view.sources & chp_bit(i)) == 0 && z->view.incarnation[i] != 0 &&
 		    z->view.writer[i] <= z->env.n_nodes)
 			told |= chp_bit(i);
-	if (waiting == 0 || CHP_MUTATED(ZAB_OWN_STORE_ONLY))
-		return true;
 	if (chp_count_bits(told) < z->quorum)
 		return false;
 	for (uint64_t p = waiting; p != 0; p &= p - 1)
@@ -473,8 +473,11 @@ is_told(const struct chp_zab *z, const struct chp_now *now, const struct chp_zab
 	return true;
 }
 
-/* The newest version is the key's, and is proposed so that all have it. Nobody has it: the key is absent. */
-static bool
+/*
+ * The newest version is the key's, and is proposed so that all have it; where there is no room for that now, by a later
+ * run. Nobody has it: the key is absent.
+ */
+static void
 conclude(struct chp_zab *z, struct chp_zab_asked *f, struct chp_out *out)
 {
 	struct chp_zab_miss *m = &z->slow.miss[f->miss];
@@ -483,18 +486,14 @@ conclude(struct chp_zab *z, struct chp_zab_asked *f, struct chp_out *out)
 
 	if (f->version == 0) {
 		come_to_rest(z, m, 0);
-		return true;
+		return;
 	}
 	key_of_slot(z, slot_of(z, m), bytes, &key);
-	if (chp_zab_pending_find(&z->pending, &key.digest) != 0) {
-		stop_asking(z, m); /* a write did not wait for it, and will be applied */
-		return true;
-	}
-	if (!chp_zab_restore(z, &key, f->version, value_of_fetch(z, f), f->is_deleted ? 0 : f->value_len,
-			     f->is_deleted, out))
-		return false;
-	stop_asking(z, m);
-	return true;
+	/* A write that did not wait for it will be applied. */
+	if (chp_zab_pending_find(&z->pending, &key.digest) != 0 ||
+	    chp_zab_restore(z, &key, f->version, value_of_fetch(z, f), f->is_deleted ? 0 : f->value_len,
+			    f->is_deleted, out))
+		stop_asking(z, m);
 }
 
 static void
