@@ -195,5 +195,7 @@ int chp_store_get_text(const json_t *config, const char *key, const char *def, c
 int chp_store_get_uint(const json_t *config, const char *key, uint64_t min, uint64_t max, uint64_t def,
 		       uint64_t *to, struct chp_store_error *e);
 int chp_store_get_bool(const json_t *config, const char *key, bool def, bool *to, struct chp_store_error *e);
+/** The path of a Unix socket, which must not be longer than one can be; "" where there is none. */
+int chp_store_get_socket(const json_t *config, const char *key, const char **to, struct chp_store_error *e);
 
 #endif /* CHP_DATASTORE_DATASTORE_H */

@@ -115,7 +115,7 @@ static int
 read_config(const json_t *json, struct config *c, struct chp_store_error *e)
 {
 	if (chp_store_keys(json, keys, e) < 0 || chp_store_get_text(json, "host", "127.0.0.1", &c->host, e) < 0 ||
-	    chp_store_get_text(json, "path", "", &c->path, e) < 0 ||
+	    chp_store_get_socket(json, "path", &c->path, e) < 0 ||
 	    chp_store_get_uint(json, "port", 1, 65535, 11211, &c->port, e) < 0 ||
 	    chp_store_get_uint(json, "timeout_ms", 10, 600000, 1000, &c->timeout_ms, e) < 0)
 		return -1;

@@ -166,13 +166,15 @@ static int
 read_config(const json_t *json, struct config *c, struct chp_store_error *e)
 {
 	if (chp_store_keys(json, keys, e) < 0 || chp_store_get_text(json, "host", "127.0.0.1", &c->host, e) < 0 ||
-	    chp_store_get_text(json, "path", "", &c->path, e) < 0 ||
+	    chp_store_get_socket(json, "path", &c->path, e) < 0 ||
 	    chp_store_get_text(json, "username", "", &c->username, e) < 0 ||
 	    chp_store_get_text(json, "password", "", &c->password, e) < 0 ||
 	    chp_store_get_uint(json, "port", 1, 65535, 6379, &c->port, e) < 0 ||
 	    chp_store_get_uint(json, "db", 0, 1u << 20, 0, &c->db, e) < 0 ||
 	    chp_store_get_uint(json, "timeout_ms", 10, 600000, 2000, &c->timeout_ms, e) < 0)
 		return -1;
+	if (c->username[0] != '\0' && c->password[0] == '\0')
+		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "username: expected a password, too");
 	return chp_store_get_bool(json, "allow_loss", false, &c->allow_loss, e);
 }
 

@@ -127,6 +127,25 @@ is_plain(const char *text, const char *more)
 	return true;
 }
 
+/* Whether it is http:// or https://, a host, maybe a port, and no more: what is behind would get into every name. */
+static bool
+is_endpoint(const char *text)
+{
+	const char *host = strstr(text, "://");
+
+	if (strncmp(text, "http://", 7) != 0 && strncmp(text, "https://", 8) != 0)
+		return false;
+	return host[3] != '\0' && is_plain(host + 3, ".-_:[]");
+}
+
+/* Parts of a path that some take as they stand, and others as a way to another place. */
+static bool
+has_dots(const char *path)
+{
+	return strncmp(path, "./", 2) == 0 || strncmp(path, "../", 3) == 0 || strstr(path, "/./") != NULL ||
+	       strstr(path, "/../") != NULL;
+}
+
 static int
 read_config(const json_t *json, struct config *c, struct chp_store_error *e)
 {
@@ -140,13 +159,20 @@ read_config(const json_t *json, struct config *c, struct chp_store_error *e)
 	    chp_store_get_uint(json, "parallel", 1, PARALLEL_MAX, 16, &c->parallel, e) < 0 ||
 	    chp_store_get_uint(json, "timeout_ms", 100, 600000, 5000, &c->timeout_ms, e) < 0)
 		return -1;
-	if (strncmp(c->endpoint, "http://", 7) != 0 && strncmp(c->endpoint, "https://", 8) != 0)
-		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "endpoint: must begin with http:// or https://");
-	if (!is_plain(c->bucket, ".-_") || !is_plain(c->region, "-"))
-		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "bucket, region: letters, digits, '.', '-'");
+	if (!is_endpoint(c->endpoint))
+		return chp_store_fail(e, CHP_STORE_ERROR_DOWN,
+				      "endpoint: expected http:// or https://, a host, maybe a port, and nothing else");
+	if (!is_plain(c->bucket, ".-_") || c->bucket[0] == '.')
+		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "bucket: expected letters, digits, '.', '-', '_'");
+	if (!is_plain(c->region, "-"))
+		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "region: expected letters, digits, '-'");
 	if (strlen(c->prefix) > PREFIX_LEN_MAX || !is_plain(c->prefix, "/.-_"))
-		return chp_store_fail(e, CHP_STORE_ERROR_DOWN, "prefix: at most %u letters, digits, '/', '.', '-', '_'",
+		return chp_store_fail(e, CHP_STORE_ERROR_DOWN,
+				      "prefix: expected at most %u letters, digits, '/', '.', '-', '_'",
 				      PREFIX_LEN_MAX);
+	if (c->prefix[0] == '/' || strstr(c->prefix, "//") != NULL || has_dots(c->prefix))
+		return chp_store_fail(e, CHP_STORE_ERROR_DOWN,
+				      "prefix: expected no '/' at its beginning, no \"//\", \"./\" or \"../\"");
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 
 /* ------------------------------------------------------------------ errors */
 
@@ -256,4 +257,14 @@ chp_store_get_bool(const json_t *config, const char *key, bool def, bool *to, st
 		return bad_key(e, key, "expected true or false");
 	*to = json_is_true(v);
 	return 0;
+}
+
+int
+chp_store_get_socket(const json_t *config, const char *key, const char **to, struct chp_store_error *e)
+{
+	const size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1;
+
+	if (chp_store_get_text(config, key, "", to, e) != 0)
+		return -1;
+	return strlen(*to) <= max ? 0 : bad_key(e, key, "expected a path of at most %zu characters", max);
 }

@@ -11,6 +11,9 @@
 
 /* A version from a counter and a writer. */
 #define V(counter, writer) (((uint64_t)(counter) << 16) | (writer))
+/* 120 characters: no Unix socket can have it. */
+#define LONG_PATH TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+#define TEN "/123456789"
 
 static void
 begin_all(struct suite *s, uint64_t life)
@@ -513,6 +516,24 @@ identity(struct suite *s)
 static void
 configuration(struct suite *s)
 {
+	static const struct {
+		const char *type, *key, *value;
+	} wrong[] = {
+		{ "redis", "path", LONG_PATH },
+		{ "redis", "username", "alone" },
+		{ "memcached", "path", LONG_PATH },
+		{ "s3", "endpoint", "10.0.0.5:9000" },
+		{ "s3", "endpoint", "https://" },
+		{ "s3", "endpoint", "http://10.0.0.5:9000/" },
+		{ "s3", "endpoint", "http://10.0.0.5/path" },
+		{ "s3", "bucket", "a/b" },
+		{ "s3", "bucket", ".." },
+		{ "s3", "region", "eu west" },
+		{ "s3", "prefix", "/chaapar/" },
+		{ "s3", "prefix", "a//b/" },
+		{ "s3", "prefix", "../b/" },
+		{ "s3", "prefix", "a/../b/" },
+	};
 	struct chp_store_error e = { 0 };
 	json_t *c = json_copy(s->config);
 
@@ -520,6 +541,16 @@ configuration(struct suite *s)
 	json_object_set_new(c, "frobnicate", json_true());
 	CHECK(s->adapter->check(c, &e) < 0 && strstr(e.text, "frobnicate") != NULL, "%s", e.text);
 	json_object_clear(c);
+	for (uint32_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		json_t *w = json_copy(s->config);
+
+		if (strcmp(wrong[i].type, s->adapter->name) == 0) {
+			json_object_set_new(w, wrong[i].key, json_string(wrong[i].value));
+			CHECK(s->adapter->check(w, &e) < 0 && strncmp(e.text, wrong[i].key, strlen(wrong[i].key)) == 0,
+			      "%s %s: %s", wrong[i].key, wrong[i].value, e.text);
+		}
+		json_decref(w);
+	}
 	CHECK(chp_adapter_find(s->adapter->name) == s->adapter, "%s is not in the registry", s->adapter->name);
 	json_decref(c);
 }
