@@ -209,10 +209,10 @@ main(int argc, char **argv)
 		return chp_command_print(&cluster, &node, NULL);
 	if (options.action == CHP_COMMAND_CHECK)
 		return chp_command_checked(&cluster, &node);
+	(void)signal(SIGPIPE, SIG_IGN); /* before EAL, which opens sockets that others may close */
 	if (start_address(&cluster, &node, &error) != 0 ||
 	    chp_eal_start(options.eal_argc, options.eal_argv, &error) != 0)
 		return fail(&error);
-	(void)signal(SIGPIPE, SIG_IGN);
 	code = serve(&options, &cluster, &node, &error);
 	(void)rte_eal_cleanup();
 	return code;

@@ -17,6 +17,7 @@
 #include <rte_mbuf.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,6 +205,19 @@ port_close(struct chp_channel *ch)
 	rte_free(p);
 }
 
+/*
+ * virtio-user writes to its back end without MSG_NOSIGNAL, from this thread and DPDK's interrupt thread, as long as it
+ * is open and when it is closed: a back end that died must not end this process, too. Who has a handler keeps it.
+ */
+static void
+ignore_sigpipe(void)
+{
+	struct sigaction now;
+
+	if (sigaction(SIGPIPE, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler == SIG_DFL)
+		(void)signal(SIGPIPE, SIG_IGN);
+}
+
 static struct chp_channel *
 port_open(const struct chp_channel_config *config, struct chp_channel_error *error)
 {
@@ -217,6 +231,7 @@ port_open(const struct chp_channel_config *config, struct chp_channel_error *err
 	}
 	CHP_ASSERT(config->payload_bytes_max >= CHP_PAYLOAD_BYTES_MIN &&
 		   config->payload_bytes_max <= CHP_PAYLOAD_BYTES_MAX);
+	ignore_sigpipe();
 	p->ch.ops = &chp_channel_port;
 	p->ch.payload_bytes_max = config->payload_bytes_max;
 	p->ch.is_host = config->is_host;

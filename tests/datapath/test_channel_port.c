@@ -9,6 +9,7 @@
 #include "pipeline/clock.h"
 
 #include <criterion/criterion.h>
+#include <rte_alarm.h>
 #include <rte_dmadev.h>
 #include <rte_eal.h>
 #include <rte_eth_ring.h>
@@ -17,6 +18,7 @@
 #include <rte_mbuf.h>
 
 #include <errno.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -659,6 +661,93 @@ Test(channel_vhost, nothing_of_a_closed_channel_is_touched_when_EAL_ends)
 	ask_forker(forker, 0);
 	(void)unlink(path);
 	(void)rmdir(dir);
+}
+
+/* ------------------------------------------------------------------ closed while DPDK's interrupt thread is at it */
+
+/* What the interrupt thread runs, in place of what takes it long on a busy machine. */
+static struct {
+	sem_t began, closed;
+} held;
+
+/* Until the channel is closed, if whoever closes it does not wait for this. */
+static void
+hold(void *argument)
+{
+	struct timespec until;
+
+	(void)argument;
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 1;
+	(void)sem_post(&held.began);
+	while (sem_timedwait(&held.closed, &until) != 0 && errno == EINTR)
+		;
+}
+
+static int
+hold_event(uint16_t port, enum rte_eth_event_type event, void *argument, void *more)
+{
+	(void)port;
+	(void)event;
+	(void)more;
+	hold(argument);
+	return 0;
+}
+
+static void
+say_ended(void *argument)
+{
+	(void)sem_post(argument);
+}
+
+/* The other end dies, and this one is closed while the interrupt thread holds: at an alarm, or at what comes of it. */
+static void
+close_beside(bool at_event)
+{
+	char dir[] = "/tmp/chaapar-channel-XXXXXX", mine[160], theirs[160], path[64];
+	struct chp_channel *ch;
+	uint16_t id = 0;
+	sem_t ended;
+	int forker;
+
+	cr_assert_not_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof(path), "%s/s", dir);
+	(void)snprintf(mine, sizeof(mine), FRONT, path);
+	(void)snprintf(theirs, sizeof(theirs), BACK, path);
+	(void)sem_init(&held.began, 0, 0);
+	(void)sem_init(&held.closed, 0, 0);
+	(void)sem_init(&ended, 0, 0);
+	forker = start_forker(theirs, "net_vhost0", false, false);
+	ask_forker(forker, 1);
+	cr_assert(start_eal(mine, false));
+	ch = open_end("net_virtio_user0", true);
+	exchange(ch, 0, 200);
+	cr_assert_eq(rte_eth_dev_get_port_by_name("net_virtio_user0", &id), 0);
+	if (at_event)
+		cr_assert_eq(rte_eth_dev_callback_register(id, RTE_ETH_EVENT_INTR_LSC, hold_event, NULL), 0);
+	else
+		cr_assert_eq(rte_eal_alarm_set(1, hold, NULL), 0);
+	if (!at_event)
+		cr_assert_eq(sem_wait(&held.began), 0);
+	ask_forker(forker, 0);
+	if (at_event)
+		cr_assert_eq(sem_wait(&held.began), 0);
+	chp_channel_close(ch);
+	(void)sem_post(&held.closed);
+	/* Whatever the thread had to do yet, it has done, and is there. */
+	for (uint32_t i = 0; i < 3; i++) {
+		cr_assert_eq(rte_eal_alarm_set(1000, say_ended, &ended), 0);
+		cr_assert_eq(sem_wait(&ended), 0);
+	}
+	(void)rte_eal_cleanup();
+	(void)unlink(path);
+	(void)rmdir(dir);
+}
+
+Test(channel_vhost, an_end_is_closed_whose_other_end_died_unseen, .timeout = 120)
+{
+	(void)signal(SIGPIPE, SIG_DFL);
+	close_beside(false);
 }
 
 static void
