@@ -32,7 +32,8 @@ DPDKFLAGS = -std=gnu11 -isystem /usr/include/dpdk $(filter-out -march=%,$(shell 
 DPDKLIBS = $(shell pkg-config --libs libdpdk)
 
 # Which layer is compiled how. Only these may see DPDK (tools/tidy checks the include lines too).
-LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c lib/channel/port.c lib/channel/dma.c
+CHANNEL_DPDK := lib/channel/port.c lib/channel/dma.c lib/channel/device.c
+LIB_DPDK := $(wildcard lib/pipeline/*.c) lib/cache/index_rte.c $(CHANNEL_DPDK)
 # The table of transports, and what needs a library of its own: in programs that open a channel, and nowhere else.
 LIB_TRANSPORT := lib/channel/registry.c lib/channel/rdma.c
 # Adapters need the libraries of their datastores. What all adapters share does not.
@@ -78,7 +79,7 @@ $(B)/obj/lib/pipeline/%.o: lib/pipeline/%.c Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -DCHP_VERSION='"$(VERSION)"' -MMD -c $< -o $@
 
-$(B)/obj/lib/cache/index_rte.o $(B)/obj/lib/channel/port.o $(B)/obj/lib/channel/dma.o: $(B)/obj/%.o: %.c Makefile
+$(call rel,lib/cache/index_rte.c $(CHANNEL_DPDK)): $(B)/obj/%.o: %.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(BASEFLAGS) $(DPDKFLAGS) $(CFLAGS) -MMD -c $< -o $@
@@ -167,7 +168,7 @@ $(B)/chaapar: $(call rel,$(wildcard app/chaapar/*.c) $(LIB_REPLICA))
 # The host's program. Of the pipeline it needs the command line, and how EAL is started.
 HOST_SRC := $(wildcard app/chaapar-host/*.c) lib/pipeline/command.c lib/pipeline/eal.c lib/pipeline/error.c \
 	lib/cache/index_rte.c \
-	lib/channel/port.c lib/channel/dma.c $(LIB_TRANSPORT) $(CORE_PURE) $(wildcard lib/config/*.c) $(wildcard lib/datastore/*.c) \
+	$(CHANNEL_DPDK) $(LIB_TRANSPORT) $(CORE_PURE) $(wildcard lib/config/*.c) $(wildcard lib/datastore/*.c) \
 	$(wildcard lib/dsi/*.c)
 $(B)/chaapar-host: $(call rel,$(HOST_SRC))
 	$(call say,LD,$@)

@@ -6,6 +6,7 @@
  * a scalable function towards a function of the host. Its link state says whether the other end is there.
  */
 #include "base/assert.h"
+#include "channel/device.h"
 #include "channel/dma.h"
 #include "channel/frame.h"
 #include "channel/transports.h"
@@ -196,7 +197,7 @@ port_close(struct chp_channel *ch)
 	struct port *p = port_of(ch);
 
 	if (p->started)
-		(void)rte_eth_dev_stop(p->id);
+		chp_device_stop(p->id);
 	/* Its queues hold mbufs until it is closed, and rte_eal_cleanup would do that when their pool is gone. */
 	if (p->pool != NULL)
 		(void)rte_eth_dev_close(p->id);

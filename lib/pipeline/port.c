@@ -2,6 +2,7 @@
 #include "pipeline/port.h"
 
 #include "base/bytes.h"
+#include "channel/device.h"
 
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -263,6 +264,6 @@ chp_port_stop(struct chp_port *port)
 		(void)rte_flow_destroy(port->id, port->flow[i], NULL);
 	port->n_flows = 0;
 	if (port->started)
-		(void)rte_eth_dev_stop(port->id);
+		chp_device_stop(port->id);
 	port->started = false;
 }

@@ -750,6 +750,11 @@ Test(channel_vhost, an_end_is_closed_whose_other_end_died_unseen, .timeout = 120
 	close_beside(false);
 }
 
+Test(channel_vhost, an_end_is_closed_while_the_death_of_the_other_is_handled, .timeout = 120)
+{
+	close_beside(true);
+}
+
 static void
 need_hugepages(void)
 {
