@@ -35,21 +35,6 @@ lose_host() {
 	check "it gets what it missed" wait_within 20 is_host 1 "h['state'] == 'ready'"
 }
 
-# Everything stops; then the datastores are read by a stranger's tool.
-compare_stores() {
-	local node
-	check "everything is reconciled and saved" wait_within 60 all_saved
-	for node in 0 1 2; do
-		expect 0 "stop" "$cluster" stop "$node"
-		expect 0 "stop its host" "$cluster" stop-host "$node"
-		ldb --db="$CHAAPAR_CLUSTER_DIR/h$node.store/rocksdb" scan >"$work/store$node" 2>"$work/ldb" ||
-			cat "$work/ldb" >&2
-	done
-	expect 0 "no acknowledged write is missing" \
-		"$root/tools/compare-stores" "$work"/store[012] -- "$work"/*.history
-	note "$(tail -n 1 "$out")"
-}
-
 up --hosts rocksdb --shards 1 --keys-max 2048 --value-blocks 2000
 
 # ---- durability "memory"

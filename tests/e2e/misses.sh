@@ -76,13 +76,9 @@ for node in 0 1 2; do
 		"d['nodes'][$node]['shards'][0]['cache']['keys'] <= $cache + 2 * 3 * 256" # and room for all credits
 done
 check "nothing failed" is_count loads_failed -eq 0
-check "all is saved" wait_within 30 all_saved
 check_histories
 note "$(head -n 1 "$out")"
+compare_stores
 for node in 0 1 2; do
-	expect 0 "stop" "$cluster" stop "$node"
-	expect 0 "stop its host" "$cluster" stop-host "$node"
-	ldb --db="$CHAAPAR_CLUSTER_DIR/h$node.store/rocksdb" scan 2>/dev/null | sort >"$work/dump$node"
-	check "datastore $node holds the keys" test "$(grep -c '^k0' "$work/dump$node")" -ge $((keys * 9 / 10))
-	check "the same as the others" cmp "$work/dump0" "$work/dump$node"
+	check "datastore $node holds the keys" test "$(grep -c '^k0' "$work/store$node")" -ge $((keys * 9 / 10))
 done
