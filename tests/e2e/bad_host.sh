@@ -11,24 +11,6 @@
 
 keys=4000
 turn=0
-servers=()
-
-end_servers() {
-	local pid
-	for pid in "${servers[@]}"; do
-		kill -KILL "$pid" 2>/dev/null
-	done
-	finish
-}
-trap end_servers EXIT
-
-# says_why STATE TEXT: replica 1's status and the log of its host, what was started last of it, have this text.
-says_why() {
-	check "status: $2" wait_within 15 \
-		is_host 1 "'$1' in (h['state'], h['store']) and re.search(r'''$2''', h['text'])" ||
-		"${ctl[@]}" --json --node 1 status | grep -o '"host":{.*' | cut -c 1-300 >&2
-	check "the host's log: $2" wait_within 5 has "$CHAAPAR_CLUSTER_DIR/h1.log" "^chaapar-host: .*$2"
-}
 
 # Writes and reads at the replica without its host; of a key that is in its cache, and of many that are mostly not.
 goes_on() {

@@ -16,6 +16,7 @@ chmod 755 "$work"
 export CHAAPAR_CLUSTER_DIR=$work/cluster
 out=$work/out err=$work/err # of the last command that was checked
 checks=0 failures=0
+servers=() # pids of servers that a test starts beside the cluster: they end with it, if they live
 
 # Last words of replicas and hosts, when something failed.
 show_logs() {
@@ -31,6 +32,7 @@ finish() {
 	trap '' INT TERM HUP
 	((failures > 0 && code != 77)) && code=1
 	[ "$code" = 0 ] || [ "$code" = 77 ] || show_logs >&2
+	[ ${#servers[@]} = 0 ] || kill -KILL "${servers[@]}" 2>/dev/null
 	"$cluster" down >"$work/down.log" 2>&1 || { cat "$work/down.log" >&2 && code=1; }
 	wait
 	rm -rf "$work"

@@ -10,7 +10,6 @@
 
 command -v redis-server >/dev/null || skip "redis-server is not installed"
 
-servers=()
 # start_redis REPLICA [OPTION]...
 start_redis() {
 	mkdir -p "$work/redis$1"
@@ -20,14 +19,6 @@ start_redis() {
 	disown # nobody needs to hear that it was killed
 	check "a Redis server" wait_within 10 redis-cli -s "$work/redis$1.sock" ping # also while it loads
 }
-end_redis() {
-	local pid
-	for pid in "${servers[@]}"; do
-		kill -KILL "$pid" 2>/dev/null
-	done
-	finish
-}
-trap end_redis EXIT
 
 # What the server of replica $1 has under a key, for anybody.
 raw() { redis-cli -s "$work/redis$1.sock" get "$2"; }
@@ -80,9 +71,7 @@ no_write_is_missing
 # troubles STATE TEXT: with the server of replica 1, and the log of its host says so, too.
 troubles() {
 	expect 0 "a write" "${ctl[@]}" --node 1 put trouble "$2"
-	check "status: $2" wait_within 20 is_host 1 "'$1' in (h['state'], h['store']) and '$2' in h['text']" ||
-		"${ctl[@]}" --json --node 1 status | grep -o '"host":{.*' | cut -c 1-300 >&2
-	check "the host's log: $2" wait_within 15 has "$CHAAPAR_CLUSTER_DIR/h1.log" "^chaapar-host: .*$2"
+	says_why "$1" "$2"
 	expect 0 "reads go on" "${ctl[@]}" --node 1 get trouble
 	check "the value" is_output "$2"
 }
