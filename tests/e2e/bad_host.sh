@@ -113,7 +113,7 @@ fi
 
 # What is damaged inside of a table is found when it is read: the other replicas answer.
 with_damage eval 'scratch "$(largest sst)" 20000 20000'
-check "it is open" wait_within 15 is_host 1 "h['state'] == 'ready'"
+check "it is open" wait_within 15 is_node 1 "h['state'] == 'ready'"
 expect 0 "all keys" "${ctl[@]}" --json --node 1 load --keys "$keys" --mix get=100 --ops "$keys" \
 	--history "$work/damaged.history"
 check "all are answered" is_json "$out" 'd["timeouts"] == 0 and d["busy"] == 0'
@@ -124,7 +124,7 @@ stop_host
 rm -rf "$store" "$work/whole"
 mend
 check "the replica has left and is back" wait_within 10 \
-	is_membership 0 "m['epoch'] >= 4 and m['members'][1]['role'] == 'voter'"
+	is_node 0 "m['epoch'] >= 4 and m['members'][1]['role'] == 'voter'"
 
 # ---- a disk that is full, for a while
 
@@ -142,7 +142,7 @@ check "all is saved" wait_within 30 all_saved
 goes_on
 says_why down 'disk full'
 goes_on
-check "versions wait" is_host 1 "h['backlog'] > 0"
+check "versions wait" is_node 1 "h['backlog'] > 0"
 "${in_box[@]}" rm "$disk/filler"
 check "it goes on by itself" wait_within 20 all_saved
 stop_host

@@ -66,13 +66,13 @@ rm -rf "$CHAAPAR_CLUSTER_DIR/h2.store/rocksdb"
 before=$(epoch 0)
 each start-host 2
 check "its replica leaves, and copies everything" wait_within 40 was_learner 0 2 "$before"
-check "into the new one" wait_within 20 is_host 2 "h['items'] >= $keys"
+check "into the new one" wait_within 20 is_node 2 "h['items'] >= $keys"
 
 row "all restart, a minority of the hosts does not come back"
 each kill-host 2
 each kill 0 1 2
 restart 0 1
-check "the two begin without it" wait_within 60 is_membership 0 "m['epoch'] >> 20 == 1 and m['role'] == 'voter'"
+check "the two begin without it" wait_within 60 is_node 0 "m['epoch'] >> 20 == 1 and m['role'] == 'voter'"
 expect 0 "and serve" "${ctl[@]}" put greeting "hello again"
 each start-host 2
 restart 2
@@ -98,34 +98,34 @@ if [ -n "${CHECK_LONG:-}" ]; then
 	else
 		check "and not written" not "${ctl[@]}" --timeout 1000 put other "without hosts" 2>/dev/null
 	fi
-	check "which waits" is_host 0 "h['backlog'] > 0"
+	check "which waits" is_node 0 "h['backlog'] > 0"
 	each start-host 0 1 2
 
 	row "two of three replicas restart at once"
 	each kill 0 1
 	restart 0 1
 	check "it stands still" not wait_within 10 "${ctl[@]}" --timeout 500 get greeting
-	check "what the third has is saved" wait_within 10 is_host 2 "h['backlog'] == 0"
+	check "what the third has is saved" wait_within 10 is_node 2 "h['backlog'] == 0"
 	each kill 2
 	restart 2
-	check "a cold start" wait_within 60 is_membership 0 "m['epoch'] >> 20 == 2"
+	check "a cold start" wait_within 60 is_node 0 "m['epoch'] >> 20 == 2"
 
 	row "all restart, a majority of the hosts does not come back"
 	each kill-host 1 2
 	each kill 0 1 2
 	restart 0 1 2
-	check "it waits for a majority" not wait_within 18 is_membership 0 "m['role'] == 'voter'"
+	check "it waits for a majority" not wait_within 18 is_node 0 "m['role'] == 'voter'"
 	each start-host 1
-	check "which is enough" wait_within 60 is_membership 0 "m['epoch'] >> 20 == 3 and m['role'] == 'voter'"
+	check "which is enough" wait_within 60 is_node 0 "m['epoch'] >> 20 == 3 and m['role'] == 'voter'"
 	each start-host 2
 
 	row "a second restart of all before the first has reconciled"
 	each kill 0 1 2
 	restart 0 1 2
-	check "the first" wait_within 60 is_membership 0 "m['epoch'] >> 20 == 4"
+	check "the first" wait_within 60 is_node 0 "m['epoch'] >> 20 == 4"
 	each kill 0 1 2
 	restart 0 1 2
-	check "the second" wait_within 60 is_membership 0 "m['epoch'] >> 20 == 5"
+	check "the second" wait_within 60 is_node 0 "m['epoch'] >> 20 == 5"
 fi
 row "that is all"
 expect 0 "what was written last" "${ctl[@]}" get greeting

@@ -26,13 +26,13 @@ read_everywhere() {
 lose_host() {
 	expect 0 "kill a host" "$cluster" kill-host 1
 	check "its replica sees that" wait_within 10 \
-		is_host 1 "h['state'] == 'away' and h['channel']['state'] == 'down'"
-	check "and says why" is_host 1 "h['text'] == 'no answer from the host'"
+		is_node 1 "h['state'] == 'away' and h['channel']['state'] == 'down'"
+	check "and says why" is_node 1 "h['text'] == 'no answer from the host'"
 	sleep 1 # of load without it
 	expect 1 "the cluster's state names it" "$cluster" status
 	check "it names it" has "$out" 'n1 .*its host: killed'
 	expect 0 "start it again" "$cluster" start-host 1
-	check "it gets what it missed" wait_within 20 is_host 1 "h['state'] == 'ready'"
+	check "it gets what it missed" wait_within 20 is_node 1 "h['state'] == 'ready'"
 }
 
 up --hosts rocksdb --shards 1 --keys-max 2048 --value-blocks 2000
@@ -41,8 +41,8 @@ up --hosts rocksdb --shards 1 --keys-max 2048 --value-blocks 2000
 
 load_keys
 for node in 0 1 2; do
-	check "replica $node's datastore gets all keys" wait_within 10 is_host "$node" "h['items'] >= $keys"
-	check "its channel is up" is_host "$node" "h['channel']['state'] == 'up' and h['durability'] == 'memory'"
+	check "replica $node's datastore gets all keys" wait_within 10 is_node "$node" "h['items'] >= $keys"
+	check "its channel is up" is_node "$node" "h['channel']['state'] == 'up' and h['durability'] == 'memory'"
 done
 start_load 1 --zipf 0.99
 lose_host
@@ -55,10 +55,10 @@ mv "$work/load0.history" "$work/memory.history"
 
 sed -i 's/"durability": "memory"/"durability": "datastore"/' "$CHAAPAR_CLUSTER_DIR/cluster.json"
 expect 0 "start them all" "$cluster" cold-start
-check "a new generation" is_membership 0 "m['epoch'] >> 20 == 1"
-check "the other level" is_host 0 "h['durability'] == 'datastore'"
+check "a new generation" is_node 0 "m['epoch'] >> 20 == 1"
+check "the other level" is_node 0 "h['durability'] == 'datastore'"
 # Until then what only one of the datastores may have is asked of all of them, and that of a lost host is waited for.
-check "all is reconciled" wait_within 20 is_membership 0 "m['epoch'] & 0xfffff >= 2"
+check "all is reconciled" wait_within 20 is_node 0 "m['epoch'] & 0xfffff >= 2"
 start_load 1 --zipf 0.99
 lose_host
 expect 0 "kill a replica" "$cluster" kill 2
@@ -79,7 +79,7 @@ for node in 0 1 2; do
 	expect 0 "kill" "$cluster" kill "$node"
 done
 expect 0 "start them all" "$cluster" cold-start
-check "a new generation" is_membership 0 "m['epoch'] >> 20 == 2"
+check "a new generation" is_node 0 "m['epoch'] >> 20 == 2"
 read_everywhere after
 check_histories
 note "$(head -n 1 "$out")"

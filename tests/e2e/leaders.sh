@@ -94,9 +94,7 @@ check "marked" is_json "$out" "d['relaxed'] and d['node'] == 1"
 load_keys
 start_load 2 --relaxed 10
 read -r victim _ < <(leaders)
-others=(0 1 2)
-unset "others[victim]"
-others=("${others[@]}")
+all_but "$victim"
 before=$(stability "${others[@]}")
 expect 0 "kill" "$cluster" kill "$victim"
 check "all shards have leaders" wait_within 10 leaders

@@ -153,23 +153,14 @@ json() { "$python" -S -c 'import json, sys; d = json.load(open(sys.argv[1])); pr
 # is_json FILE EXPRESSION: it must be true.
 is_json() { [ "$(json "$1" "$2")" = True ] || { cut -c 1-300 "$1" >&2 && return 1; }; }
 
-# is_membership NODE EXPRESSION: true of m, what this replica says of its membership.
-is_membership() {
-	local answer
-	answer=$("${ctl[@]}" --json --node "$1" --timeout 1000 status 2>/dev/null) || return 1
-	"$python" -S -c '
-import json, sys
-m = json.load(sys.stdin)["nodes"][0]["node"]["membership"]
-sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
-}
-
-# is_host NODE EXPRESSION: true of h, what this replica says of its host.
-is_host() {
+# is_node NODE EXPRESSION: true of n, what this replica says of itself; m is its membership, h its host if it has one.
+is_node() {
 	local answer
 	answer=$("${ctl[@]}" --json --node "$1" --timeout 1000 status 2>/dev/null) || return 1
 	"$python" -S -c '
 import json, re, sys
-h = json.load(sys.stdin)["nodes"][0]["node"]["host"]
+n = json.load(sys.stdin)["nodes"][0]["node"]
+m, h = n["membership"], n.get("host")
 sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
 }
 
@@ -177,7 +168,7 @@ sys.exit(not eval(sys.argv[1]))' "$2" <<<"$answer"
 all_saved() {
 	local node
 	for node in $(cut -c 2 "$CHAAPAR_CLUSTER_DIR/replicas"); do
-		is_host "$node" "h['state'] == 'ready' and h['store'] == 'ok' and h['backlog'] == 0" || return 1
+		is_node "$node" "h['state'] == 'ready' and h['store'] == 'ok' and h['backlog'] == 0" || return 1
 	done
 }
 

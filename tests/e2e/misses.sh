@@ -16,7 +16,7 @@ keys=$((20 * cache))
 all_stored() {
 	local node
 	for node in 0 1 2; do
-		is_host "$node" "h['items'] + h['tombstones'] >= $keys" || return 1
+		is_node "$node" "h['items'] + h['tombstones'] >= $keys" || return 1
 	done
 }
 

@@ -12,9 +12,7 @@
 go_on() {
 	local node begin
 	begin=$(now_ms)
-	others=(0 1 2)
-	unset "others[$1]"
-	others=("${others[@]}")
+	all_but "$1"
 	check "a write without replica $1" wait_within 10 "${ctl[@]}" --timeout 1000 put probe "without $1"
 	note "$what: a write answered after $(($(now_ms) - begin)) ms"
 	check "within 3 s" test $(($(now_ms) - begin)) -le 3000
@@ -33,7 +31,7 @@ come_back() {
 	wait_healthy
 	note "$what: healthy $(($(now_ms) - begin)) ms after it was healed"
 	check "the same process" test "$(identity "$1")" = "$process"
-	check "reborn" is_membership "$1" "m['lives'] == $((lives + 1))"
+	check "reborn" is_node "$1" "m['lives'] == $((lives + 1))"
 	check "it was a learner first" was_learner "${others[0]}" "$1" "$old"
 	expect 0 "a read at it" "${ctl[@]}" --node "$1" get probe
 	check "the value" is_output "without $1"

@@ -24,13 +24,11 @@ wait_healthy
 [ "$(epoch 0)" = 1 ] || note "this machine took more than a second to resume a replica"
 wakes=0 refused=0 answered=0
 for victim in $victims; do
-	others=(0 1 2)
-	unset "others[victim]"
-	others=("${others[@]}")
+	all_but "$victim"
 	before=$(stability "${others[@]}")
+	old=$(epoch "${others[0]}")
 	process=$(identity "$victim")
 	lives=$(stability "$victim" | cut -d' ' -f2)
-	old=$(epoch "${others[0]}")
 	wakes=$((wakes + 1))
 
 	expect 0 "put" "${ctl[@]}" put probe "before $wakes"
@@ -68,7 +66,7 @@ for victim in $victims; do
 	wait "$reader"
 	wait_healthy
 	check "the same process" test "$(identity "$victim")" = "$process"
-	check "reborn" is_membership "$victim" "m['lives'] == $((lives + 1))"
+	check "reborn" is_node "$victim" "m['lives'] == $((lives + 1))"
 	check "it was a learner first" was_learner "${others[0]}" "$victim" "$old"
 	expect 0 "get" "${ctl[@]}" --node "$victim" get probe
 	check "the new value" is_output "after $wakes"

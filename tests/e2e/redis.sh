@@ -30,25 +30,25 @@ echo "{ \"type\": \"redis\", \"path\": \"$work/redis{n}.sock\", \"timeout_ms\": 
 up --hosts "$work/store.json" --durability datastore
 expect 0 "put" "${ctl[@]}" put greeting hello
 for node in 0 1 2; do
-	check "it is durable everywhere" wait_within 10 is_host "$node" "h['backlog'] == 0"
+	check "it is durable everywhere" wait_within 10 is_node "$node" "h['backlog'] == 0"
 	check "its server has it, raw" test "$(raw "$node" greeting)" = hello
 done
 load_keys
 start_load 1
 
 kill -KILL "${servers[1]}"
-check "the replica says so" wait_within 20 is_host 1 "h['store'] in ('slow', 'down') and h['errors'] > 0"
-check "and what is wrong" is_host 1 "h['text'] != ''"
+check "the replica says so" wait_within 20 is_node 1 "h['store'] in ('slow', 'down') and h['errors'] > 0"
+check "and what is wrong" is_node 1 "h['text'] != ''"
 expect 0 "writes go on" "${ctl[@]}" put greeting "hello again"
 expect 0 "reads at that replica, too" "${ctl[@]}" --node 1 get greeting
 check "the new value" is_output "hello again"
-check "what is not saved piles up" is_host 1 "h['backlog'] > 0 and h['oldest_ms'] > 0"
+check "what is not saved piles up" is_node 1 "h['backlog'] > 0 and h['oldest_ms'] > 0"
 start_redis 1
-check "all is well again" wait_within 30 is_host 1 "h['store'] == 'ok' and h['state'] == 'ready'"
+check "all is well again" wait_within 30 is_node 1 "h['store'] == 'ok' and h['state'] == 'ready'"
 end_load
 check_clients 0
 for node in 0 1 2; do
-	check "all is saved" wait_within 20 is_host "$node" "h['backlog'] == 0"
+	check "all is saved" wait_within 20 is_node "$node" "h['backlog'] == 0"
 	check "its server has the newest, raw" test "$(raw "$node" greeting)" = "hello again"
 done
 expect 0 "a delete" "${ctl[@]}" del greeting

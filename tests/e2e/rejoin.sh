@@ -14,7 +14,7 @@ learner=3
 
 # Not done, but begun.
 is_copying() {
-	is_membership "$learner" 'm["role"] == "learner" and 1 <= m["copy"]["items"] <= 12000'
+	is_node "$learner" 'm["role"] == "learner" and 1 <= m["copy"]["items"] <= 12000'
 }
 
 # Start it, and wait until it copies.
@@ -50,9 +50,7 @@ check "nobody else left the view" test "$(stability 0 1 2)" = "$before"
 
 # From somebody else.
 source=$("${ctl[@]}" --json --node "$learner" status | sed -n 's/.*"source":\([012]\).*/\1/p')
-others=(0 1 2)
-unset "others[${source:=0}]"
-others=("${others[@]}")
+all_but "${source:=0}"
 before=$(stability "${others[@]}")
 expect 0 "kill replica $source, its source" "$cluster" kill "$source"
 begin=$(now_ms)
@@ -61,9 +59,9 @@ expect 0 "the network is fast again" "$cluster" heal
 expect 0 "a write" "${ctl[@]}" --timeout 3000 put probe 2
 check "the copy comes to its end" wait_within 60 is_role "${others[0]}" "$learner" voter
 note "voter $(($(now_ms) - begin)) ms after its source died"
-check "from another source" is_membership "$learner" \
+check "from another source" is_node "$learner" \
 	"m['copy']['done'] and m['copy']['source'] in (${others[0]}, ${others[1]})"
-check "which it asked from the beginning" is_membership "$learner" "m['copy']['restarts'] >= 1"
+check "which it asked from the beginning" is_node "$learner" "m['copy']['restarts'] >= 1"
 check "it was a learner first" was_learner "${others[0]}" "$learner" "$old"
 expect 0 "a read at it" "${ctl[@]}" --node "$learner" get probe
 check "the value" is_output 2

@@ -34,7 +34,7 @@ check_all
 # waits NODE TEXT: neither serves nor ends, and says why.
 waits() {
 	check "replica $1 says why it waits" wait_within 10 \
-		is_membership "$1" "m['lease_ms'] == 0 and __import__('re').search('$2', m['waiting'])"
+		is_node "$1" "m['lease_ms'] == 0 and __import__('re').search('$2', m['waiting'])"
 	expect 5 "a read at replica $1" "${ctl[@]}" --node "$1" --timeout 300 get k0000001
 	expect 5 "a write at replica $1" "${ctl[@]}" --node "$1" --timeout 300 put probe value
 }

@@ -50,9 +50,7 @@ while ((SECONDS < end && failures == 0)); do
 	# Each kind once before any comes again.
 	((faults % 5 == 0)) && mapfile -t kinds < <(shuf --random-source=<(yes "$seed$faults") -e "${kinds[@]}")
 	how=${kinds[faults % 5]} victim=$((RANDOM % 3))
-	others=(0 1 2)
-	unset "others[victim]"
-	others=("${others[@]}")
+	all_but "$victim"
 	faults=$((faults + 1)) count[$how]=$((count[$how] + 1))
 	before=$(stability "${others[@]}")
 	begin=$(now_ms)

@@ -29,7 +29,7 @@ start_load 1
 expect 0 "kill the host of the leader" "$cluster" kill-host 0
 check "another one leads" wait_within 20 is_role_of 0 follower
 expect 0 "start it again" "$cluster" start-host 0
-check "it gets what it missed" wait_within 20 is_host 0 "h['state'] == 'ready'"
+check "it gets what it missed" wait_within 20 is_node 0 "h['state'] == 'ready'"
 end_load
 check_clients 1
 
@@ -41,7 +41,7 @@ for node in 0 1 2; do
 	expect 0 "start its host" "$cluster" start-host "$node"
 done
 expect 0 "start them all" "$cluster" cold-start
-check "a new generation" is_membership 0 "m['epoch'] >> 20 == 1"
+check "a new generation" is_node 0 "m['epoch'] >> 20 == 1"
 expect 0 "all keys" "${ctl[@]}" load --keys "$keys" --mix get=100 --ops "$keys" --history "$work/cold.history"
 check_histories
 note "$(head -n 1 "$out")"
