@@ -41,4 +41,5 @@ for victim in $victims; do
 done
 end_load
 check_clients "$kills"
+writes_within 3000
 check_all

@@ -16,7 +16,6 @@ seconds=${seconds:-30}
 seed=${STORM_SEED:-$RANDOM$RANDOM}
 RANDOM=$seed
 declare -A count=([kill]=0 [stop]=0 [pause]=0 [cable]=0 [peers]=0)
-longest=0
 
 # Which is gone for how long beyond being noticed. A part of the fault, nothing waits for it.
 linger() { sleep "0.$((RANDOM % 10))"; }
@@ -53,12 +52,8 @@ while ((SECONDS < end && failures == 0)); do
 	all_but "$victim"
 	faults=$((faults + 1)) count[$how]=$((count[$how] + 1))
 	before=$(stability "${others[@]}")
-	begin=$(now_ms)
 	fail_how "$how"
 	check "a write after $how of replica $victim" wait_within 10 "${ctl[@]}" --timeout 1000 put probe "$faults"
-	took=$(($(now_ms) - begin))
-	longest=$((took > longest ? took : longest))
-	check "within 5 s" test "$took" -le 5000
 	for node in "${others[@]}"; do
 		check "replica $node has a view without it" wait_within 10 is_role "$node" "$victim" out
 	done
@@ -72,8 +67,8 @@ while ((SECONDS < end && failures == 0)); do
 	done
 done
 note "$faults failures: ${count[kill]} killed, ${count[stop]} stopped, ${count[pause]} paused," \
-	"${count[cable]} cables, ${count[peers]} cut off from the others;" \
-	"a write answered after $longest ms at most"
+	"${count[cable]} cables, ${count[peers]} cut off from the others"
 end_load
 check_clients "$faults"
+writes_within 5000
 check_all
