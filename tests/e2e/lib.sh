@@ -80,7 +80,7 @@ expect() {
 }
 
 # has FILE TEXT: for check; an extended regular expression.
-has() { grep -Eq -- "$2" "$1"; }
+has() { grep -Eq -- "$2" "$1" || { head -n 5 "$1" | cut -c 1-300 >&2 && return 1; }; }
 has_not() { ! grep -Eq -- "$2" "$1"; }
 
 # The output of the last command, without its line feed, must be this text.

@@ -12,7 +12,7 @@
 # is_role_of NODE ROLE: what it is in the one shard.
 is_role_of() {
 	"${ctl[@]}" --json --node "$1" --timeout 1000 status >"$work/role.json" 2>/dev/null &&
-		is_json "$work/role.json" "d['nodes'][0]['shards'][0]['role'] == '$2'"
+		[ "$(json "$work/role.json" "d['nodes'][0]['shards'][0]['role']")" = "$2" ]
 }
 
 keys=16384 # of one shard, whose cache has 2048
@@ -23,13 +23,16 @@ take_status
 check "keys have left the caches" is_json "$work/status.json" \
 	"all(n['shards'][0]['cache']['evictions'] > 1000 for n in d['nodes'])"
 
-# Node 0 leads the first term.
-check "node 0 leads" is_role_of 0 leader
+# Node 0 leads the first term, unless it was slow.
+for leader in 0 1 2 none; do
+	is_role_of "$leader" leader && break
+done
+check "one leads" test "$leader" != none
 start_load 1
-expect 0 "kill the host of the leader" "$cluster" kill-host 0
-check "another one leads" wait_within 20 is_role_of 0 follower
-expect 0 "start it again" "$cluster" start-host 0
-check "it gets what it missed" wait_within 20 is_node 0 "h['state'] == 'ready'"
+expect 0 "kill the host of the leader" "$cluster" kill-host "$leader"
+check "another one leads" wait_within 20 is_role_of "$leader" follower
+expect 0 "start it again" "$cluster" start-host "$leader"
+check "it gets what it missed" wait_within 20 is_node "$leader" "h['state'] == 'ready'"
 end_load
 check_clients 1
 
