@@ -1078,7 +1078,8 @@ unpark(struct hermes *h, uint32_t i)
 	struct key_record *k;
 	uint32_t before = NONE;
 
-	if (p->key == NONE)
+	/* Mostly there is none, which the next line would learn from memory that nobody else touches. */
+	if (h->n_parked == 0 || p->key == NONE)
 		return;
 	k = &h->key[p->key];
 	for (uint32_t at = k->parked_head; at != i; at = h->parked[at].next)
@@ -1232,7 +1233,8 @@ report_stored(struct hermes *h, struct chp_out *out)
 	}
 	if (durable == h->durable_seen)
 		return;
-	for (uint32_t i = 0; i < h->n_tickets; i++) {
+	/* Tickets wait for that with level `datastore` only: with the other one they need not be looked through. */
+	for (uint32_t i = 0; h->env.backing->is_durable && i < h->n_tickets; i++) {
 		struct ticket *t = &h->ticket[i];
 
 		if (out->replies_left == 0)
