@@ -18,8 +18,6 @@
 #define ROOM_RESERVED 8u
 /* Log positions that one run looks at: bounds it after a long absence of the host. */
 #define POSITIONS_MAX 4096u
-/* Slots are asked for this many entries before they are looked at. */
-#define AHEAD 8u
 #define ITEM_FLAGS (CHP_HOST_RMW | CHP_HOST_TOMBSTONE)
 
 _Static_assert((int)CHP_HOST_RMW == (int)CHP_SLOT_RMW && (int)CHP_HOST_TOMBSTONE == (int)CHP_SLOT_TOMBSTONE,
@@ -117,18 +115,27 @@ can_say(const struct chp_host *h, uint32_t bytes, uint32_t reserve)
 	return (uint32_t)(h->end - h->at) >= bytes || chp_link_room(&h->link) > reserve;
 }
 
-/* The caller has checked that there is room. All but key and value are zeroed. */
+/* The caller has checked that there is room. */
 static void *
-say(struct chp_host *h, uint8_t type, uint32_t op, uint32_t header, uint32_t bytes)
+take_room(struct chp_host *h, uint32_t bytes)
 {
-	struct chp_message *m;
+	void *m;
 
 	if ((uint32_t)(h->end - h->at) < bytes) {
 		close_packet(h);
 		chp_link_open(&h->link, bytes, 0, &h->at, &h->end);
 	}
-	m = (void *)h->at;
+	m = h->at;
 	h->at += bytes;
+	return m;
+}
+
+/* All but key and value are zeroed. */
+static void *
+say(struct chp_host *h, uint8_t type, uint32_t op, uint32_t header, uint32_t bytes)
+{
+	struct chp_message *m = take_room(h, bytes);
+
 	memset(m, 0, header);
 	*m = (struct chp_message){ .type = type, .len = (uint16_t)bytes, .op = op };
 	return m;
@@ -437,25 +444,43 @@ is_stored(const struct chp_log_entry *e)
 	return e->key_len > 0 && (e->version_flags & CHP_SLOT_SESSION) == 0 && e->status == 0;
 }
 
+/* Where the newest position of a key in the batch is noted. Keys may share a place: then some older one goes, too. */
+static uint32_t *
+newest_of(const struct chp_host *h, uint32_t slot)
+{
+	return &h->newest_at[slot & h->newest_mask];
+}
+
+static bool
+replaces(const struct chp_log_entry *newer, const struct chp_log_entry *e)
+{
+	return newer->slot == e->slot && newer->version > e->version && is_stored(newer);
+}
+
+/* What must not be: a newer version that goes in a later batch counts as well. */
+static bool
+is_replaced_later(const struct chp_host *h, const struct chp_log_entry *e)
+{
+	for (uint64_t pos = h->ready; pos < h->log->next; pos++)
+		if (replaces(chp_log_at(h->log, pos), e))
+			return true;
+	return false;
+}
+
 /*
  * [SAFETY 30] A newer version of the key is in the same batch: the batch makes both positions durable, so the older
- * one need not go.
+ * one need not go. The note says where to look, and may be of an earlier batch or another key; the log decides.
  */
 static bool
 is_replaced(const struct chp_host *h, uint64_t pos, const struct chp_log_entry *e)
 {
-	const uint64_t next = h->log->next;
-	const struct chp_slot *s = e->slot == NONE ? NULL : chp_cache_slot(h->cache, e->slot);
-	const struct chp_log_entry *newer;
-	uint64_t newest;
+	const uint64_t newest = pos + (uint32_t)(*newest_of(h, e->slot) - (uint32_t)pos);
 
-	if (s == NULL)
+	if (CHP_MUTATED(S30_MARK_PASSES) && is_replaced_later(h, e))
+		return true;
+	if (newest == pos || newest >= h->ready || e->slot == NONE)
 		return false;
-	newest = next - (uint32_t)((uint32_t)next - s->log_low);
-	if (newest <= pos || newest >= next || (newest >= h->ready && !CHP_MUTATED(S30_MARK_PASSES)))
-		return false;
-	newer = chp_log_at(h->log, newest);
-	return newer->slot == e->slot && newer->version > e->version;
+	return replaces(chp_log_at(h->log, newest), e);
 }
 
 static uint32_t
@@ -482,6 +507,8 @@ gather(struct chp_host *h, uint64_t now_ns)
 			h->counters.batches_by_bytes++;
 			return;
 		}
+		if (bytes > 0)
+			*newest_of(h, e->slot) = (uint32_t)h->ready;
 		if (h->first_ns == 0)
 			h->first_ns = now_ns;
 		h->gathered_bytes += bytes;
@@ -530,16 +557,16 @@ count_put(struct chp_host *h, uint32_t bytes)
 static void
 put(struct chp_host *h, const struct chp_log_entry *e, uint32_t bytes)
 {
-	struct chp_host_item *m = say(h, CHP_HOST_PUT, CHP_OP_NONE, sizeof(*m), bytes);
-	uint8_t *key = (uint8_t *)(m + 1);
+	struct chp_host_item *m = take_room(h, bytes);
 
-	m->version = e->version;
-	m->value_len = e->value_len;
-	m->key_len = e->key_len;
-	m->item_flags = e->version_flags & ITEM_FLAGS;
-	chp_log_key(h->log, e, key);
-	chp_log_value(h->log, e, key + e->key_len);
-	pad(h, key + e->key_len + e->value_len);
+	*m = (struct chp_host_item){
+		.message = { .type = CHP_HOST_PUT, .len = (uint16_t)bytes, .op = CHP_OP_NONE },
+		.version = e->version,
+		.value_len = e->value_len,
+		.key_len = e->key_len,
+		.item_flags = e->version_flags & ITEM_FLAGS,
+	};
+	chp_log_record(h->log, e, (uint8_t *)(m + 1));
 	count_put(h, bytes);
 }
 
@@ -636,12 +663,6 @@ send_batch(struct chp_host *h, uint32_t *positions)
 		if (*positions == 0) {
 			h->is_more = true;
 			return false;
-		}
-		if (h->sent + AHEAD < h->ready) {
-			const struct chp_log_entry *ahead = chp_log_at(h->log, h->sent + AHEAD);
-
-			if (ahead->slot != NONE)
-				chp_cache_prefetch(h->cache, ahead->slot);
 		}
 		bytes = chp_host_item_bytes(e->key_len, e->value_len);
 		if (!is_stored(e)) {
@@ -1304,6 +1325,13 @@ backing_of(const struct chp_host_config *c)
 	};
 }
 
+/* Two for each version of a batch. */
+static uint32_t
+newest_places(const struct chp_host_config *c)
+{
+	return chp_pow2_up(2 * c->batch_items);
+}
+
 int
 chp_host_init(struct chp_host *h, const struct chp_host_config *c, struct chp_log *log, struct chp_cache *cache,
 	      const struct chp_memory *memory)
@@ -1324,7 +1352,9 @@ chp_host_init(struct chp_host *h, const struct chp_host_config *c, struct chp_lo
 	while ((1u << h->load_bits) < c->loads_max)
 		h->load_bits++;
 	h->load = memory->zalloc(c->loads_max * sizeof(*h->load));
-	if (h->load == NULL || chp_link_init(&h->link, &c->link, memory) != 0)
+	h->newest_mask = newest_places(c) - 1;
+	h->newest_at = memory->zalloc(newest_places(c) * sizeof(*h->newest_at));
+	if (h->load == NULL || h->newest_at == NULL || chp_link_init(&h->link, &c->link, memory) != 0)
 		return -ENOMEM;
 	for (uint32_t i = c->loads_max; i-- > 0;) {
 		h->load[i].next = h->free_load;
@@ -1339,6 +1369,7 @@ chp_host_fini(struct chp_host *h, const struct chp_memory *memory)
 	if (!h->backing.is_present)
 		return;
 	memory->free(h->load);
+	memory->free(h->newest_at);
 	chp_link_fini(&h->link, memory);
 	chp_host_init_none(h);
 }
@@ -1346,7 +1377,8 @@ chp_host_fini(struct chp_host *h, const struct chp_memory *memory)
 uint64_t
 chp_host_bytes(const struct chp_host_config *c)
 {
-	return c->loads_max * sizeof(struct chp_host_open_load) + chp_link_bytes(&c->link);
+	return c->loads_max * sizeof(struct chp_host_open_load) + newest_places(c) * sizeof(uint32_t) +
+	       chp_link_bytes(&c->link);
 }
 
 /* ------------------------------------------------------------------ looking in */

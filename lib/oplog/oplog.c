@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "oplog/oplog.h"
 
-#include "base/assert.h"
-#include "base/bytes.h"
-
 #include <errno.h>
-#include <string.h>
 
 /* Entries are appended and dropped one after the other, each long out of the caches: this many ahead are fetched. */
 #define AHEAD 8u
@@ -109,14 +105,6 @@ chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const uint8_t *
 	l->next++;
 	l->unsettled++;
 	return pos;
-}
-
-struct chp_log_entry *
-chp_log_at(const struct chp_log *l, uint64_t pos)
-{
-	CHP_ASSERT_OP(pos, >=, l->head);
-	CHP_ASSERT_OP(pos, <, l->next);
-	return &l->entry[pos & l->mask];
 }
 
 void

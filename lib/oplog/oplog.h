@@ -13,12 +13,15 @@
 #ifndef CHP_OPLOG_OPLOG_H
 #define CHP_OPLOG_OPLOG_H
 
+#include "base/assert.h"
 #include "base/blocks.h"
+#include "base/bytes.h"
 #include "base/limits.h"
 #include "base/memory.h"
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #define CHP_LOG_NONE 0u
 #define CHP_LOG_INLINE 64u
@@ -110,11 +113,44 @@ uint64_t chp_log_append(struct chp_log *l, const struct chp_log_entry *e, const 
 			const uint8_t *value, uint64_t older, bool open);
 
 /** Entry at a position that is still in the log (asserted). */
-struct chp_log_entry *chp_log_at(const struct chp_log *l, uint64_t pos);
+static inline struct chp_log_entry *
+chp_log_at(const struct chp_log *l, uint64_t pos)
+{
+	CHP_ASSERT_OP(pos, >=, l->head);
+	CHP_ASSERT_OP(pos, <, l->next);
+	return &l->entry[pos & l->mask];
+}
 
 /** Copy an entry's key or value out. */
 void chp_log_key(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to);
 void chp_log_value(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to);
+
+/**
+ * Copy an entry's key and, right behind it, its value out, and zeros up to a multiple of 8 bytes.
+ *
+ * Shape: what is short, as most is, moves in words, without a call for each part of it.
+ */
+static inline void
+chp_log_record(const struct chp_log *l, const struct chp_log_entry *e, uint8_t *to)
+{
+	const uint32_t len = e->key_len + e->value_len, words = len / 8, rest = len % 8;
+	uint64_t word = 0;
+
+	if ((e->flags & CHP_LOG_EXTERNAL) != 0) {
+		memcpy(to + (size_t)words * 8, &word, rest > 0 ? 8 : 0);
+		chp_blocks_get(&l->blocks, e->block, 0, to, len);
+		return;
+	}
+	for (uint32_t i = 0; i < words; i++) {
+		memcpy(&word, e->data + (size_t)i * 8, 8);
+		memcpy(to + (size_t)i * 8, &word, 8);
+	}
+	if (rest == 0)
+		return;
+	memcpy(&word, e->data + (size_t)words * 8, 8);
+	word &= (UINT64_C(1) << 8 * rest) - 1;
+	memcpy(to + (size_t)words * 8, &word, 8);
+}
 
 /** Commit the entry at pos and the older uncommitted ones of its key. CHP_LOG_NONE does nothing. */
 void chp_log_commit(struct chp_log *l, uint64_t pos);

@@ -1067,6 +1067,53 @@ Test(host, the_newest_of_a_key_replaces_the_others_of_its_batch)
 	done(b);
 }
 
+Test(host, keys_that_share_a_note_are_both_sent)
+{
+	struct bench *b = ready();
+	const uint32_t slot = chp_cache_slot_index(b->cache, slot_of(b, "a"));
+	char name[2] = "b";
+
+	/* The notes of a batch are two for each of its versions. */
+	while (((chp_cache_slot_index(b->cache, slot_of(b, name)) - slot) & b->h.newest_mask) != 0)
+		name[0]++;
+	cr_assert_eq(b->h.newest_mask + 1, 2 * b->h.config.batch_items);
+	write_key(b, "a");
+	write_key(b, name);
+	write_key(b, "a");
+	write_key(b, name);
+	pass(b, MS);
+	ASSERT_PUT(b, "a", 1);
+	ASSERT_PUT(b, "a", 3);
+	ASSERT_PUT(b, name, 4);
+	ASSERT_FLUSH(b, 1, 3);
+	cr_assert_eq(b->h.counters.coalesced, 1);
+	done(b);
+}
+
+Test(host, a_note_of_what_was_sent_before_replaces_nothing)
+{
+	struct bench *b = ready();
+
+	for (uint32_t i = 0; i < 8; i++)
+		write_key(b, "a");
+	pass(b, MS);
+	ASSERT_PUT(b, "a", 4);
+	ASSERT_FLUSH(b, 1, 1);
+	ASSERT_PUT(b, "a", 8);
+	ASSERT_FLUSH(b, 2, 1);
+	cr_assert_eq(b->h.counters.coalesced, 6);
+	/* All of it goes again; the notes are of what went last. */
+	b->seen = b->n_heard;
+	chp_link_reset(&b->theirs, b->now.ns);
+	b->at = b->end = NULL;
+	step(b);
+	ASSERT_PUT(b, "a", 4);
+	ASSERT_FLUSH(b, 3, 1);
+	ASSERT_PUT(b, "a", 8);
+	ASSERT_FLUSH(b, 4, 1);
+	done(b);
+}
+
 Test(host, an_entry_without_slot_is_never_replaced)
 {
 	struct bench *b = ready();

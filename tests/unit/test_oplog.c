@@ -34,9 +34,25 @@ is_committed(const struct chp_log *l, uint64_t pos)
 	return (chp_log_at(l, pos)->flags & CHP_LOG_COMMITTED) != 0;
 }
 
+/* Key, value and zeros up to a multiple of 8, and nothing behind. */
+static void
+check_record(const struct chp_log *l, const struct chp_log_entry *e, const uint8_t *key, const uint8_t *value)
+{
+	uint8_t record[CHP_KEY_BYTES_MAX + CHP_VALUE_BYTES_MAX + 16];
+	const uint32_t len = e->key_len + e->value_len, padded = chp_align_u32(len, 8);
+
+	memset(record, 0xee, sizeof(record));
+	chp_log_record(l, e, record);
+	cr_assert_arr_eq(record, key, e->key_len);
+	cr_assert_arr_eq(record + e->key_len, value, e->value_len);
+	for (uint32_t i = len; i < padded; i++)
+		cr_assert_eq(record[i], 0, "%u of %u", i, len);
+	cr_assert_eq(record[padded], 0xee);
+}
+
 Test(oplog, an_entry_keeps_what_it_was_given)
 {
-	struct chp_log l = log_of(8, 44, true);
+	struct chp_log l = log_of(16, 48, true);
 	uint8_t key[CHP_KEY_BYTES_MAX], value[CHP_VALUE_BYTES_MAX], out[CHP_VALUE_BYTES_MAX];
 	static const struct {
 		uint8_t key_len;
@@ -45,6 +61,7 @@ Test(oplog, an_entry_keeps_what_it_was_given)
 	} size[] = {
 		{ 1, 0, false },  { 8, 32, false }, { 32, 32, false },   { 32, 33, true },
 		{ 64, 0, false }, { 65, 0, true },  { 250, 1024, true }, { 250, 0, true },
+		{ 3, 12, false }, { 8, 1, false },  { 60, 3, false },    { 250, 3, true },
 	};
 
 	for (uint32_t i = 0; i < sizeof(key); i++)
@@ -81,8 +98,9 @@ Test(oplog, an_entry_keeps_what_it_was_given)
 		cr_assert_arr_eq(out, key, size[i].key_len);
 		chp_log_value(&l, at, out);
 		cr_assert_arr_eq(out, value, size[i].value_len);
+		check_record(&l, at, key, value);
 	}
-	cr_assert_eq(chp_log_room(&l), 0);
+	cr_assert_eq(chp_log_room(&l), 4);
 	chp_log_check(&l);
 	chp_log_fini(&l, &chp_memory_libc);
 }
