@@ -18,6 +18,8 @@
 #define ROOM_RESERVED 8u
 /* Log positions that one run looks at: bounds it after a long absence of the host. */
 #define POSITIONS_MAX 4096u
+/* Positions of a batch differ in 16 bits: see note(). */
+#define BATCH_ITEMS_MAX 65536u
 #define ITEM_FLAGS (CHP_HOST_RMW | CHP_HOST_TOMBSTONE)
 
 _Static_assert((int)CHP_HOST_RMW == (int)CHP_SLOT_RMW && (int)CHP_HOST_TOMBSTONE == (int)CHP_SLOT_TOMBSTONE,
@@ -444,11 +446,20 @@ is_stored(const struct chp_log_entry *e)
 	return e->key_len > 0 && (e->version_flags & CHP_SLOT_SESSION) == 0 && e->status == 0;
 }
 
-/* Where the newest position of a key in the batch is noted. Keys may share a place: then some older one goes, too. */
+/*
+ * Of each key in the batch that is gathered the newest position is noted, 16 bits of it beside those bits of the slot
+ * that do not say where. Keys may share a place: then some older one goes, too.
+ */
 static uint32_t *
-newest_of(const struct chp_host *h, uint32_t slot)
+note_of(const struct chp_host *h, uint32_t slot)
 {
-	return &h->newest_at[slot & h->newest_mask];
+	return &h->note[slot & ((1u << h->note_bits) - 1)];
+}
+
+static uint32_t
+note(const struct chp_host *h, uint32_t slot, uint64_t pos)
+{
+	return slot >> h->note_bits << 16 | (uint16_t)pos;
 }
 
 static bool
@@ -474,13 +485,16 @@ is_replaced_later(const struct chp_host *h, const struct chp_log_entry *e)
 static bool
 is_replaced(const struct chp_host *h, uint64_t pos, const struct chp_log_entry *e)
 {
-	const uint64_t newest = pos + (uint32_t)(*newest_of(h, e->slot) - (uint32_t)pos);
+	const uint32_t own = note(h, e->slot, pos), noted = *note_of(h, e->slot);
+	uint64_t newest;
 
 	if (CHP_MUTATED(S30_MARK_PASSES) && is_replaced_later(h, e))
 		return true;
-	if (newest == pos || newest >= h->ready || e->slot == NONE)
+	/* One branch that mostly goes the same way: it is the noted one, or another key is. */
+	if ((own ^ noted) - 1 >= UINT16_MAX || e->slot == NONE)
 		return false;
-	return replaces(chp_log_at(h->log, newest), e);
+	newest = pos + (uint16_t)(noted - own);
+	return newest < h->ready && replaces(chp_log_at(h->log, newest), e);
 }
 
 static uint32_t
@@ -508,7 +522,7 @@ gather(struct chp_host *h, uint64_t now_ns)
 			return;
 		}
 		if (bytes > 0)
-			*newest_of(h, e->slot) = (uint32_t)h->ready;
+			*note_of(h, e->slot) = note(h, e->slot, h->ready);
 		if (h->first_ns == 0)
 			h->first_ns = now_ns;
 		h->gathered_bytes += bytes;
@@ -1327,7 +1341,7 @@ backing_of(const struct chp_host_config *c)
 
 /* Two for each version of a batch. */
 static uint32_t
-newest_places(const struct chp_host_config *c)
+note_places(const struct chp_host_config *c)
 {
 	return chp_pow2_up(2 * c->batch_items);
 }
@@ -1337,7 +1351,7 @@ chp_host_init(struct chp_host *h, const struct chp_host_config *c, struct chp_lo
 	      const struct chp_memory *memory)
 {
 	CHP_ASSERT(c->loads_max >= 1 && c->loads_max <= CHP_LOADS_MAX);
-	CHP_ASSERT(c->batch_items >= 1 && c->incarnation != 0);
+	CHP_ASSERT(c->batch_items >= 1 && c->batch_items <= BATCH_ITEMS_MAX && c->incarnation != 0);
 	CHP_ASSERT_OP(c->link.kind, ==, CHP_PACKET_HOST);
 	CHP_ASSERT(c->link.link_down_ns != CHP_NEVER);
 	chp_host_init_none(h);
@@ -1352,9 +1366,9 @@ chp_host_init(struct chp_host *h, const struct chp_host_config *c, struct chp_lo
 	while ((1u << h->load_bits) < c->loads_max)
 		h->load_bits++;
 	h->load = memory->zalloc(c->loads_max * sizeof(*h->load));
-	h->newest_mask = newest_places(c) - 1;
-	h->newest_at = memory->zalloc(newest_places(c) * sizeof(*h->newest_at));
-	if (h->load == NULL || h->newest_at == NULL || chp_link_init(&h->link, &c->link, memory) != 0)
+	h->note_bits = chp_first_bit(note_places(c));
+	h->note = memory->zalloc(note_places(c) * sizeof(*h->note));
+	if (h->load == NULL || h->note == NULL || chp_link_init(&h->link, &c->link, memory) != 0)
 		return -ENOMEM;
 	for (uint32_t i = c->loads_max; i-- > 0;) {
 		h->load[i].next = h->free_load;
@@ -1369,7 +1383,7 @@ chp_host_fini(struct chp_host *h, const struct chp_memory *memory)
 	if (!h->backing.is_present)
 		return;
 	memory->free(h->load);
-	memory->free(h->newest_at);
+	memory->free(h->note);
 	chp_link_fini(&h->link, memory);
 	chp_host_init_none(h);
 }
@@ -1377,7 +1391,7 @@ chp_host_fini(struct chp_host *h, const struct chp_memory *memory)
 uint64_t
 chp_host_bytes(const struct chp_host_config *c)
 {
-	return c->loads_max * sizeof(struct chp_host_open_load) + newest_places(c) * sizeof(uint32_t) +
+	return c->loads_max * sizeof(struct chp_host_open_load) + note_places(c) * sizeof(uint32_t) +
 	       chp_link_bytes(&c->link);
 }
 

@@ -185,8 +185,8 @@ struct chp_host {
 	uint64_t sent, ready;
 	uint64_t first_ns;         /* when the first of it was ready to go; 0 = it is empty */
 	uint32_t gathered_bytes;   /* before coalescing */
-	uint32_t *newest_at;       /* lowest 32 bits of the newest position of a key, by its slot: see is_replaced */
-	uint32_t newest_mask;
+	uint32_t *note;            /* of the newest position of a key, by its slot: see is_replaced */
+	uint32_t note_bits;        /* of a slot that say which */
 	bool is_closed;            /* nothing is added any more: it goes as soon as there is room */
 	bool is_more;              /* this run stopped before it had done what it could */
 	bool has_gaps;             /* a volatile store did not get everything */
