@@ -31,6 +31,7 @@ struct chp_cache {
 	uint32_t hand;           /* of the clock */
 	uint32_t pinned;         /* met in this turn of it */
 	uint32_t pinned_before;  /* in the last one */
+	uint32_t in_vain;        /* slots looked at since one could leave, at most all */
 	uint64_t evictions;
 };
 
@@ -438,6 +439,7 @@ chp_cache_victim(struct chp_cache *c, uint32_t looks, bool (*may)(const void *ar
 		}
 		if ((s->flags & CHP_SLOT_REFERENCED) == 0) {
 			c->evictions++;
+			c->in_vain = 0;
 			return s;
 		}
 		s->flags &= (uint16_t)~CHP_SLOT_REFERENCED;
@@ -445,7 +447,14 @@ chp_cache_victim(struct chp_cache *c, uint32_t looks, bool (*may)(const void *ar
 			used = s;
 	}
 	c->evictions += used != NULL;
+	c->in_vain = used != NULL ? 0 : (uint32_t)chp_min_u64((uint64_t)c->in_vain + looks, c->slots);
 	return used;
+}
+
+bool
+chp_cache_is_stuck(const struct chp_cache *c)
+{
+	return c->in_vain == c->slots && chp_cache_is_tight(c);
 }
 
 void

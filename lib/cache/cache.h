@@ -192,6 +192,12 @@ chp_cache_touch(struct chp_slot *s)
 struct chp_slot *chp_cache_victim(struct chp_cache *c, uint32_t looks,
 				  bool (*may)(const void *arg, const struct chp_slot *s), const void *arg);
 
+/**
+ * Whether it is time to evict, and no slot can leave: the clock has gone round since chp_cache_victim found one. What
+ * is not saved, or is used by operations under way, has taken all room for new keys.
+ */
+bool chp_cache_is_stuck(const struct chp_cache *c);
+
 /** Copy key or value out: the buffers hold key_len and value_len bytes. */
 void chp_cache_key(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);
 void chp_cache_value(const struct chp_cache *c, const struct chp_slot *s, uint8_t *to);

@@ -29,6 +29,7 @@ chp_membership_host_add(struct chp_membership_host *h, const struct chp_host_sta
 	h->life_min = h->shards == 0 ? s->life : chp_min_u64(h->life_min, s->life);
 	h->life_max = chp_max_u64(h->life_max, s->life);
 	h->log_fill_ppm = chp_max_u64(h->log_fill_ppm, s->log_fill_ppm);
+	h->is_stuck |= s->cache_is_stuck;
 	h->shards++;
 }
 

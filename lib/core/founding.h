@@ -45,6 +45,7 @@ struct chp_membership_host {
 	uint64_t life_min;     /* lives that have begun in the stores */
 	uint64_t life_max;
 	uint64_t log_fill_ppm; /* of the fullest log */
+	bool is_stuck;         /* a cache is full of what is not saved */
 };
 
 /** Add what one shard says. Begin with a host of zeros, and add every shard of this node. */

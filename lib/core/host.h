@@ -73,6 +73,7 @@ struct chp_host_status {
 	uint64_t backlog;           /* log positions committed and not durable */
 	uint64_t oldest_ns;         /* age of the oldest of them, since it was first to go */
 	uint64_t log_fill_ppm;      /* of the log: entries or blocks, whatever is fuller */
+	bool cache_is_stuck;        /* the cache is full of what cannot leave it: chp_cache_is_stuck */
 	uint64_t epoch;             /* recorded in the store */
 	uint64_t life;              /* the newest that is durable in the store */
 	uint64_t newest, items, tombstones, errors;

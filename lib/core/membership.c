@@ -29,6 +29,8 @@ enum report {
 #define NS_PER_S (1000 * NS_PER_MS)
 /* Who begins the first view. */
 #define FOUNDER 0u
+/* What part of host_grace_ns a replica waits whose host is away and whose cache holds up the others. */
+#define STUCK_SHARE 5u
 
 _Static_assert(CHP_CONTROL_ROUND_MAX == CHP_AGREEMENT_ROUND_MAX, "ballots on the wire and in the agreement");
 _Static_assert(CHP_CONTROL_TYPES <= 32, "due is a mask of types");
@@ -927,7 +929,7 @@ join(struct chp_membership *m, uint64_t now_ns, uint64_t epoch)
 		chp_lease_init(&m->lease);
 		m->ready = false;
 		m->leaves = false;
-		m->host_away_ns = 0;
+		m->host_away_ns = m->stuck_ns = 0;
 		memset(&m->host, 0, sizeof(m->host)); /* as the shards, whose host it is, begin anew */
 		m->has_lease = false;
 		m->lost_reported = false;
@@ -2515,6 +2517,16 @@ chp_membership_set_ready(struct chp_membership *m, uint64_t now_ns, bool ready)
 
 /* ---- the host ---- */
 
+/*
+ * How long a cache without room may hold up the writes of new keys of the whole cluster while its host is away: a part
+ * of the grace that a host has, in which its process can be started again.
+ */
+static uint64_t
+stuck_max_ns(const struct chp_membership *m)
+{
+	return m->config.host_grace_ns / STUCK_SHARE;
+}
+
 /* Why a replica should not be in the view any more, as far as its host is concerned; NULL: it should (SAFETY 32). */
 static const char *
 why_leave(const struct chp_membership *m, uint64_t now_ns)
@@ -2525,6 +2537,8 @@ why_leave(const struct chp_membership *m, uint64_t now_ns)
 		return "its store holds less than it had reported durable";
 	if (m->host_away_ns != 0 && since(m->host_away_ns, now_ns) >= m->config.host_grace_ns)
 		return "its host is gone";
+	if (m->stuck_ns != 0 && since(m->stuck_ns, now_ns) >= stuck_max_ns(m))
+		return "its host is away and its cache is full of what is not saved";
 	if (m->config.leave_fill_ppm != 0 && m->host.log_fill_ppm >= m->config.leave_fill_ppm)
 		return "its host does not keep up and its log is full";
 	return NULL;
@@ -2543,6 +2557,10 @@ watch_host(struct chp_membership *m, uint64_t now_ns)
 		m->host_away_ns = 0;
 	else if (m->host_away_ns == 0)
 		m->host_away_ns = now_ns;
+	if (m->host_away_ns == 0 || !m->host.is_stuck)
+		m->stuck_ns = 0;
+	else if (m->stuck_ns == 0)
+		m->stuck_ns = now_ns;
 	why = why_leave(m, now_ns);
 	if (m->leaves == (why != NULL))
 		return;
@@ -2699,6 +2717,8 @@ chp_membership_wake_ns(const struct chp_membership *m)
 		wake_ns = chp_min_u64(wake_ns, found_at_ns(m));
 	if (m->host_away_ns != 0 && !m->leaves)
 		wake_ns = chp_min_u64(wake_ns, m->host_away_ns + m->config.host_grace_ns);
+	if (m->stuck_ns != 0 && !m->leaves)
+		wake_ns = chp_min_u64(wake_ns, m->stuck_ns + stuck_max_ns(m));
 	return wake_ns;
 }
 

@@ -233,6 +233,7 @@ struct chp_membership {
 	/* Our host. */
 	struct chp_membership_host host;
 	uint64_t host_away_ns;         /* since when it has not been ready in this view; 0 = it is */
+	uint64_t stuck_ns;             /* since when, besides, a cache of this replica has no room left; 0 = has */
 	bool leaves;                   /* we ask for a view without us */
 	uint64_t joined_epoch;         /* of the view by which this incarnation came in */
 

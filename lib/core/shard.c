@@ -1230,6 +1230,7 @@ void
 chp_shard_host_status(const struct chp_shard *s, uint64_t now_ns, struct chp_host_status *out)
 {
 	chp_host_status(&s->host, now_ns, out);
+	out->cache_is_stuck = out->state != CHP_HOST_NONE && chp_cache_is_stuck(s->cache);
 }
 
 uint64_t

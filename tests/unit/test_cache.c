@@ -744,6 +744,34 @@ Test(cache, the_clock_gives_a_second_chance_and_passes_by_what_must_stay)
 	chp_cache_destroy(c);
 }
 
+/* A cache of one key, with one that must stay. */
+Test(cache, it_is_stuck_when_the_clock_went_round_and_none_could_leave)
+{
+	struct chp_cache *c = cache_of(1, 10, 1);
+	struct chp_key key = key_of(c, "dirty", 5);
+	const uint64_t none = 0, all = 9;
+	uint32_t slots = chp_cache_slots(c);
+	struct chp_slot *s;
+
+	cr_assert_null(chp_cache_victim(c, slots, may_leave, &none));
+	cr_assert_not(chp_cache_is_stuck(c), "there is room");
+	s = chp_cache_insert(c, &key);
+	s->version = 5;
+	cr_assert_eq(chp_cache_victim(c, slots, may_leave, &all), s);
+	cr_assert_null(chp_cache_victim(c, slots - 1, may_leave, &none));
+	cr_assert_not(chp_cache_is_stuck(c), "one was not looked at");
+	cr_assert_null(chp_cache_victim(c, 1, may_leave, &none));
+	cr_assert(chp_cache_is_stuck(c));
+	cr_assert_null(chp_cache_victim(c, UINT32_MAX / 2, may_leave, &none));
+	cr_assert(chp_cache_is_stuck(c), "nor is it ever less");
+	cr_assert_eq(chp_cache_victim(c, slots, may_leave, &all), s);
+	cr_assert_not(chp_cache_is_stuck(c), "one may leave");
+	cr_assert_null(chp_cache_victim(c, slots, may_leave, &none));
+	cr_assert(chp_cache_remove(c, s));
+	cr_assert_not(chp_cache_is_stuck(c), "there is room again");
+	chp_cache_destroy(c);
+}
+
 Test(cache, sessions_never_leave_and_their_ends_are_counted_apart)
 {
 	struct chp_cache *c = cache_of(10, 10, 1);

@@ -289,8 +289,15 @@ Test(founding, a_host_is_there_when_all_shards_say_so)
 	cr_assert_eq(h.life_min, 5);
 	cr_assert_eq(h.life_max, 6);
 	cr_assert_eq(h.log_fill_ppm, 20);
+	cr_assert_not(h.is_stuck);
 	cr_assert_not(h.is_volatile);
 	cr_assert_not(h.has_lost);
+
+	two.cache_is_stuck = true;
+	h = (struct chp_membership_host){ 0 };
+	chp_membership_host_add(&h, &two);
+	chp_membership_host_add(&h, &one);
+	cr_assert(h.is_stuck, "one shard holds up the others");
 
 	h = (struct chp_membership_host){ 0 };
 	one.store_state = CHP_STORE_DOWN;

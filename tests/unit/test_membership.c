@@ -54,6 +54,7 @@ struct store {
 	uint64_t value;           /* the newest that is durable here */
 	bool is_down, has_lost, has_items;
 	uint64_t log_fill_ppm;    /* of the replica in front of it */
+	bool is_stuck;            /* its cache, as well */
 };
 
 struct packet {
@@ -363,7 +364,8 @@ drive_host(struct process *p)
 {
 	const struct chp_view *v = chp_membership_view(&p->m);
 	struct store *s = &w.store[p->id];
-	struct chp_membership_host h = { .shards = 1, .has_lost = s->has_lost && p->epoch != 0 };
+	struct chp_membership_host h = { .shards = 1, .has_lost = s->has_lost && p->epoch != 0,
+					 .is_stuck = s->is_stuck };
 
 	if (p->welcomed_at_ns == 0)
 		p->welcomed_at_ns = done_at_ns();
@@ -2820,6 +2822,12 @@ without_node_0(void)
 	return node(1)->m.view.voters == 6;
 }
 
+static bool
+without_node_2(void)
+{
+	return node(0)->m.view.voters == 3;
+}
+
 Test(membership, a_full_log_and_lost_data_are_reasons_to_leave)
 {
 	found_hosts(1, 3);
@@ -2833,6 +2841,41 @@ Test(membership, a_full_log_and_lost_data_are_reasons_to_leave)
 	cr_assert(run_until(without_node_0, S), "%s", everybody());
 	cr_assert(reported(node(0), "less than it had reported durable"));
 	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+}
+
+/* Whose cache holds nothing but what is not saved holds up the others, but only while its host does not take it. */
+Test(membership, a_cache_without_room_makes_a_grace_shorter)
+{
+	uint64_t from_ns;
+
+	found_hosts(1, 3);
+	w.store[2].is_stuck = true;
+	run_for(2 * HOST_GRACE);
+	cr_assert_eq(w.n_entered, 1, "its host is there");
+	w.store[2].is_down = true;
+	run_for(HOST_GRACE / 10);
+	w.store[2].is_stuck = false;
+	run_for(HOST_GRACE / 20);
+	w.store[2].is_stuck = true;
+	from_ns = w.now_ns;
+	run_for(HOST_GRACE / 10);
+	cr_assert_eq(w.n_entered, 1, "there was room meanwhile");
+	cr_assert(run_until(without_node_2, S), "%s", everybody());
+	cr_assert_geq(w.now_ns - from_ns, HOST_GRACE / 5);
+	cr_assert_lt(w.now_ns - from_ns, HOST_GRACE / 2);
+	cr_assert(reported(node(2), "its cache is full"));
+	w.store[2].is_stuck = w.store[2].is_down = false;
+	cr_assert(run_until(all_recorded, 20 * S), "%s", everybody());
+}
+
+Test(membership, a_host_that_is_back_in_time_is_none_with_a_full_cache_either)
+{
+	found_hosts(1, 3);
+	w.store[2].is_stuck = w.store[2].is_down = true;
+	run_for(HOST_GRACE / 10);
+	w.store[2].is_down = false;
+	run_for(2 * HOST_GRACE);
+	cr_assert_eq(w.n_entered, 1);
 }
 
 /* The rest would not be a majority: it stays, as long as it takes. */
