@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* A version from a counter and a writer. */
-#define V(counter, writer) (((uint64_t)(counter) << 16) | (writer))
+#define BY(counter, writer) (((uint64_t)(counter) << 16) | (writer))
 /* 120 characters: no Unix socket can have it. */
 #define LONG_PATH TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
 #define TEN "/123456789"
@@ -31,36 +31,36 @@ values(struct suite *s)
 		big[i] = (uint8_t)(i * 7 + (i >> 8));
 	begin_all(s, 1);
 	suite_expect_absent(s, "nothing");
-	CHECK(suite_write(s, "key", V(1, 0), "value"), "not newer than nothing");
-	suite_expect(s, "key", 1, V(1, 0), "value");
-	suite_write(s, "empty", V(2, 0), "");
-	suite_expect(s, "empty", 1, V(2, 0), "");
-	suite_put(s, "big", 3, V(3, 0), big, sizeof(big));
+	CHECK(suite_write(s, "key", BY(1, 0), "value"), "not newer than nothing");
+	suite_expect(s, "key", 1, BY(1, 0), "value");
+	suite_write(s, "empty", BY(2, 0), "");
+	suite_expect(s, "empty", 1, BY(2, 0), "");
+	suite_put(s, "big", 3, BY(3, 0), big, sizeof(big));
 	suite_flush(s, suite_shard(s, "big", 3));
-	suite_expect_bytes(s, "big", 3, 1, V(3, 0), big, sizeof(big));
-	suite_put_text(s, "rmw", V(4, 0), "7");
+	suite_expect_bytes(s, "big", 3, 1, BY(3, 0), big, sizeof(big));
+	suite_put_text(s, "rmw", BY(4, 0), "7");
 	s->item[0].flags |= CHP_HOST_RMW;
 	suite_flush(s, suite_shard(s, "rmw", 3));
 	suite_look_up(s, "rmw", 3);
 	CHECK(s->read.flags == CHP_HOST_RMW, "flags %u", s->read.flags);
-	suite_write(s, "key", V(5, 0), "");
-	suite_expect(s, "key", 1, V(5, 0), "");
+	suite_write(s, "key", BY(5, 0), "");
+	suite_expect(s, "key", 1, BY(5, 0), "");
 }
 
 /* Newer wins, and nothing else does: versions are 64 bits, not a double's 53. */
 static void
 newer_wins(struct suite *s)
 {
-	const uint64_t high = V(0xfffffffffffeu, 0xfffd);
+	const uint64_t high = BY(0xfffffffffffeu, 0xfffd);
 
 	begin_all(s, 1);
-	suite_write(s, "key", V(5, 2), "first");
-	CHECK(!suite_write(s, "key", V(5, 2), "equal"), "equal is newer");
-	CHECK(!suite_write(s, "key", V(5, 1), "older"), "a lower writer is newer");
-	CHECK(!suite_write(s, "key", V(4, 9), "older"), "a lower counter is newer");
-	suite_expect(s, "key", 1, V(5, 2), "first");
-	CHECK(suite_write(s, "key", V(5, 3), "second"), "a higher writer is not newer");
-	suite_expect(s, "key", 1, V(5, 3), "second");
+	suite_write(s, "key", BY(5, 2), "first");
+	CHECK(!suite_write(s, "key", BY(5, 2), "equal"), "equal is newer");
+	CHECK(!suite_write(s, "key", BY(5, 1), "older"), "a lower writer is newer");
+	CHECK(!suite_write(s, "key", BY(4, 9), "older"), "a lower counter is newer");
+	suite_expect(s, "key", 1, BY(5, 2), "first");
+	CHECK(suite_write(s, "key", BY(5, 3), "second"), "a higher writer is not newer");
+	suite_expect(s, "key", 1, BY(5, 3), "second");
 	CHECK(suite_write(s, "key", high, "high"), "not newer");
 	CHECK(!suite_write(s, "key", high - 1, "by one"), "one less is newer");
 	CHECK(suite_write(s, "key", high + 1, "one more"), "one more is not newer");
@@ -74,20 +74,20 @@ static void
 within_a_batch(struct suite *s)
 {
 	begin_all(s, 1);
-	suite_put_text(s, "key", V(2, 0), "two");
-	suite_put_text(s, "key", V(4, 0), "four");
-	suite_put_text(s, "key", V(3, 0), "three");
-	suite_put_text(s, "key", V(4, 0), "four again");
+	suite_put_text(s, "key", BY(2, 0), "two");
+	suite_put_text(s, "key", BY(4, 0), "four");
+	suite_put_text(s, "key", BY(3, 0), "three");
+	suite_put_text(s, "key", BY(4, 0), "four again");
 	suite_flush(s, suite_shard(s, "key", 3));
-	suite_expect(s, "key", 1, V(4, 0), "four");
-	suite_put_text(s, "key", V(5, 0), "five");
-	suite_put_text(s, "key", V(6, 0), NULL);
+	suite_expect(s, "key", 1, BY(4, 0), "four");
+	suite_put_text(s, "key", BY(5, 0), "five");
+	suite_put_text(s, "key", BY(6, 0), NULL);
 	suite_flush(s, suite_shard(s, "key", 3));
-	suite_expect(s, "key", 1, V(6, 0), NULL);
-	suite_put_text(s, "key", V(8, 0), "eight");
-	suite_put_text(s, "key", V(7, 0), NULL);
+	suite_expect(s, "key", 1, BY(6, 0), NULL);
+	suite_put_text(s, "key", BY(8, 0), "eight");
+	suite_put_text(s, "key", BY(7, 0), NULL);
 	suite_flush(s, suite_shard(s, "key", 3));
-	suite_expect(s, "key", 1, V(8, 0), "eight");
+	suite_expect(s, "key", 1, BY(8, 0), "eight");
 	CHECK(s->record[suite_shard(s, "key", 3)].items == 1 && s->record[suite_shard(s, "key", 3)].tombstones == 0,
 	      "counts");
 }
@@ -98,22 +98,22 @@ tombstones(struct suite *s)
 	const struct chp_store_record *r = &s->record[suite_shard(s, "key", 3)];
 
 	begin_all(s, 1);
-	suite_write(s, "key", V(1, 0), "value");
+	suite_write(s, "key", BY(1, 0), "value");
 	CHECK(r->items == 1 && r->tombstones == 0, "%" PRIu64 " %" PRIu64, r->items, r->tombstones);
-	CHECK(suite_write(s, "key", V(2, 0), NULL), "a tombstone is not newer");
-	suite_expect(s, "key", 1, V(2, 0), NULL);
+	CHECK(suite_write(s, "key", BY(2, 0), NULL), "a tombstone is not newer");
+	suite_expect(s, "key", 1, BY(2, 0), NULL);
 	CHECK(r->items == 1 && r->tombstones == 1, "%" PRIu64 " %" PRIu64, r->items, r->tombstones);
-	CHECK(!suite_write(s, "key", V(1, 5), "older"), "older than the tombstone");
-	suite_expect(s, "key", 1, V(2, 0), NULL);
-	CHECK(suite_write(s, "key", V(3, 0), NULL), "a newer tombstone");
+	CHECK(!suite_write(s, "key", BY(1, 5), "older"), "older than the tombstone");
+	suite_expect(s, "key", 1, BY(2, 0), NULL);
+	CHECK(suite_write(s, "key", BY(3, 0), NULL), "a newer tombstone");
 	CHECK(r->items == 1 && r->tombstones == 1, "%" PRIu64 " %" PRIu64, r->items, r->tombstones);
-	suite_write(s, "key", V(4, 0), "again");
-	suite_expect(s, "key", 1, V(4, 0), "again");
+	suite_write(s, "key", BY(4, 0), "again");
+	suite_expect(s, "key", 1, BY(4, 0), "again");
 	CHECK(r->items == 1 && r->tombstones == 0, "%" PRIu64 " %" PRIu64, r->items, r->tombstones);
 	/* Of a key that was never there. */
-	suite_put_text(s, "key2", V(5, 0), NULL);
+	suite_put_text(s, "key2", BY(5, 0), NULL);
 	suite_flush(s, suite_shard(s, "key2", 4));
-	suite_expect(s, "key2", 1, V(5, 0), NULL);
+	suite_expect(s, "key2", 1, BY(5, 0), NULL);
 	CHECK(s->record[suite_shard(s, "key2", 4)].tombstones == 1, "not counted");
 }
 
@@ -121,20 +121,20 @@ static void
 lives(struct suite *s)
 {
 	begin_all(s, 1);
-	suite_write(s, "key", V(9, 0), "first life");
-	suite_write(s, "gone", V(9, 0), "first life");
-	suite_write(s, "gone", V(10, 0), NULL);
+	suite_write(s, "key", BY(9, 0), "first life");
+	suite_write(s, "gone", BY(9, 0), "first life");
+	suite_write(s, "gone", BY(10, 0), NULL);
 	begin_all(s, 2);
-	suite_expect(s, "key", 1, V(9, 0), "first life");
-	CHECK(suite_write(s, "key", V(3, 0), "second life"), "a version of a later life is not newer");
-	suite_expect(s, "key", 2, V(3, 0), "second life");
-	CHECK(suite_write(s, "gone", V(3, 0), "second life"),
+	suite_expect(s, "key", 1, BY(9, 0), "first life");
+	CHECK(suite_write(s, "key", BY(3, 0), "second life"), "a version of a later life is not newer");
+	suite_expect(s, "key", 2, BY(3, 0), "second life");
+	CHECK(suite_write(s, "gone", BY(3, 0), "second life"),
 	      "a version of a later life is not newer than a tombstone");
-	CHECK(!suite_write(s, "key", V(2, 0), "older"), "older in the same life");
-	suite_expect(s, "gone", 2, V(3, 0), "second life");
+	CHECK(!suite_write(s, "key", BY(2, 0), "older"), "older in the same life");
+	suite_expect(s, "gone", 2, BY(3, 0), "second life");
 	suite_close(s);
 	suite_open(s);
-	suite_expect(s, "key", 2, V(3, 0), "second life");
+	suite_expect(s, "key", 2, BY(3, 0), "second life");
 	CHECK(s->record[0].life == 2, "life %" PRIu64, s->record[0].life);
 }
 
@@ -173,7 +173,7 @@ records(struct suite *s)
 	for (uint32_t i = 0; i < SHARDS; i++)
 		CHECK(same_record(&s->record[i], &zero), "a record in an empty store");
 	suite_begin(s, shard, 1);
-	suite_write(s, "key", V(7, 3), "value");
+	suite_write(s, "key", BY(7, 3), "value");
 	CHECK(s->record[shard].batch == 1 && s->record[shard].newest == 7, "record");
 	/* RECORD(epoch): no items, the same batch. */
 	after = s->record[shard];
@@ -198,20 +198,19 @@ the_same_again(struct suite *s)
 	struct chp_store_record before;
 
 	begin_all(s, 1);
-	suite_write(s, "key", V(1, 0), "one");
+	suite_write(s, "key", BY(1, 0), "one");
 	before = s->record[shard];
-	suite_write(s, "key", V(2, 0), "two");
+	suite_write(s, "key", BY(2, 0), "two");
 	s->record[shard] = before;
-	suite_write(s, "key", V(2, 0), "two");
-	suite_expect(s, "key", 1, V(2, 0), "two");
+	suite_write(s, "key", BY(2, 0), "two");
+	suite_expect(s, "key", 1, BY(2, 0), "two");
 	CHECK(s->record[shard].batch == 2 && s->record[shard].items == 1, "record");
-	suite_write(s, "key", V(3, 0), "three");
+	suite_write(s, "key", BY(3, 0), "three");
 	/* The store was put back to an earlier state, or we are not the only ones: as if batch 2 were the last. */
 	s->record[shard].batch = 7;
-	suite_put_text(s, "key", V(4, 0), "four");
-	CHECK(suite_flush_try(s, shard) < 0 && s->error.kind == CHP_STORE_ERROR_LOST, "%d %s", s->error.kind,
-	      s->error.text);
-	suite_expect(s, "key", 1, V(3, 0), "three");
+	suite_put_text(s, "key", BY(4, 0), "four");
+	suite_flush_fails(s, shard, CHP_STORE_ERROR_LOST, NULL);
+	suite_expect(s, "key", 1, BY(3, 0), "three");
 }
 
 /* One call for batches of several shards. */
@@ -232,7 +231,7 @@ several_shards(struct suite *s)
 			item[i][k] = (struct chp_store_item){ .key = (const uint8_t *)key[i][k],
 							      .key_len = (uint8_t)suite_key(s, i, k, key[i][k]),
 							      .value = (const uint8_t *)key[i][k], .value_len = 5,
-							      .version = V(10 + i, k), .life = 3 };
+							      .version = BY(10 + i, k), .life = 3 };
 		b[i] = (struct chp_store_batch){ .shard = i, .item = item[i], .n_items = 2,
 						 .before = &s->record[i], .after = &after[i] };
 	}
@@ -243,7 +242,8 @@ several_shards(struct suite *s)
 		CHECK(s->record[i].batch == 4 + i && s->record[i].newest == 10 + i && s->record[i].items == 2,
 		      "record");
 		for (uint32_t k = 0; k < 2; k++)
-			suite_expect_bytes(s, item[i][k].key, item[i][k].key_len, 3, V(10 + i, k), item[i][k].value, 5);
+			suite_expect_bytes(s, item[i][k].key, item[i][k].key_len, 3, BY(10 + i, k), item[i][k].value,
+					   5);
 	}
 }
 
@@ -266,7 +266,7 @@ read_many(struct suite *s)
 	for (uint32_t shard = 0; shard < SHARDS; shard++) {
 		for (uint32_t i = shard; i < n; i += SHARDS)
 			if (i / SHARDS % 3 != 2) /* every third one is not there */
-				suite_put(s, key[i], read[i].key_len, V(i + 1, 0), i / SHARDS % 3 == 1 ? NULL : key[i],
+				suite_put(s, key[i], read[i].key_len, BY(i + 1, 0), i / SHARDS % 3 == 1 ? NULL : key[i],
 					  read[i].key_len);
 		suite_flush(s, shard);
 	}
@@ -276,7 +276,7 @@ read_many(struct suite *s)
 
 		CHECK(read[i].found == want[i / SHARDS % 3], "%s: found %u", key[i], read[i].found);
 		if (read[i].found != CHP_STORE_ABSENT)
-			CHECK(read[i].version == V(i + 1, 0), "%s: version %" PRIx64, key[i], read[i].version);
+			CHECK(read[i].version == BY(i + 1, 0), "%s: version %" PRIx64, key[i], read[i].version);
 		if (read[i].found == CHP_STORE_FOUND)
 			CHECK(read[i].value_len == read[i].key_len && memcmp(value[i], key[i], read[i].key_len) == 0,
 			      "%s: value", key[i]);
@@ -362,13 +362,13 @@ binary_keys(struct suite *s)
 	for (uint32_t shard = 0; shard < SHARDS; shard++) {
 		for (uint32_t i = 0; i < n; i++)
 			if (suite_shard(s, k[i].byte, k[i].len) == shard)
-				suite_put(s, k[i].byte, k[i].len, V(i + 1, 0), k[i].byte, k[i].len);
+				suite_put(s, k[i].byte, k[i].len, BY(i + 1, 0), k[i].byte, k[i].len);
 		suite_flush(s, shard);
 	}
 	suite_close(s); /* nothing of our own was overwritten */
 	suite_open(s);
 	for (uint32_t i = 0; i < n; i++)
-		suite_expect_bytes(s, k[i].byte, k[i].len, 1, V(i + 1, 0), k[i].byte, k[i].len);
+		suite_expect_bytes(s, k[i].byte, k[i].len, 1, BY(i + 1, 0), k[i].byte, k[i].len);
 	if ((s->flags & CHP_STORE_SCANS) == 0)
 		return;
 	for (uint32_t shard = 0; shard < SHARDS; shard++)
@@ -426,11 +426,11 @@ scans(struct suite *s)
 	const uint32_t n = s->is_slow ? 20 : 100;
 
 	suite_begin(s, 0, 1);
-	write_keys(s, 0, n + n / 2, V(1, 0));
+	write_keys(s, 0, n + n / 2, BY(1, 0));
 	suite_begin(s, 0, 2);
-	write_keys(s, n, n, V(1, 0));
+	write_keys(s, n, n, BY(1, 0));
 	suite_begin(s, 1, 2);
-	suite_put_text(s, "of another shard", V(1, 0), "value");
+	suite_put_text(s, "of another shard", BY(1, 0), "value");
 	suite_flush(s, suite_shard(s, "of another shard", 16) == 0 ? 0 : 1);
 	for (uint32_t i = 0; i < CHP_ARRAY_LEN(bytes); i++) {
 		struct sight old = { 0 }, now = { 0 };
@@ -455,14 +455,14 @@ scans_while_writing(struct suite *s)
 	uint32_t n = s->is_slow ? 60 : 600, next = n;
 
 	suite_begin(s, 0, 2);
-	write_keys(s, 0, n, V(1, 0));
+	write_keys(s, 0, n, BY(1, 0));
 	while (!a.end || !b.end) {
 		if (!a.end)
 			suite_scan_part(s, 0, &a, 2000, 300, count_item, &seen_a);
 		if (!b.end)
 			suite_scan_part(s, 0, &b, 5000, 300, count_item, &seen_b);
 		if (next < 2 * n)
-			write_keys(s, next, n / 12, V(2, 0));
+			write_keys(s, next, n / 12, BY(2, 0));
 		next += n / 12;
 	}
 	for (uint32_t k = 0; k < n; k++)
@@ -494,7 +494,7 @@ identity(struct suite *s)
 	struct chp_store_identity ours = s->id;
 
 	begin_all(s, 1);
-	suite_write(s, "key", V(1, 0), "value");
+	suite_write(s, "key", BY(1, 0), "value");
 	suite_close(s);
 	snprintf(s->id.cluster, sizeof(s->id.cluster), "another");
 	refuses(s, CHP_HOST_BAD_CLUSTER, "another");
@@ -510,7 +510,7 @@ identity(struct suite *s)
 	s->id = ours;
 	s->id.cluster_hash++; /* harmless */
 	suite_open(s);
-	suite_expect(s, "key", 1, V(1, 0), "value");
+	suite_expect(s, "key", 1, BY(1, 0), "value");
 }
 
 static void
@@ -583,7 +583,7 @@ random_batch(struct suite *s, struct model *m, uint32_t shard)
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct model *k = &m[suite_random() % model_keys(s)];
-		uint64_t version = V(1 + suite_random() % 50, suite_random() % 3), life = s->record[shard].life;
+		uint64_t version = BY(1 + suite_random() % 50, suite_random() % 3), life = s->record[shard].life;
 		bool tombstone = suite_random() % 5 == 0;
 		uint32_t len = suite_random() % sizeof(value[0]);
 
@@ -654,10 +654,10 @@ large_batches(struct suite *s)
 
 	begin_all(s, 1);
 	for (uint32_t i = 0; i < n; i++)
-		suite_put(s, key[i], suite_key(s, 0, i, key[i]), V(1, 0), value, i % 64 == 0 ? VALUE_MAX : 32);
+		suite_put(s, key[i], suite_key(s, 0, i, key[i]), BY(1, 0), value, i % 64 == 0 ? VALUE_MAX : 32);
 	CHECK(suite_flush(s, 0) == n, "not all were newer");
 	for (uint32_t i = 0; i < n; i += 100)
-		suite_expect_bytes(s, key[i], (uint32_t)strlen(key[i]), 1, V(1, 0), value,
+		suite_expect_bytes(s, key[i], (uint32_t)strlen(key[i]), 1, BY(1, 0), value,
 				   i % 64 == 0 ? VALUE_MAX : 32);
 	CHECK(s->record[0].items == n, "%" PRIu64 " items", s->record[0].items);
 }
@@ -667,10 +667,10 @@ static void
 others_read(struct suite *s)
 {
 	begin_all(s, 1);
-	suite_write(s, "apple", V(1, 0), "red");
-	suite_write(s, "pear", V(1, 0), "green");
-	suite_write(s, "plum", V(1, 0), "blue");
-	suite_write(s, "plum", V(2, 0), NULL);
+	suite_write(s, "apple", BY(1, 0), "red");
+	suite_write(s, "pear", BY(1, 0), "green");
+	suite_write(s, "plum", BY(1, 0), "blue");
+	suite_write(s, "plum", BY(2, 0), NULL);
 	suite_close(s);
 	CHECK(suite_server_try(s, "holds apple red") == 0, "another program does not find apple");
 	CHECK(suite_server_try(s, "holds pear green") == 0, "another program does not find pear");

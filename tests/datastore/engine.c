@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define V(counter) ((uint64_t)(counter) << 16)
 #define KEYS 8u      /* of each shard */
 #define READS 8u     /* requests under way, each of KEYS keys */
 #define READERS 4u

@@ -12,7 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define V(counter) ((uint64_t)(counter) << 16)
 /* No function takes longer than this with the time-outs of the suite's configurations, whatever the server does. */
 #define CALL_MS_MAX 5000u
 
@@ -69,15 +68,21 @@ killed_and_back(struct suite *s)
 	suite_check_crash_keys(s, done);
 }
 
-/* A store that forgets says so, and begins anew. */
 static void
-killed_and_empty(struct suite *s)
+open_with_key(struct suite *s)
 {
 	suite_open(s);
 	suite_begin(s, 0, 1);
 	suite_make_crash_keys(s);
 	suite_put_text(s, suite_crash_key[0], V(1), "value");
 	suite_flush(s, 0);
+}
+
+/* A store that forgets says so, and begins anew. */
+static void
+killed_and_empty(struct suite *s)
+{
+	open_with_key(s);
 	suite_server(s, "kill");
 	suite_server(s, "start");
 	for (uint64_t end = suite_now_ms() + 10000;; suite_sleep_ms(20)) {
@@ -100,11 +105,7 @@ killed_and_empty(struct suite *s)
 static void
 emptied(struct suite *s)
 {
-	suite_open(s);
-	suite_begin(s, 0, 1);
-	suite_make_crash_keys(s);
-	suite_put_text(s, suite_crash_key[0], V(1), "value");
-	suite_flush(s, 0);
+	open_with_key(s);
 	suite_server(s, "reset");
 	do { /* it may have cut the connection */
 		suite_put_text(s, suite_crash_key[0], V(2), "value");
@@ -128,16 +129,11 @@ hangs(struct suite *s)
 {
 	uint64_t start;
 
-	suite_open(s);
-	suite_begin(s, 0, 1);
-	suite_make_crash_keys(s);
-	suite_put_text(s, suite_crash_key[0], V(1), "one");
-	suite_flush(s, 0);
+	open_with_key(s);
 	suite_server(s, "pause");
 	start = suite_now_ms();
 	suite_put_text(s, suite_crash_key[0], V(2), "two");
-	CHECK(suite_flush_try(s, 0) < 0 && s->error.kind == CHP_STORE_ERROR_SLOW, "%d %s", s->error.kind,
-	      s->error.text);
+	suite_flush_fails(s, 0, CHP_STORE_ERROR_SLOW, NULL);
 	CHECK(strstr(s->error.text, " ms") != NULL || strstr(s->error.text, "milliseconds") != NULL, "no time-out: %s",
 	      s->error.text);
 	in_time(start, "a write");

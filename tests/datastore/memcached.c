@@ -6,19 +6,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#define V(counter) ((uint64_t)(counter) << 16)
-
 /* At once, with the connection left as it is. */
 static void
 flushed(struct suite *s)
 {
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
+	suite_begin_key(s);
 	suite_server(s, "flush");
 	suite_expect_absent(s, "key");
 	suite_put_text(s, "key", V(2), "value");
-	CHECK(suite_flush_try(s, suite_shard(s, "key", 3)) < 0 && s->error.kind == CHP_STORE_ERROR_LOST, "%d %s",
-	      s->error.kind, s->error.text);
+	suite_flush_fails(s, suite_shard(s, "key", 3), CHP_STORE_ERROR_LOST, NULL);
 }
 
 /* A value without its version, a version without its value, and two that are not of the same write. */

@@ -8,8 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define V(counter) ((uint64_t)(counter) << 16)
-
 /* Of "key". Another key is written as if it were in that shard: it is only looked at with another program. */
 static uint32_t
 shard_of(const struct suite *s)
@@ -23,16 +21,7 @@ write_fails(struct suite *s, enum chp_store_error_kind kind, const char *text)
 {
 	suite_put_text(s, "key", V(2), NULL);
 	suite_put_text(s, "key3", V(2), "value");
-	CHECK(suite_flush_try(s, shard_of(s)) < 0, "a write succeeds");
-	CHECK(s->error.kind == kind && strstr(s->error.text, text) != NULL, "%d %s", s->error.kind, s->error.text);
-}
-
-static void
-first_batch(struct suite *s)
-{
-	suite_begin(s, shard_of(s), 1);
-	suite_put_text(s, "key", V(1), "value");
-	suite_flush(s, shard_of(s));
+	suite_flush_fails(s, shard_of(s), kind, text);
 }
 
 static void
@@ -48,7 +37,7 @@ then_succeeds(struct suite *s)
 static void
 out_of_memory(struct suite *s)
 {
-	first_batch(s);
+	suite_begin_key(s);
 	suite_server(s, "config maxmemory 1");
 	for (uint32_t i = 0; i < 3; i++)
 		write_fails(s, CHP_STORE_ERROR_DOWN, "OOM");
@@ -61,7 +50,7 @@ out_of_memory(struct suite *s)
 static void
 replica(struct suite *s)
 {
-	first_batch(s);
+	suite_begin_key(s);
 	suite_server(s, "replica");
 	for (uint32_t i = 0; i < 2; i++)
 		write_fails(s, CHP_STORE_ERROR_DOWN, "READONLY");
@@ -72,7 +61,7 @@ replica(struct suite *s)
 static void
 loading(struct suite *s)
 {
-	first_batch(s);
+	suite_begin_key(s);
 	for (uint32_t i = 0; i < 800; i++) { /* it looks up from loading every 1024 commands */
 		suite_put_text(s, "key", V(i + 2), "value");
 		suite_flush(s, shard_of(s));
@@ -95,7 +84,7 @@ loading(struct suite *s)
 static void
 scripts_flushed(struct suite *s)
 {
-	first_batch(s);
+	suite_begin_key(s);
 	suite_server(s, "flush_scripts");
 	suite_put_text(s, "key", V(2), "second");
 	suite_flush(s, shard_of(s));
@@ -144,7 +133,7 @@ password(struct suite *s)
 	CHECK(!suite_try_open(s) && strstr(s->error.text, "WRONGPASS") != NULL, "%s", s->error.text);
 	suite_configure(s, "password", json_string("secret"));
 	suite_open(s);
-	first_batch(s);
+	suite_begin_key(s);
 	suite_server(s, "no_password secret");
 }
 
@@ -171,7 +160,7 @@ foreign(struct suite *s)
 	CHECK(!suite_try_open(s) && s->error.kind == CHP_STORE_ERROR_REFUSED, "%s", s->error.text);
 	suite_configure(s, "db", json_integer(3));
 	suite_open(s);
-	first_batch(s);
+	suite_begin_key(s);
 	suite_server(s, "holds theirs value");
 }
 
@@ -179,13 +168,7 @@ foreign(struct suite *s)
 static void
 meddled_with(struct suite *s)
 {
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
-	suite_server(s, "remove key");
-	CHECK(suite_look_up_try(s, "key", 3) < 0 && s->read.found == CHP_STORE_FAILED, "found %u", s->read.found);
-	CHECK(strstr(s->error.text, "removed") != NULL, "%s", s->error.text);
-	suite_write(s, "key", V(2), "again");
-	suite_expect(s, "key", 1, V(2), "again");
+	suite_meddle(s, "remove key", "removed");
 }
 
 /*

@@ -9,8 +9,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define V(counter) ((uint64_t)(counter) << 16)
-
 /* Writes batches until it is killed, and reports each that is durable. Opens the store in this process alone. */
 static _Noreturn void
 write_until_killed(struct suite *s, uint64_t least, int report)

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define V(counter) ((uint64_t)(counter) << 16)
-
 static void
 ignore(void *arg, const struct chp_store_item *item)
 {
@@ -29,8 +27,7 @@ cannot_open(struct suite *s, const char *text)
 static void
 credentials(struct suite *s)
 {
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
+	suite_begin_key(s);
 	suite_close(s);
 	suite_configure(s, "secret_key", json_string("wrong"));
 	cannot_open(s, "403 SignatureDoesNotMatch");
@@ -45,14 +42,11 @@ credentials(struct suite *s)
 static void
 no_bucket(struct suite *s)
 {
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
+	suite_begin_key(s);
 	suite_server(s, "no_bucket");
 	suite_put_text(s, "key", V(2), "value");
-	CHECK(suite_flush_try(s, suite_shard(s, "key", 3)) < 0 && s->error.kind == CHP_STORE_ERROR_DOWN, "%d %s",
-	      s->error.kind, s->error.text);
-	CHECK(strstr(s->error.text, "404 NoSuchBucket") != NULL, "%s", s->error.text);
-	CHECK(suite_look_up_try(s, "key", 3) < 0 && s->read.found == CHP_STORE_FAILED, "found %u", s->read.found);
+	suite_flush_fails(s, suite_shard(s, "key", 3), CHP_STORE_ERROR_DOWN, "404 NoSuchBucket");
+	suite_look_up_fails(s, "key", "404 NoSuchBucket");
 	suite_server(s, "bucket");
 	suite_write(s, "key", V(2), "again");
 	suite_expect(s, "key", 1, V(2), "again");
@@ -82,13 +76,7 @@ prefixes(struct suite *s)
 static void
 meddled_with(struct suite *s)
 {
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
-	suite_server(s, "put key other");
-	CHECK(suite_look_up_try(s, "key", 3) < 0 && s->read.found == CHP_STORE_FAILED, "found %u", s->read.found);
-	CHECK(strstr(s->error.text, "another program") != NULL, "%s", s->error.text);
-	suite_write(s, "key", V(2), "again");
-	suite_expect(s, "key", 1, V(2), "again");
+	suite_meddle(s, "put key other", "another program");
 }
 
 /* The requests of a batch up to any of them, and then the whole batch: as if it had come once. */
@@ -164,14 +152,11 @@ late_put(struct suite *s)
 static void
 stranger(struct suite *s)
 {
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
+	suite_begin_key(s);
 	suite_server(s, "faults '{\"stranger\": true}'");
-	CHECK(suite_look_up_try(s, "key", 3) < 0 && s->read.found == CHP_STORE_FAILED, "found %u", s->read.found);
-	CHECK(strstr(s->error.text, "404") != NULL, "%s", s->error.text);
+	suite_look_up_fails(s, "key", "404");
 	suite_put_text(s, "key", V(2), "value");
-	CHECK(suite_flush_try(s, suite_shard(s, "key", 3)) < 0 && s->error.kind == CHP_STORE_ERROR_DOWN, "%d %s",
-	      s->error.kind, s->error.text);
+	suite_flush_fails(s, suite_shard(s, "key", 3), CHP_STORE_ERROR_DOWN, NULL);
 	suite_server(s, "faults");
 	suite_expect(s, "key", 1, V(1), "value");
 }
@@ -183,8 +168,7 @@ litter(struct suite *s)
 	struct chp_store_scan scan = { .id = 1 };
 	uint32_t n = 0, parts = 0;
 
-	suite_begin(s, suite_shard(s, "key", 3), 1);
-	suite_write(s, "key", V(1), "value");
+	suite_begin_key(s);
 	suite_server(s, "litter 700");
 	do {
 		n += suite_scan_part(s, suite_shard(s, "key", 3), &scan, 10000, 10, ignore, NULL);

@@ -211,6 +211,14 @@ suite_flush(struct suite *s, uint32_t shard)
 }
 
 void
+suite_flush_fails(struct suite *s, uint32_t shard, enum chp_store_error_kind kind, const char *text)
+{
+	CHECK(suite_flush_try(s, shard) < 0, "a write succeeds");
+	CHECK(s->error.kind == kind && (text == NULL || strstr(s->error.text, text) != NULL), "%d %s", s->error.kind,
+	      s->error.text);
+}
+
+void
 suite_flush_until(struct suite *s, uint32_t shard, uint32_t ms)
 {
 	uint64_t end = suite_now_ms() + ms, applied;
@@ -244,6 +252,13 @@ suite_begin(struct suite *s, uint32_t shard, uint64_t life)
 	s->record[shard] = after;
 }
 
+void
+suite_begin_key(struct suite *s)
+{
+	suite_begin(s, suite_shard(s, "key", 3), 1);
+	suite_write(s, "key", V(1), "value");
+}
+
 /* ------------------------------------------------------------------ reading */
 
 int
@@ -261,6 +276,14 @@ void
 suite_look_up(struct suite *s, const void *key, uint32_t len)
 {
 	CHECK(suite_look_up_try(s, key, len) == 0 && s->read.found != CHP_STORE_FAILED, "read: %s", s->error.text);
+}
+
+void
+suite_look_up_fails(struct suite *s, const char *key, const char *text)
+{
+	CHECK(suite_look_up_try(s, key, (uint32_t)strlen(key)) < 0 && s->read.found == CHP_STORE_FAILED, "found %u",
+	      s->read.found);
+	CHECK(strstr(s->error.text, text) != NULL, "%s", s->error.text);
 }
 
 void
@@ -292,6 +315,16 @@ suite_expect_absent(struct suite *s, const char *key)
 {
 	suite_look_up(s, key, (uint32_t)strlen(key));
 	CHECK(s->read.found == CHP_STORE_ABSENT, "%s: found %u", key, s->read.found);
+}
+
+void
+suite_meddle(struct suite *s, const char *verb, const char *text)
+{
+	suite_begin_key(s);
+	suite_server(s, verb);
+	suite_look_up_fails(s, "key", text);
+	suite_write(s, "key", V(2), "again");
+	suite_expect(s, "key", 1, V(2), "again");
 }
 
 uint32_t

@@ -14,6 +14,8 @@
 #define SHARDS 4u
 #define VALUE_MAX CHP_VALUE_BYTES_MAX
 #define ITEMS_MAX 4096u
+/* The version of a key's n-th write, by replica 0. */
+#define V(counter) ((uint64_t)(counter) << 16)
 
 struct suite {
 	const struct chp_adapter *adapter;
@@ -91,12 +93,20 @@ uint64_t suite_flush(struct suite *s, uint32_t shard);
 void suite_flush_until(struct suite *s, uint32_t shard, uint32_t ms);
 /** Put one text, in a batch of its own. Returns whether it was newer. */
 bool suite_write(struct suite *s, const char *key, uint64_t version, const char *value);
+/** Writing what was put fails like this; text NULL: with whatever text. */
+void suite_flush_fails(struct suite *s, uint32_t shard, enum chp_store_error_kind kind, const char *text);
 /** Begin a life in a shard. */
 void suite_begin(struct suite *s, uint32_t shard, uint64_t life);
+/** Begin the first life in the shard of "key", and write that with "value" as its first version. */
+void suite_begin_key(struct suite *s);
 
 /** Read one key; the result is in s->read. -1 with s->error. */
 int suite_look_up_try(struct suite *s, const void *key, uint32_t len);
 void suite_look_up(struct suite *s, const void *key, uint32_t len);
+/** It cannot be read, and this is said about it. */
+void suite_look_up_fails(struct suite *s, const char *key, const char *text);
+/** The server's verb changes "key" as another program would: reading it fails, for that reason, until it is written. */
+void suite_meddle(struct suite *s, const char *verb, const char *text);
 /** The key is there, at this version of this life, with this value; NULL: as a tombstone. */
 void suite_expect(struct suite *s, const char *key, uint64_t life, uint64_t version, const char *value);
 void suite_expect_absent(struct suite *s, const char *key);
