@@ -20,6 +20,8 @@
 #define POSITIONS_MAX 4096u
 /* Positions of a batch differ in 16 bits: see note(). */
 #define BATCH_ITEMS_MAX 65536u
+/* Log entries that are fetched ahead: a batch goes long after they were written. */
+#define AHEAD 8u
 #define ITEM_FLAGS (CHP_HOST_RMW | CHP_HOST_TOMBSTONE)
 
 _Static_assert((int)CHP_HOST_RMW == (int)CHP_SLOT_RMW && (int)CHP_HOST_TOMBSTONE == (int)CHP_SLOT_TOMBSTONE,
@@ -513,6 +515,7 @@ gather(struct chp_host *h, uint64_t now_ns)
 		const struct chp_log_entry *e = chp_log_at(h->log, h->ready);
 		uint32_t bytes;
 
+		chp_prefetch(&h->log->entry[(h->ready + AHEAD) & h->log->mask]);
 		if (!may_go(h, e))
 			return;
 		bytes = is_stored(e) ? chp_host_item_bytes(e->key_len, e->value_len) : 0;
@@ -678,6 +681,8 @@ send_batch(struct chp_host *h, uint32_t *positions)
 			h->is_more = true;
 			return false;
 		}
+		chp_prefetch(&h->log->entry[(h->sent + AHEAD) & h->log->mask]);
+		chp_prefetch(h->log->entry[(h->sent + AHEAD) & h->log->mask].data);
 		bytes = chp_host_item_bytes(e->key_len, e->value_len);
 		if (!is_stored(e)) {
 			h->sent++;
