@@ -18,10 +18,21 @@ add(json_t *o, const char *key, uint64_t n)
 	(void)json_object_set_new(o, key, json_integer((json_int_t)n));
 }
 
+/* Texts about datastores are cut to their length, maybe in the midst of a character; servers may say anything. */
 static void
 add_text(json_t *o, const char *key, const char *text)
 {
-	(void)json_object_set_new(o, key, json_string(text));
+	json_t *value = json_string(text);
+	char plain[CHP_CHANNEL_TEXT_BYTES];
+	uint32_t n = 0;
+
+	if (value == NULL) { /* no UTF-8 */
+		for (; text[n] != '\0' && n < sizeof(plain) - 1; n++)
+			plain[n] = (uint8_t)text[n] < 0x80 ? text[n] : '?';
+		plain[n] = '\0';
+		value = json_string(plain);
+	}
+	(void)json_object_set_new(o, key, value);
 }
 
 static json_t *

@@ -39,7 +39,7 @@ put(struct json *j, const char *format, ...)
 	j->len += (uint32_t)n;
 }
 
-/* Names come from the configuration, which lets only printable ASCII through; quotes are escaped. */
+/* Texts about datastores may have anything in them, and be cut in the midst of a character. */
 static void
 put_string(struct json *j, const char *s)
 {
