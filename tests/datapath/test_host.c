@@ -352,24 +352,38 @@ Test(host, so_does_one_whose_writes_are_durable, .timeout = 100)
 	begin_again((struct local_options){ .cluster = SMALL "\"durability\": \"datastore\"," });
 }
 
+/* A section of replica 0's status, which is some time old at most. */
+static json_t *
+section(uint32_t number)
+{
+	static char text[CHP_TEXT_BYTES];
+	json_t *v;
+
+	cr_assert_lt(chp_pipeline_status(l.replica[0], number, text, sizeof(text)), sizeof(text));
+	v = json_loads(text, 0, NULL);
+	cr_assert_not_null(v, "%s", text);
+	return v;
+}
+
+static void
+poll_for_a_second(void)
+{
+	const uint64_t until = rte_rdtsc() + rte_get_tsc_hz();
+
+	while (rte_rdtsc() < until)
+		(void)local_poll(&l);
+}
+
 /* What people see: of the node, and of a shard. */
 Test(host, status_says_how_the_host_is, .timeout = 100)
 {
-	static char text[CHP_TEXT_BYTES];
-	json_error_t e;
-	json_t *v, *h;
+	json_t *v, *h, *n;
 
-	start((struct local_options){ 0 });
+	start((struct local_options){ .keep = true });
 	put_keys(0, 50);
 	WAIT_FOR(all_saved());
-	for (uint32_t wait = 0; wait < 2; wait++) {
-		uint64_t until = rte_rdtsc() + rte_get_tsc_hz() / 2;
-
-		while (rte_rdtsc() < until)
-			(void)local_poll(&l);
-	}
-	cr_assert_lt(chp_pipeline_status(l.replica[0], 0, text, sizeof(text)), sizeof(text));
-	v = json_loads(text, 0, &e);
+	poll_for_a_second();
+	v = section(0);
 	h = json_object_get(v, "host");
 	cr_assert_str_eq(json_string_value(json_object_get(h, "state")), "ready");
 	cr_assert_str_eq(json_string_value(json_object_get(h, "store")), "ok");
@@ -377,15 +391,27 @@ Test(host, status_says_how_the_host_is, .timeout = 100)
 	cr_assert_eq(json_integer_value(json_object_get(h, "items")), 50);
 	cr_assert_str_eq(json_string_value(json_object_get(json_object_get(h, "channel"), "state")), "up");
 	json_decref(v);
-	cr_assert_lt(chp_pipeline_status(l.replica[0], 1, text, sizeof(text)), sizeof(text));
-	v = json_loads(text, 0, &e);
-	h = json_object_get(v, "host");
-	cr_assert_geq(json_integer_value(json_object_get(json_object_get(h, "counters"), "puts")), 50);
-	cr_assert(json_is_real(json_object_get(json_object_get(v, "cache"), "hit_pct")));
+	v = section(1);
+	n = json_object_get(json_object_get(v, "host"), "counters");
+	cr_assert_geq(json_integer_value(json_object_get(n, "puts")), 50);
+	cr_assert_gt(json_integer_value(json_object_get(n, "batches")), 0);
+	cr_assert(json_is_integer(json_object_get(n, "coalesced")));
+	n = json_object_get(v, "cache");
+	cr_assert(json_is_real(json_object_get(n, "hit_pct")));
+	cr_assert(json_is_integer(json_object_get(n, "evictions")) && json_is_integer(json_object_get(n, "pinned")));
 	json_decref(v);
 	local_host_kill(l.host[0]);
 	WAIT_FOR(status_of(0, 0)->state == CHP_HOST_AWAY);
 	cr_assert_gt(status_of(0, 0)->text[0], '\0');
+	put_keys(50, 20);
+	poll_for_a_second();
+	v = section(0);
+	h = json_object_get(v, "host");
+	cr_assert_str_eq(json_string_value(json_object_get(h, "state")), "away");
+	cr_assert_geq(json_integer_value(json_object_get(h, "backlog")), 20);
+	cr_assert_geq(json_integer_value(json_object_get(h, "oldest_ms")), 500);
+	cr_assert_gt(json_real_value(json_object_get(h, "log_fill_pct")), 0.0);
+	json_decref(v);
 	local_destroy(&l);
 }
 
