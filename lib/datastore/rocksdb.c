@@ -140,7 +140,7 @@ failed(struct store *s, char *err, struct chp_store_error *e)
 		note_damage(s, e);
 	} else if (strstr(err, "No space left") != NULL)
 		chp_store_fail(e, CHP_STORE_ERROR_DOWN, "disk full: %.90s", err);
-	else if (strstr(err, "lock") != NULL)
+	else if (strstr(err, "While lock file") != NULL || strstr(err, "lock hold by current process") != NULL)
 		chp_store_fail(e, CHP_STORE_ERROR_DOWN, "%.40s is in use: %.60s", s->path, err);
 	else
 		chp_store_fail(e, CHP_STORE_ERROR_DOWN, "%.110s", err);

@@ -4,6 +4,7 @@
 
 #include <rocksdb/c.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -86,6 +87,24 @@ in_use(struct suite *s)
 	suite_begin(s, 0, 1);
 }
 
+/* A disk that was not mounted. That its name has a "lock" in it says nothing. */
+static void
+no_folder(struct suite *s)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s/blocks", json_string_value(json_object_get(s->config, "path")));
+	suite_close(s);
+	suite_configure(s, "create", json_false());
+	suite_configure(s, "path", json_string(path));
+	CHECK(!suite_try_open(s) && s->error.kind == CHP_STORE_ERROR_DOWN, "%d", s->error.kind);
+	CHECK(strstr(s->error.text, "in use") == NULL && strstr(s->error.text, "does not exist") != NULL, "%s",
+	      s->error.text);
+	path[strlen(path) - strlen("/blocks")] = '\0';
+	suite_configure(s, "path", json_string(path));
+	suite_open(s);
+}
+
 /* A folder of another program is left as it is. */
 static void
 foreign(struct suite *s)
@@ -146,6 +165,7 @@ const struct suite_case suite_rocksdb[] = {
 	{ "process killed", process_killed, "rocksdb", SUITE_OPENS },
 	{ "damaged", damaged, "rocksdb", 0 },
 	{ "in use", in_use, "rocksdb", 0 },
+	{ "no folder", no_folder, "rocksdb", 0 },
 	{ "foreign", foreign, "rocksdb", 0 },
 	{ "disk full", disk_full, "rocksdb", SUITE_NAMED },
 	{ NULL, NULL, NULL, 0 },
