@@ -273,27 +273,24 @@ key_of_slot(const struct chp_zab *z, const struct chp_slot *s, uint8_t *bytes, s
 }
 
 static void
-load_again(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
+load_again(struct chp_zab *z, const struct chp_now *now)
 {
-	if (z->slow.n_again == 0)
+	if (z->slow.n_again == 0 || now->ns < z->slow.again_ns)
 		return;
-	if (now->ns >= z->slow.again_ns) {
-		z->slow.again_ns = now->ns + AGAIN_NS;
-		for (uint32_t i = 0; i < z->env.loads_max; i++) {
-			struct chp_zab_miss *m = &z->slow.miss[i];
-			uint8_t bytes[CHP_KEY_BYTES_MAX];
-			struct chp_key key;
+	z->slow.again_ns = now->ns + AGAIN_NS;
+	for (uint32_t i = 0; i < z->env.loads_max; i++) {
+		struct chp_zab_miss *m = &z->slow.miss[i];
+		uint8_t bytes[CHP_KEY_BYTES_MAX];
+		struct chp_key key;
 
-			if (m->slot == NONE || !m->is_again || (z->view.sources != 0 && !chp_zab_serves(z)))
-				continue;
-			key_of_slot(z, slot_of(z, m), bytes, &key);
-			if (!load(z, m, &key))
-				break;
-			m->is_again = false;
-			z->slow.n_again--;
-		}
+		if (m->slot == NONE || !m->is_again || (z->view.sources != 0 && !chp_zab_serves(z)))
+			continue;
+		key_of_slot(z, slot_of(z, m), bytes, &key);
+		if (!load(z, m, &key))
+			break;
+		m->is_again = false;
+		z->slow.n_again--;
 	}
-	chp_out_wake_at(out, z->slow.again_ns);
 }
 
 /* The slot is at rest with what the store has of its key; version 0: nothing. */
@@ -854,15 +851,20 @@ save_some(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 bool
 chp_zab_slow_run(struct chp_zab *z, const struct chp_now *now, struct chp_out *out)
 {
+	bool is_more;
+
 	if (z->view.epoch == 0)
 		return false;
 	evict_ahead(z);
 	save_some(z, now, out);
-	load_again(z, now, out);
+	load_again(z, now);
 	if (is_source(z))
 		reconcile(z, now, out);
 	run_fetches(z, now, out);
-	return serve_ready(z, now, out);
+	is_more = serve_ready(z, now, out);
+	if (z->slow.n_again > 0) /* some may just have failed */
+		chp_out_wake_at(out, z->slow.again_ns);
+	return is_more;
 }
 
 bool
