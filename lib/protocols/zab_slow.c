@@ -396,11 +396,18 @@ value_of_fetch(const struct chp_zab *z, const struct chp_zab_asked *f)
 	return z->slow.fetch_value + (size_t)(f - z->slow.fetch) * z->env.value_bytes_max;
 }
 
-/* A later generation's word counts, and of one generation the newer version. */
+/*
+ * A later generation's word counts, and of one generation the newer version. One that the log is not above is of no
+ * earlier generation, and nobody would take an entry that restores it.
+ */
 static void
 take_newer(struct chp_zab *z, struct chp_zab_asked *f, uint64_t version, uint32_t generation, bool is_deleted,
 	   const uint8_t *value, uint32_t value_len)
 {
+	if (version > z->generation << CHP_ZAB_GENERATION_SHIFT) {
+		z->env.counters->fetches_stale++;
+		return;
+	}
 	if (version == 0 || (f->version != 0 && (generation < f->generation ||
 						  (generation == f->generation && version <= f->version))))
 		return;
