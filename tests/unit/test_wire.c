@@ -3,6 +3,7 @@
 #include "base/crc32c.h"
 #include "base/digest.h"
 #include "core/membership.h"
+#include "protocols/protocol.h"
 #include "wire/client.h"
 #include "wire/hermes.h"
 #include "wire/packet.h"
@@ -293,7 +294,7 @@ Test(wire, zab_messages_have_one_length_but_propose)
 			cr_assert_eq(zab_check(), len == shape[i].len, "type %#x, %u bytes", shape[i].type, len);
 		}
 	}
-	zab_message(CHP_ZAB_RECOVERED + 1, 16);
+	zab_message(CHP_ZAB_OFFER + 1, 16);
 	cr_assert_not(zab_check());
 	zab_message(CHP_ZAB_LOOK - 1, 40);
 	cr_assert_not(zab_check());
@@ -502,6 +503,153 @@ Test(wire, zab_entries_are_bounded)
 	ZAB_IS(true, m->number = CHP_ZAB_ALL);
 	ZAB_IS(false, m->number = CHP_ZAB_ALL + 1);
 #undef make
+}
+
+/* Of no client, and in a version that the log is above. */
+Test(wire, zab_entries_that_restore)
+{
+	struct chp_zab_propose *m;
+
+#define make() (m = make_propose(8, 4, CHP_ZAB_RESTORED), m->number = 5)
+	ZAB_IS(true, (void)0);
+	ZAB_IS(true, m->number = 8);
+	ZAB_IS(false, m->number = 9);
+	ZAB_IS(false, m->number = UINT64_MAX);
+	ZAB_IS(false, m->number = 0);
+	ZAB_IS(false, m->session = 1);
+	ZAB_IS(false, m->status = CHP_STATUS_EXISTS);
+	ZAB_IS(false, m->entry_flags |= CHP_ZAB_SESSION);
+	ZAB_IS(false, m->entry_flags |= CHP_ZAB_REMOVE);
+#undef make
+#define make() (m = make_propose(8, 0, CHP_ZAB_RESTORED | CHP_ZAB_REMOVE), m->number = 5)
+	ZAB_IS(true, (void)0);
+	ZAB_IS(false, m->entry_flags |= CHP_ZAB_NOTHING);
+	ZAB_IS(false, m->entry_flags = CHP_ZAB_RESTORED | CHP_ZAB_NOTHING);
+#undef make
+#define make() (m = make_propose(0, 0, CHP_ZAB_RESTORED | CHP_ZAB_REMOVE), m->number = 5)
+	ZAB_IS(false, (void)0);
+	ZAB_IS(false, m->entry_flags = CHP_ZAB_RESTORED | CHP_ZAB_RULE; m->number = 1);
+#undef make
+}
+
+Test(wire, zab_flags_of_beats)
+{
+	struct chp_zab_beat *m = (void *)k;
+
+#define make() zab_message(CHP_ZAB_BEAT_ACK, sizeof(*m))
+	ZAB_IS(true, m->beat_flags = CHP_ZAB_HOST_READY);
+	ZAB_IS(false, m->beat_flags = 2);
+#undef make
+#define make() zab_message(CHP_ZAB_BEAT, sizeof(*m))
+	ZAB_IS(true, m->lease_ns = UINT64_MAX);
+	ZAB_IS(false, m->beat_flags = CHP_ZAB_HOST_READY);
+#undef make
+}
+
+static struct chp_zab_fetch *
+make_fetch(uint8_t type, uint32_t key_len)
+{
+	struct chp_zab_fetch *m = zab_message(type, chp_align_u32((uint32_t)sizeof(*m) + key_len, CHP_MESSAGE_ALIGN));
+
+	m->epoch = 4;
+	m->tag = UINT32_MAX;
+	m->key_len = (uint8_t)key_len;
+	memset(m + 1, 'k', key_len);
+	return m;
+}
+
+Test(wire, zab_questions)
+{
+	static const uint8_t types[] = { CHP_ZAB_FETCH, CHP_ZAB_OFFER };
+
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(types); i++) {
+		struct chp_zab_fetch *m;
+		struct chp_key key = { 0 };
+
+		for (uint32_t len = 1; len <= CHP_KEY_BYTES_MAX; len++) {
+			m = make_fetch(types[i], len);
+			cr_assert(zab_check(), "a key of %u bytes", len);
+			cr_assert(chp_zab.key_of(&m->message, &key));
+			cr_assert_eq(key.len, len);
+			cr_assert_eq(key.bytes, k + sizeof(*m));
+			cr_assert_not(key.session);
+			m->message.len += CHP_MESSAGE_ALIGN;
+			cr_assert_not(zab_check(), "%u bytes and more", len);
+			m->message.len = (uint16_t)(m->message.len - 2 * CHP_MESSAGE_ALIGN);
+			cr_assert_not(zab_check(), "%u bytes cut off", len);
+		}
+		for (uint32_t len = CHP_KEY_BYTES_MAX + 1; len <= UINT8_MAX; len++) {
+			make_fetch(types[i], len);
+			cr_assert_not(zab_check(), "a key of %u bytes", len);
+		}
+#define make() (m = make_fetch(types[i], 3))
+		ZAB_IS(false, m->key_len = 0);
+		ZAB_IS(true, m->key_len = 8);
+		ZAB_IS(false, m->key_len = 9);
+		ZAB_IS(true, m->message.op = 0);
+		ZAB_IS(true, m->epoch = UINT64_MAX);
+		for (uint32_t at = 0; at < sizeof(m->reserved); at++)
+			ZAB_IS(true, m->reserved[at] = 1); /* not looked at */
+		for (uint32_t len = 0; len < sizeof(*m); len += CHP_MESSAGE_ALIGN)
+			ZAB_IS(false, m->message.len = (uint16_t)len);
+		ZAB_IS(false, m->key_len = 0; m->message.len = sizeof(*m));
+#undef make
+	}
+}
+
+static struct chp_zab_fetched *
+make_fetched(uint8_t status, uint64_t version, uint32_t value_len)
+{
+	struct chp_zab_fetched *m = zab_message(CHP_ZAB_FETCHED,
+						chp_align_u32((uint32_t)sizeof(*m) + value_len, CHP_MESSAGE_ALIGN));
+
+	m->epoch = 4;
+	m->version = version;
+	m->value_total = value_len;
+	m->generation = 3;
+	m->status = status;
+	memset(m + 1, 'v', value_len);
+	return m;
+}
+
+Test(wire, zab_answers_of_sources)
+{
+	struct chp_zab_fetched *m;
+
+	for (uint32_t len = 0; len <= VALUE_MAX; len++) {
+		m = make_fetched(CHP_ZAB_FETCH_FOUND, 5, len);
+		cr_assert(zab_check(), "a value of %u bytes", len);
+		m->message.len += CHP_MESSAGE_ALIGN;
+		cr_assert_not(zab_check(), "%u bytes and more", len);
+		m->message.len = (uint16_t)(m->message.len - 2 * CHP_MESSAGE_ALIGN);
+		cr_assert_not(zab_check(), "%u bytes cut off", len);
+	}
+	make_fetched(CHP_ZAB_FETCH_FOUND, 5, VALUE_MAX + 1);
+	cr_assert_not(zab_check());
+#define make() (m = make_fetched(CHP_ZAB_FETCH_FOUND, 5, 4))
+	ZAB_IS(false, m->version = 0);
+	ZAB_IS(true, m->version = CHP_ZAB_INDEX_MAX - 1);
+	ZAB_IS(false, m->version = CHP_ZAB_INDEX_MAX);
+	ZAB_IS(false, m->value_total = UINT32_MAX);
+	ZAB_IS(false, m->value_total = 0);
+	ZAB_IS(true, m->generation = UINT32_MAX);
+	ZAB_IS(false, m->status = CHP_ZAB_FETCH_TOMBSTONE);
+	ZAB_IS(false, m->status = CHP_ZAB_FETCH_KNOWN + 1);
+	for (uint32_t at = 0; at < sizeof(m->reserved); at++)
+		ZAB_IS(true, m->reserved[at] = 1); /* not looked at */
+	for (uint32_t len = 0; len <= sizeof(*m); len += CHP_MESSAGE_ALIGN)
+		ZAB_IS(false, m->message.len = (uint16_t)len);
+#undef make
+	for (uint8_t status = CHP_ZAB_FETCH_TOMBSTONE; status <= CHP_ZAB_FETCH_KNOWN; status++) {
+		const bool is_deleted = status == CHP_ZAB_FETCH_TOMBSTONE;
+
+		make_fetched(status, is_deleted, 0);
+		cr_assert(zab_check(), "status %u", status);
+		make_fetched(status, !is_deleted, 0);
+		cr_assert_not(zab_check(), "status %u", status);
+		make_fetched(status, is_deleted, 4);
+		cr_assert_not(zab_check(), "a value with status %u", status);
+	}
 }
 
 /* ---- clients ---- */
