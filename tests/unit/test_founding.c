@@ -37,13 +37,19 @@ holds(uint32_t i, uint64_t recorded_min, uint64_t recorded_max, uint64_t life)
 }
 
 static enum chp_founding_result
-found(void)
+found_by(bool keeps_members)
 {
-	enum chp_founding_result r = chp_founding_view(member, N, true, false, &v);
+	enum chp_founding_result r = chp_founding_view(member, N, true, keeps_members, &v);
 
 	if (r == CHP_FOUNDING_ALL || r == CHP_FOUNDING_PART)
-		cr_assert(chp_founding_is_view(&v, N, true, false));
+		cr_assert(chp_founding_is_view(&v, N, true, keeps_members));
 	return r;
+}
+
+static enum chp_founding_result
+found(void)
+{
+	return found_by(false);
 }
 
 Test(founding, empty_stores_make_a_new_cluster_of_all)
@@ -263,6 +269,108 @@ Test(founding, views_that_cannot_be_first)
 	cr_assert(chp_founding_is_view(&v, N, true, false), "one voter, two learners");
 	v.epoch = ((uint64_t)CHP_GENERATION_MAX + 1) << 20 | 1;
 	cr_assert_not(chp_founding_is_view(&v, N, true, false));
+}
+
+/* ---- protocols that keep their members: a leader's log, and all who remember are sources ---- */
+
+Test(founding, empty_stores_make_a_new_cluster_of_a_log_too)
+{
+	reset();
+	cr_assert_eq(found_by(true), CHP_FOUNDING_ALL);
+	cr_assert_eq(v.epoch, 1);
+	cr_assert_eq(v.voters, 0x1f);
+	cr_assert_eq(v.sources, 0);
+	member[3].is_fit = false;
+	cr_assert_eq(found_by(true), CHP_FOUNDING_TOO_FEW);
+}
+
+Test(founding, with_a_log_all_vote_and_who_remembers_is_a_source)
+{
+	reset();
+	for (uint32_t i = 0; i < N; i++)
+		holds(i, 7 + i, 7 + i, 1);
+	/* One that has a new disk: it votes, and its store has nothing to say. */
+	member[4].host = (struct chp_membership_host){ .is_there = true, .shards = 1 };
+	cr_assert_eq(found_by(true), CHP_FOUNDING_ALL);
+	cr_assert_eq(v.epoch, chp_epoch_of_generation(1));
+	cr_assert_eq(v.voters, 0x1f);
+	cr_assert_eq(v.learners, 0);
+	cr_assert_eq(v.sources, 0x0f, "whatever they had recorded: what was committed is in all of a majority");
+	for (uint32_t i = 0; i < N; i++)
+		cr_assert_eq(v.incarnation[i], 100 + i);
+}
+
+Test(founding, with_a_log_a_majority_that_remembers_begins)
+{
+	reset();
+	for (uint32_t i = 0; i < N; i++)
+		holds(i, 9, 9, 1);
+	member[0].is_fit = member[2].is_fit = false;
+	cr_assert_eq(found_by(true), CHP_FOUNDING_PART);
+	cr_assert_eq(v.voters, 0x1a);
+	cr_assert_eq(v.sources, 0x1a);
+	cr_assert_eq(v.learners, 0);
+	cr_assert_eq(v.incarnation[0], 0);
+	/* Who remembers nothing does not make up for one who does. */
+	member[3].host.life_min = member[3].host.life_max = 0;
+	cr_assert_eq(found_by(true), CHP_FOUNDING_TOO_FEW);
+	member[0].is_fit = true;
+	cr_assert_eq(found_by(true), CHP_FOUNDING_PART);
+	cr_assert_eq(v.voters, 0x13, "without it: it comes later, and gets a copy");
+	cr_assert_eq(v.sources, 0x13);
+}
+
+Test(founding, with_a_log_a_volatile_store_is_no_source)
+{
+	reset();
+	for (uint32_t i = 0; i < N; i++)
+		holds(i, 9, 9, 1);
+	member[1].host.is_volatile = true;
+	cr_assert_eq(found_by(true), CHP_FOUNDING_ALL);
+	cr_assert_eq(v.voters, 0x1f);
+	cr_assert_eq(v.sources, 0x1d);
+}
+
+Test(founding, with_a_log_too_generations_end)
+{
+	reset();
+	for (uint32_t i = 0; i < N; i++)
+		holds(i, 9, 9, chp_epoch_of_generation(CHP_GENERATION_MAX));
+	cr_assert_eq(found_by(true), CHP_FOUNDING_EXHAUSTED);
+}
+
+Test(founding, views_that_cannot_be_first_with_a_log)
+{
+	struct chp_view good;
+
+	reset();
+	for (uint32_t i = 0; i < 4; i++)
+		holds(i, 9, 9, 1);
+	cr_assert_eq(found_by(true), CHP_FOUNDING_ALL);
+	good = v;
+	cr_assert_eq(good.sources, 0x0f);
+	cr_assert_not(chp_founding_is_view(&good, N, false, true), "a later generation without hosts");
+	cr_assert_not(chp_founding_is_view(&good, N, true, false), "voters without data, and no log that brings it");
+	v.voters = 0x0f;
+	v.learners = 0x10;
+	cr_assert_not(chp_founding_is_view(&v, N, true, true), "nobody learns: it votes, or comes later");
+	v = good;
+	v.sources = 0x2f;
+	cr_assert_not(chp_founding_is_view(&v, N, true, true), "no member");
+	v = good;
+	v.epoch = 1;
+	cr_assert_not(chp_founding_is_view(&v, N, true, true), "a new cluster has no sources");
+	v = good;
+	v.voters = v.sources = 0x03;
+	for (uint32_t i = 2; i < N; i++)
+		v.incarnation[i] = v.writer[i] = 0;
+	cr_assert_not(chp_founding_is_view(&v, N, true, true), "a minority");
+	v = good;
+	v.voters = v.sources = 0x0f;
+	v.incarnation[4] = v.writer[4] = 0;
+	cr_assert(chp_founding_is_view(&v, N, true, true));
+	v.sources = 0;
+	cr_assert_not(chp_founding_is_view(&v, N, true, true), "who is to say what was before?");
 }
 
 /* ---- what shards say ---- */
