@@ -1364,6 +1364,222 @@ Test(host, a_store_that_holds_less_than_it_said_is_found_out)
 	}
 }
 
+/* ---- what is in a slot and in no entry of the log ---- */
+
+/* Have a slot saved, with this version; 0: it cannot go now. */
+static uint64_t
+save_slot(struct bench *b, const char *name, uint64_t version, uint8_t flags)
+{
+	struct chp_slot *s = slot_of(b, name);
+	uint64_t number = 0;
+
+	chp_cache_set(b->cache, s, (const uint8_t *)"value", flags == 0 ? 5 : 0, flags);
+	s->version = version;
+	if (!chp_backing_save(&b->h.backing, s, &number))
+		return 0;
+	cr_assert_neq(number, 0);
+	return number;
+}
+
+Test(host, what_no_entry_has_is_saved_at_once_under_a_number)
+{
+	struct bench *b = ready();
+	const uint64_t first = save_slot(b, "x", 7, 0), second = save_slot(b, "gone", 8, CHP_SLOT_TOMBSTONE);
+	const struct heard *m;
+
+	cr_assert_eq(first, 1);
+	cr_assert_eq(second, 1, "they go together");
+	step(b);
+	m = next(b, CHP_HOST_PUT);
+	cr_assert_not_null(m);
+	cr_assert_str_eq(m->key, "x");
+	cr_assert_eq(m->number, 7);
+	cr_assert_eq(m->value_len, 5);
+	cr_assert_eq(m->flags, 0);
+	m = next(b, CHP_HOST_PUT);
+	cr_assert_not_null(m);
+	cr_assert_str_eq(m->key, "gone");
+	cr_assert_eq(m->flags, CHP_HOST_TOMBSTONE);
+	ASSERT_FLUSH(b, 1, 2);
+	cr_assert_lt(b->h.backing.saved, first);
+	cr_assert_eq(save_slot(b, "y", 9, 0), 2);
+	step(b);
+	durable(b, 1);
+	cr_assert_eq(b->h.backing.saved, 1);
+	durable(b, 2);
+	cr_assert_eq(b->h.backing.saved, 2);
+	cr_assert_eq(b->log.mark, 1, "of the log nothing is durable by that");
+	done(b);
+}
+
+Test(host, what_is_saved_makes_nothing_of_the_log_durable_before_its_batch_ends)
+{
+	struct bench *b = ready();
+
+	write_key(b, "a");
+	write_key(b, "b");
+	step(b);
+	cr_assert_eq(count(b, CHP_HOST_PUT), 0, "the batch is young");
+	save_slot(b, "x", 7, 0);
+	step(b);
+	ASSERT_FLUSH(b, 1, 1);
+	durable(b, 1);
+	cr_assert_eq(b->h.backing.saved, 1);
+	cr_assert_eq(b->log.mark, 1);
+	pass(b, MS);
+	ASSERT_PUT(b, "a", 1);
+	ASSERT_PUT(b, "b", 2);
+	ASSERT_FLUSH(b, 2, 2);
+	/* Behind a batch of the log that is on its way. */
+	save_slot(b, "y", 8, 0);
+	step(b);
+	durable(b, 2);
+	cr_assert_eq(b->log.mark, 3);
+	durable(b, 3);
+	cr_assert_eq(b->log.mark, 3);
+	cr_assert_eq(b->h.backing.saved, 3);
+	done(b);
+}
+
+Test(host, nothing_is_saved_where_the_store_cannot_take_it)
+{
+	struct bench *b = bench();
+	uint32_t n = 0;
+
+	cr_assert_eq(save_slot(b, "x", 7, 0), 0, "no store");
+	make_ready(b);
+	b->is_cut = true;
+	while (n < 1000 && save_slot(b, "x", 7 + n, 0) != 0) {
+		b->now.ns += US;
+		step(b);
+		n++;
+	}
+	cr_assert(n >= 4 && n < 1000, "%u", n);
+	cr_assert_leq(b->h.n_batches, CHP_HOST_BATCHES_MAX);
+	b->is_cut = false;
+	pass(b, 100 * MS);
+	durable(b, n);
+	cr_assert_eq(b->h.backing.saved, n);
+	cr_assert_neq(save_slot(b, "x", 7 + n, 0), 0);
+	step(b);
+	done(b);
+}
+
+Test(host, what_was_being_saved_is_lost_with_the_channel)
+{
+	struct bench *b = ready();
+	uint32_t losses = b->h.backing.losses;
+	const uint64_t number = save_slot(b, "x", 7, 0);
+
+	step(b);
+	chp_link_reset(&b->theirs, b->now.ns);
+	b->at = b->end = NULL;
+	pass(b, MS);
+	cr_assert_gt(b->h.backing.losses, losses);
+	cr_assert_lt(b->h.backing.saved, number);
+	cr_assert_eq(count(b, CHP_HOST_PUT), 1, "whoever asked for it has to ask again");
+	cr_assert_gt(save_slot(b, "x", 7, 0), number, "a number is of one batch");
+	/* A new process of the host, too. */
+	step(b);
+	losses = b->h.backing.losses;
+	restart_host(b, 9, 0);
+	cr_assert_gt(b->h.backing.losses, losses);
+	done(b);
+}
+
+/* ---- the log begins anew ---- */
+
+Test(host, a_state_that_is_copied_anew_begins_a_new_life_of_the_store)
+{
+	struct bench *b = ready();
+	const struct heard *m;
+
+	write_key(b, "a");
+	pass(b, MS);
+	durable(b, 1);
+	write_key(b, "b");
+	pass(b, MS);
+	cr_assert_eq(b->h.n_batches, 1);
+	chp_log_restart(&b->log, 1000, 0);
+	chp_backing_restart(&b->h.backing, b->now.ns, true);
+	cr_assert(!b->h.backing.is_ready);
+	cr_assert(!b->h.backing.has_begun);
+	cr_assert_eq(b->h.n_batches, 0);
+	b->copy_done = false;
+	b->seen = b->n_heard;
+	pass(b, MS);
+	m = next(b, CHP_HOST_BEGIN);
+	cr_assert_not_null(m);
+	cr_assert_gt(m->number, 9);
+	cr_assert_eq(save_slot(b, "x", 7, 0), 0, "not into the old life");
+	say_number(b, CHP_HOST_BEGUN, m->number);
+	pass(b, MS);
+	cr_assert(b->h.backing.is_ready);
+	cr_assert_eq(b->h.backing.saved, 0);
+	cr_assert_null(next(b, CHP_HOST_PUT), "nothing of the old log is left");
+	cr_assert_eq(save_slot(b, "x", 7, 0), 1);
+	step(b);
+	durable(b, 1);
+	cr_assert_null(next(b, CHP_HOST_RECORD), "the copy is not complete");
+	/* Positions of the new log, and the record that it has everything. */
+	write_key(b, "c");
+	b->copy_done = true;
+	pass(b, MS);
+	durable(b, 2);
+	cr_assert_eq(b->log.mark, 1001);
+	pass(b, MS);
+	cr_assert_not_null(next(b, CHP_HOST_RECORD));
+	done(b);
+}
+
+Test(host, a_log_that_begins_anew_in_the_same_life_asks_for_none)
+{
+	struct bench *b = ready();
+
+	write_key(b, "a");
+	step(b);
+	chp_log_restart(&b->log, 1000, 0);
+	chp_backing_restart(&b->h.backing, b->now.ns, false);
+	b->seen = b->n_heard;
+	pass(b, MS);
+	cr_assert(b->h.backing.is_ready);
+	cr_assert_null(next(b, CHP_HOST_BEGIN));
+	b->seen = 0;
+	cr_assert_null(next(b, CHP_HOST_PUT));
+	write_key(b, "b");
+	pass(b, MS);
+	durable(b, b->h.last_seq);
+	cr_assert_eq(b->log.mark, 1001);
+	done(b);
+}
+
+Test(host, a_store_that_lost_data_is_good_for_a_state_that_is_copied_anew)
+{
+	struct bench *b = ready();
+	const struct heard *m;
+
+	write_key(b, "a");
+	pass(b, MS);
+	durable(b, 1);
+	restart_host(b, 4, 0);
+	cr_assert_eq(status(b).state, CHP_HOST_LOST_DATA);
+	cr_assert(b->h.backing.has_lost);
+	chp_log_restart(&b->log, 1000, 0);
+	chp_backing_restart(&b->h.backing, b->now.ns, true);
+	cr_assert(!b->h.backing.has_lost);
+	b->seen = b->n_heard;
+	pass(b, 300 * MS);
+	m = next(b, CHP_HOST_BEGIN);
+	cr_assert_not_null(m);
+	cr_assert_gt(m->number, 9, "above the one that was lost");
+	say_number(b, CHP_HOST_BEGUN, m->number);
+	pass(b, MS);
+	cr_assert_eq(status(b).state, CHP_HOST_READY);
+	cr_assert_neq(save_slot(b, "x", 7, 0), 0);
+	step(b);
+	done(b);
+}
+
 /* ---- loads ---- */
 
 static uint32_t
