@@ -14,17 +14,26 @@
 #include <time.h>
 #include <unistd.h>
 
+/* An idle host sleeps, as chaapar-host does: it leaves the replicas the lines that it would look at all the time. */
+#define IDLE_POLLS 64u
+#define IDLE_SLEEP_NS 10000
+
 static void *
 poll_hosts(void *argument)
 {
+	const struct timespec nap = { .tv_nsec = IDLE_SLEEP_NS };
 	struct hosted *h = argument;
+	uint32_t idle = 0;
 
 	while (!atomic_load_explicit(&h->stop, memory_order_relaxed)) {
 		bool work = false;
 
 		for (uint32_t i = 0; i < h->l->options.replicas; i++)
 			work |= local_host_poll(h->l->host[i]);
-		if (!work)
+		idle = work ? 0 : idle + 1;
+		if (idle >= IDLE_POLLS)
+			(void)nanosleep(&nap, NULL);
+		else if (!work)
 			rte_pause();
 	}
 	return NULL;
