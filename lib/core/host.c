@@ -998,6 +998,13 @@ take_facts(struct chp_host *h, const struct chp_host_hello *m)
 	memcpy(h->name, m->text, sizeof(h->name));
 }
 
+/* Some of them may get lost before an end that only has nothing to say is taken for dead. */
+static uint64_t
+keep_alive_ns(const struct chp_host *h)
+{
+	return chp_min_u64(KEEP_ALIVE_NS, h->config.link.link_down_ns / 4);
+}
+
 static void
 take_welcome(struct chp_host *h, const struct chp_host_hello *m, uint64_t now_ns)
 {
@@ -1007,7 +1014,7 @@ take_welcome(struct chp_host *h, const struct chp_host_hello *m, uint64_t now_ns
 	if (h->is_linked && h->link.peer_incarnation == m->incarnation)
 		return;
 	h->counters.welcomes++;
-	h->hello_ns = now_ns + KEEP_ALIVE_NS;
+	h->hello_ns = now_ns + keep_alive_ns(h);
 	h->refusal = CHP_HOST_OK;
 	h->is_known = true;
 	h->store_flags = m->store_flags;
@@ -1292,7 +1299,7 @@ chp_host_transmit(struct chp_host *h, uint64_t now_ns, uint8_t *to)
 		return 0;
 	if (now_ns >= h->hello_ns) {
 		if (h->is_linked) {
-			h->hello_ns = now_ns + KEEP_ALIVE_NS;
+			h->hello_ns = now_ns + keep_alive_ns(h);
 		} else {
 			h->hello_ns = now_ns + h->hello_wait_ns;
 			h->hello_wait_ns = chp_min_u64(2 * h->hello_wait_ns, HELLO_NS_MAX);

@@ -706,6 +706,42 @@ Test(host, a_host_that_refused_and_fell_silent_is_away)
 	done(b);
 }
 
+/* Who allows little silence hears more often: an idle host is not a dead one. */
+Test(host, an_idle_host_is_not_given_up_however_little_silence_is_allowed)
+{
+	static const uint64_t down_ns[] = { 2 * MS, 20 * MS, 249 * MS, 251 * MS, 1000 * MS };
+
+	for (uint32_t i = 0; i < CHP_ARRAY_LEN(down_ns); i++) {
+		struct chp_host_config config = config_of();
+		struct bench *b;
+		uint64_t hellos;
+
+		config.link.link_down_ns = down_ns[i];
+		b = bench_with(&config);
+		make_ready(b);
+		hellos = b->h.counters.hellos;
+		for (uint32_t k = 0; k < 10000; k++) {
+			uint32_t before = b->n_hellos;
+
+			pass(b, 100 * US);
+			if (b->n_hellos != before)
+				welcome(b);
+		}
+		cr_assert_eq(b->h.counters.silences, 0, "%lu ms", down_ns[i] / MS);
+		cr_assert_eq(status(b).state, CHP_HOST_READY);
+		/* One may get lost. */
+		hellos = b->h.counters.hellos - hellos;
+		cr_assert_geq(hellos, 2 * 1000 * MS / down_ns[i]);
+		cr_assert_leq(hellos, chp_max_u64(4, 1000 * MS / (down_ns[i] / 4)));
+		/* And a silent one is still away in time. */
+		b->is_cut = true;
+		pass(b, down_ns[i] + MS);
+		cr_assert_eq(status(b).state, CHP_HOST_AWAY, "%lu ms", down_ns[i] / MS);
+		cr_assert_eq(b->h.counters.silences, 1);
+		done(b);
+	}
+}
+
 Test(host, a_silent_host_is_away)
 {
 	struct bench *b = ready();
