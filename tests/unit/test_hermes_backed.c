@@ -1992,6 +1992,17 @@ found_old(struct backed *b, const char *key, uint64_t version, const char *value
 				    .value_len = (uint32_t)strlen(value) });
 }
 
+/* A read of "x", of which our own store has what an earlier life left: the two others are asked, `asked`. */
+static void
+ask_sources(struct backed *b, struct sent asked[2])
+{
+	submit(b->r, CHP_OPCODE_GET, "x", NULL);
+	found_old(b, "x", v(60, 1), "older");
+	wake(b->r, CHP_BATCH_MAX);
+	cr_assert_eq(b->r->n_sent, 2);
+	memcpy(asked, b->r->sent, 2 * sizeof(*asked));
+}
+
 Test(hermes_backed, s34_nothing_is_served_before_the_newest_of_every_source_is_known)
 {
 	struct backed *b = backed_created(KEYS);
@@ -2017,11 +2028,7 @@ Test(hermes_backed, s34_the_newest_of_all_sources_is_written_again_and_read)
 	struct sent asked[2];
 	struct chp_hermes_inv m;
 
-	submit(r, CHP_OPCODE_GET, "x", NULL);
-	found_old(b, "x", v(60, 1), "older");
-	wake(r, CHP_BATCH_MAX);
-	cr_assert_eq(r->n_sent, 2);
-	memcpy(asked, r->sent, sizeof(asked));
+	ask_sources(b, asked);
 	cr_assert_eq(asked[0].message.type, CHP_HERMES_FETCH);
 	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
 	wake(r, CHP_BATCH_MAX);
@@ -2085,10 +2092,7 @@ Test(hermes_backed, s34_an_inv_ends_the_question)
 	struct replica *r = b->r;
 	struct sent asked[2];
 
-	submit(r, CHP_OPCODE_GET, "x", NULL);
-	found_old(b, "x", v(60, 1), "older");
-	wake(r, CHP_BATCH_MAX);
-	memcpy(asked, r->sent, sizeof(asked));
+	ask_sources(b, asked);
 	inv(r, 1, "x", v(70, 3), 0, CHP_INV_BASE_UNKNOWN, "newest");
 	expect_ack(r, 1, v(70, 3));
 	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_FOUND, v(65, 2), "newer");
@@ -2105,10 +2109,7 @@ Test(hermes_backed, s34_two_that_reconcile_one_key_agree)
 	struct replica *r = b->r;
 	struct sent asked[2];
 
-	submit(r, CHP_OPCODE_GET, "x", NULL);
-	found_old(b, "x", v(60, 1), "older");
-	wake(r, CHP_BATCH_MAX);
-	memcpy(asked, r->sent, sizeof(asked));
+	ask_sources(b, asked);
 	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(70, 3), "newest");
 	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
 	wake(r, CHP_BATCH_MAX);
@@ -2172,10 +2173,7 @@ Test(hermes_backed, s34_a_view_without_a_source_does_not_wait_for_it)
 	struct replica *r = b->r;
 	struct sent asked[2];
 
-	submit(r, CHP_OPCODE_GET, "x", NULL);
-	found_old(b, "x", v(60, 1), "older");
-	wake(r, CHP_BATCH_MAX);
-	memcpy(asked, r->sent, sizeof(asked));
+	ask_sources(b, asked);
 	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_FOUND, v(55, 3), "oldest");
 	enter_view(r, 3, 0);
 	wake(r, CHP_BATCH_MAX);
@@ -2212,10 +2210,7 @@ Test(hermes_backed, s34_what_is_left_of_a_key_that_is_gone_is_overwritten)
 	struct replica *r = b->r;
 	struct sent asked[2];
 
-	submit(r, CHP_OPCODE_GET, "x", NULL);
-	found_old(b, "x", v(60, 1), "older");
-	wake(r, CHP_BATCH_MAX);
-	memcpy(asked, r->sent, sizeof(asked));
+	ask_sources(b, asked);
 	fetched_of(r, 1, &asked[0], CHP_HERMES_FETCH_ABSENT, 0, "", 9);
 	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
 	wake(r, CHP_BATCH_MAX);
@@ -2252,10 +2247,7 @@ reconciling(struct backed *b)
 	struct sent asked[2];
 
 	b->store.backing.is_durable = true;
-	submit(r, CHP_OPCODE_GET, "x", NULL);
-	found_old(b, "x", v(60, 1), "older");
-	wake(r, CHP_BATCH_MAX);
-	memcpy(asked, r->sent, sizeof(asked));
+	ask_sources(b, asked);
 	fetched(r, 1, &asked[0], CHP_HERMES_FETCH_ABSENT, 0, "");
 	fetched(r, 2, &asked[1], CHP_HERMES_FETCH_ABSENT, 0, "");
 	wake(r, CHP_BATCH_MAX);
