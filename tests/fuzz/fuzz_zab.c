@@ -8,6 +8,8 @@
  * state, which they look up, so that elections, synchronisations and copies come about and the interesting lies
  * come one at a time.
  */
+#include "../support/script.h"
+
 #include "base/assert.h"
 #include "core/shard.h"
 #include "wire/copy.h"
@@ -27,10 +29,6 @@
 #define US UINT64_C(1000)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct input {
-	const uint8_t *at, *end;
-};
 
 /* What a peer knows of its link to the shard, and what the shard last asked it. */
 struct peer {
@@ -67,35 +65,6 @@ struct world {
 };
 
 static struct world w;
-
-static uint8_t
-u8(struct input *in)
-{
-	return in->at < in->end ? *in->at++ : 0;
-}
-
-static uint64_t
-u64(struct input *in)
-{
-	uint64_t x = 0;
-
-	for (uint32_t i = 0; i < 8; i++)
-		x |= (uint64_t)u8(in) << 8 * i;
-	return x;
-}
-
-/* Mostly `right`, sometimes a neighbour of it, seldom anything. */
-static uint64_t
-bent(struct input *in, uint64_t right)
-{
-	uint8_t how = u8(in);
-
-	if (how < 200)
-		return right;
-	if (how < 250)
-		return right + how - 225;
-	return u64(in);
-}
 
 /* ---- the shard's side ---- */
 
