@@ -5,6 +5,7 @@
  */
 #include "base/assert.h"
 #include "wire/hermes.h"
+#include "wire/zab.h"
 
 #include <string.h>
 
@@ -16,6 +17,32 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static volatile uint32_t sink;
 
+/* Key and value of a message that was accepted lie inside it. */
+static void
+walk_hermes(const struct chp_message *m)
+{
+	const struct chp_hermes_inv *inv = (const void *)m;
+
+	if (m->type == CHP_HERMES_INV)
+		CHP_ASSERT(chp_hermes_inv_value(inv) + inv->value_total <= (const uint8_t *)m + m->len);
+}
+
+static void
+walk_zab(const struct chp_message *m)
+{
+	const uint8_t *end = (const uint8_t *)m + m->len;
+	const struct chp_zab_propose *propose = (const void *)m;
+	const struct chp_zab_fetch *fetch = (const void *)m;
+	const struct chp_zab_fetched *fetched = (const void *)m;
+
+	if (m->type == CHP_ZAB_PROPOSE)
+		CHP_ASSERT(chp_zab_propose_value(propose) + propose->value_total <= end);
+	else if (m->type == CHP_ZAB_FETCH || m->type == CHP_ZAB_OFFER)
+		CHP_ASSERT((const uint8_t *)(fetch + 1) + fetch->key_len <= end);
+	else if (m->type == CHP_ZAB_FETCHED)
+		CHP_ASSERT((const uint8_t *)(fetched + 1) + fetched->value_total <= end);
+}
+
 static void
 walk(const uint8_t *data, uint32_t len)
 {
@@ -23,18 +50,16 @@ walk(const uint8_t *data, uint32_t len)
 
 	while (offset < len) {
 		const struct chp_message *m = (const void *)(data + offset);
+		const bool is_hermes = chp_hermes_check(m, CHP_VALUE_BYTES_MAX);
+		const bool is_zab = chp_zab_check(m, CHP_VALUE_BYTES_MAX);
 
-		if (chp_hermes_check(m, CHP_VALUE_BYTES_MAX)) {
-			const struct chp_hermes_inv *inv = (const void *)m;
-
-			for (uint32_t i = 0; i < m->len; i++)
-				sum += data[offset + i];
-			if (m->type == CHP_HERMES_INV) {
-				const uint8_t *end = chp_hermes_inv_value(inv) + inv->value_total;
-
-				CHP_ASSERT(end <= data + offset + m->len);
-			}
-		}
+		CHP_ASSERT(!is_hermes || !is_zab);
+		for (uint32_t i = 0; (is_hermes || is_zab) && i < m->len; i++)
+			sum += data[offset + i];
+		if (is_hermes)
+			walk_hermes(m);
+		if (is_zab)
+			walk_zab(m);
 		offset += m->len;
 	}
 	CHP_ASSERT_OP(offset, ==, len);

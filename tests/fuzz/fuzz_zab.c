@@ -376,6 +376,49 @@ add_recovered(struct input *in, const struct peer *p, uint8_t *to)
 	return sizeof(*m);
 }
 
+/* FETCH or OFFER: this shard has no store, and no use for them. */
+static uint32_t
+add_question(struct input *in, uint8_t type, uint8_t *to)
+{
+	struct chp_zab_fetch *m = (void *)to;
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	const uint32_t key_len = key_bytes(in, key);
+	const uint32_t bytes = chp_align_u32((uint32_t)sizeof(*m) + key_len, CHP_MESSAGE_ALIGN);
+
+	memset(m, 0, bytes);
+	*m = (struct chp_zab_fetch){
+		.message = header(type, bytes),
+		.epoch = an_epoch(in, 0),
+		.tag = u8(in),
+		.key_len = (uint8_t)key_len,
+	};
+	m->message.op = (uint32_t)bent(in, 0);
+	memcpy(m + 1, key, key_len);
+	return bytes;
+}
+
+static uint32_t
+add_fetched(struct input *in, uint8_t *to)
+{
+	const uint8_t status = u8(in) % (CHP_ZAB_FETCH_KNOWN + 1);
+	const uint32_t value_len = status == CHP_ZAB_FETCH_FOUND ? u8(in) % (VALUE_MAX + 2) : 0;
+	struct chp_zab_fetched *m = (void *)to;
+	const uint32_t bytes = chp_align_u32((uint32_t)sizeof(*m) + value_len, CHP_MESSAGE_ALIGN);
+
+	memset(m, 0, bytes);
+	*m = (struct chp_zab_fetched){
+		.message = header(CHP_ZAB_FETCHED, bytes),
+		.epoch = an_epoch(in, 0),
+		.version = status <= CHP_ZAB_FETCH_TOMBSTONE ? bent(in, 1) : 0,
+		.tag = u8(in),
+		.value_total = value_len,
+		.generation = u8(in),
+		.status = status,
+	};
+	m->message.op = (uint32_t)bent(in, 0);
+	return bytes;
+}
+
 /* Bytes as they come, behind a header of the right length. */
 static uint32_t
 add_noise(struct input *in, uint8_t *to)
@@ -517,6 +560,11 @@ add_message(struct input *in, struct peer *p, uint8_t *to)
 		return add_end(in, p, to);
 	case 25:
 		return add_noise(in, to);
+	case 29:
+	case 30:
+		return add_question(in, type == 29 ? CHP_ZAB_FETCH : CHP_ZAB_OFFER, to);
+	case 31:
+		return add_fetched(in, to);
 	default:
 		return add_propose(in, to);
 	}

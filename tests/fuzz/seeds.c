@@ -12,6 +12,7 @@
 #include "wire/control.h"
 #include "wire/hermes.h"
 #include "wire/host.h"
+#include "wire/zab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +110,90 @@ add_short(uint8_t type)
 		.version = 4 << 16 | 2,
 	};
 	k_len += (uint32_t)sizeof(*m);
+}
+
+/* FETCH or OFFER. */
+static void
+add_question(uint8_t type, const char *key)
+{
+	struct chp_zab_fetch *m = (void *)(k + k_len);
+
+	*m = (struct chp_zab_fetch){
+		.message = { .type = type,
+			     .len = (uint16_t)chp_align_u32((uint32_t)(sizeof(*m) + strlen(key)), CHP_MESSAGE_ALIGN),
+			     .op = 5 },
+		.epoch = 1 << 16 | 1,
+		.tag = 7,
+		.key_len = (uint8_t)strlen(key),
+	};
+	memcpy(m + 1, key, strlen(key));
+	k_len += m->message.len;
+}
+
+static void
+add_fetched(enum chp_zab_fetched_status status, uint64_t version, const char *value)
+{
+	struct chp_zab_fetched *m = (void *)(k + k_len);
+
+	*m = (struct chp_zab_fetched){
+		.message = { .type = CHP_ZAB_FETCHED,
+			     .len = (uint16_t)chp_align_u32((uint32_t)(sizeof(*m) + strlen(value)), CHP_MESSAGE_ALIGN),
+			     .op = 5 },
+		.epoch = 1 << 16 | 1,
+		.version = version,
+		.tag = 7,
+		.value_total = (uint32_t)strlen(value),
+		.status = (uint8_t)status,
+	};
+	memcpy(m + 1, value, strlen(value));
+	k_len += m->message.len;
+}
+
+static void
+add_restored(const char *key, const char *value)
+{
+	struct chp_zab_propose *m = (void *)(k + k_len);
+	const uint32_t key_len = (uint32_t)strlen(key), value_len = (uint32_t)strlen(value);
+
+	*m = (struct chp_zab_propose){
+		.message = { .type = CHP_ZAB_PROPOSE,
+			     .flags = CHP_MESSAGE_BEGIN,
+			     .len = (uint16_t)chp_zab_propose_bytes(key_len, value_len),
+			     .op = CHP_OP_NONE },
+		.epoch = 1 << 16 | 1,
+		.entry_epoch = 1 << 16 | 1,
+		.index = (UINT64_C(1) << CHP_ZAB_GENERATION_SHIFT) + 1,
+		.number = 5,
+		.value_total = value_len,
+		.key_len = (uint8_t)key_len,
+		.entry_flags = CHP_ZAB_RESTORED,
+	};
+	memcpy(m + 1, key, key_len);
+	memcpy((uint8_t *)(m + 1) + key_len, value, value_len);
+	k_len += m->message.len;
+}
+
+/* What ZAB's replicas say to each other after a cold start. */
+static void
+zab_peers(void)
+{
+	begin_peer(8);
+	add_question(CHP_ZAB_OFFER, "a key of more than one word");
+	add_question(CHP_ZAB_FETCH, "key");
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_peer", "zab_questions", k, k_len);
+	begin_peer(9);
+	add_fetched(CHP_ZAB_FETCH_FOUND, 5, "the value that it had");
+	add_fetched(CHP_ZAB_FETCH_TOMBSTONE, 5, "");
+	add_fetched(CHP_ZAB_FETCH_ABSENT, 0, "");
+	add_fetched(CHP_ZAB_FETCH_AGAIN, 0, "");
+	add_fetched(CHP_ZAB_FETCH_KNOWN, 0, "");
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_peer", "zab_answers", k, k_len);
+	begin_peer(10);
+	add_restored("key", "the value that it had");
+	chp_peer_seal(k, k_len);
+	write_seed("fuzz_peer", "zab_restored", k, k_len);
 }
 
 static void
@@ -472,6 +557,7 @@ main(int argc, char **argv)
 	}
 	root = argv[1];
 	peers();
+	zab_peers();
 	frames();
 	clients();
 	controls();
