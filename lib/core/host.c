@@ -1453,6 +1453,7 @@ chp_host_status(const struct chp_host *h, uint64_t now_ns, struct chp_host_statu
 	out->log_fill_ppm = chp_log_fill_ppm(h->log);
 	out->epoch = h->epoch;
 	out->life = h->stored_life;
+	out->has_begun = h->in_view && has_begun(h) && h->life == h->stored_life;
 	out->newest = h->newest;
 	out->items = h->items;
 	out->tombstones = h->tombstones;

@@ -76,6 +76,7 @@ struct chp_host_status {
 	bool cache_is_stuck;        /* the cache is full of what cannot leave it: chp_cache_is_stuck */
 	uint64_t epoch;             /* recorded in the store */
 	uint64_t life;              /* the newest that is durable in the store */
+	bool has_begun;             /* that is our own in this view, and no other one is about to begin */
 	uint64_t newest, items, tombstones, errors;
 	bool has_record;            /* the store has been welcomed in this process: epoch says what it holds */
 	char text[CHP_HOST_TEXT_BYTES]; /* why it is not READY or not OK; else the name of the store */

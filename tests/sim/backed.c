@@ -29,7 +29,6 @@ struct entry {
 /* What is remembered of a node's shard. */
 struct sim_backed {
 	uint64_t life;               /* its own, in the store; 0: it has not begun there */
-	bool is_ready;               /* it was in this life; else another one may be about to begin */
 	uint64_t held[SIM_KEYS_MAX]; /* the newest version of each key that its cache has had */
 	uint64_t seen, passed;       /* log positions below: looked at; passed by the mark, and looked at again */
 	struct entry *entry;         /* by position, as in the log */
@@ -77,7 +76,6 @@ sim_backed_born(struct sim_world *w, uint32_t n)
 
 	memset(b->held, 0, sizeof(b->held));
 	b->life = 0;
-	b->is_ready = false;
 	b->seen = b->passed = 1;
 }
 
@@ -112,20 +110,16 @@ sim_backed_cached(const struct sim_world *w, uint32_t n, uint32_t key)
 	return s == NULL ? 0 : s->version;
 }
 
-/*
- * The store's life is the shard's own from when the shard says that all is ready. Until then what its mark has passed
- * was saved in the life in which it was ready last.
- */
+/* The store's life is the shard's own from when the shard says that it has begun. */
 static uint64_t
 life_of(struct sim_world *w, uint32_t n)
 {
 	struct sim_backed *b = w->backed[n];
 	struct chp_host_status status;
 
-	if (!b->is_ready) {
+	if (b->life == 0) {
 		chp_shard_host_status(w->node[n].shard, sim_node_clock(w, n), &status);
-		b->is_ready = status.state == CHP_HOST_READY;
-		if (b->is_ready)
+		if (status.has_begun)
 			b->life = status.life;
 	}
 	return b->life;
@@ -214,22 +208,6 @@ watch_log(struct sim_world *w, uint32_t n, uint64_t life)
 	}
 }
 
-/*
- * It has a log and a life of its own, and holds nothing yet that it must keep. Its host may be away when the copy is
- * complete, and may have saved what the mark has passed: the life that it was last ready in counts.
- */
-static void
-copies(struct sim_world *w, uint32_t n)
-{
-	struct sim_backed *b = w->backed[n];
-	const uint64_t life = b->life;
-
-	sim_backed_born(w, n);
-	b->life = life;
-	life_of(w, n);
-	b->seen = b->passed = chp_shard_log(w->node[n].shard)->head;
-}
-
 void
 sim_backed_ran(struct sim_world *w, uint32_t n)
 {
@@ -238,7 +216,8 @@ sim_backed_ran(struct sim_world *w, uint32_t n)
 	if (!is_watched(w, n))
 		return;
 	if (w->config.kind->is_copying != NULL && w->config.kind->is_copying(w, n)) {
-		copies(w, n);
+		sim_backed_born(w, n); /* a log and a life of its own */
+		w->backed[n]->seen = w->backed[n]->passed = chp_shard_log(w->node[n].shard)->head;
 		return;
 	}
 	life = life_of(w, n);

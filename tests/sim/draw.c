@@ -185,6 +185,8 @@ draw_uneven_hosts(struct sim_config *c, struct chp_random *r)
 {
 	c->uneven_ns_max = SIM_ONE_OF(r, 1, 2, 5) * SIM_MS;
 	c->latency_ns_max = 60000;
+	if (c->shard.election_ns != 0) /* a healed network must be quick enough for elections, as in every world */
+		c->shard.election_ns = chp_max_u64(c->shard.election_ns, 16 * c->latency_ns_max);
 	sim_draw_times(c, r, 40 * SIM_MS);
 	c->lease_ns = 25 * SIM_MS; /* a lease needs a round trip */
 	c->drop_ppm = chp_min_u32(c->drop_ppm, 1000);
