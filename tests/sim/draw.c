@@ -244,6 +244,8 @@ draw_hosts(struct sim_config *c, struct chp_random *r)
 	}
 	s->is_durable = chp_random_chance(r, 300000);
 	draw_host_faults(c, r);
+	if (s->is_durable) /* what the level promises shows when all memory is lost */
+		c->cold_ppm = (uint32_t)chp_max_u64(c->cold_ppm, 2000);
 	if (chp_random_chance(r, 250000))
 		draw_uneven_hosts(c, r);
 	else if (!s->is_durable && chp_random_chance(r, 100000))
