@@ -293,11 +293,11 @@ programs-e2e: $(B)/chaapar $(B)/chaapar-host $(B)/chaaparctl $(B)/chaapar-host-n
 test: deps-present programs-unit ## unit tests only: seconds
 	$(Q)tests/check unit
 
-check: ## everything that must pass, under 15 minutes; installs what is missing
+check: ## everything that must pass, about 25 minutes; installs what is missing
 	$(Q)tools/deps ensure
 	$(Q)tests/check all
 
-check-long: ## all seeds, clang, longer fuzzing and end-to-end runs: under 60 minutes more
+check-long: ## all seeds, clang, longer fuzzing and end-to-end runs: about two hours
 	$(Q)tools/deps ensure
 	$(Q)tests/check long
 
