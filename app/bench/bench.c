@@ -186,7 +186,7 @@ take_option(struct options *o, int c)
 	char *end;
 
 	if (c >= TEXTS) {
-		*(const char **)((char *)o + texts[c - TEXTS].offset) = optarg;
+		*(const char **)(void *)((char *)o + texts[c - TEXTS].offset) = optarg;
 	} else if (c == PHASE_LIST) {
 		o->phases = phases_of(optarg);
 	} else if (c == ZIPF) {
@@ -236,7 +236,7 @@ parse(int argc, char **argv, struct options *o)
 		if (c == '?')
 			usage();
 		if ((uint32_t)c < N_NUMBERS)
-			*(uint32_t *)((char *)o + numbers[c].offset) =
+			*(uint32_t *)(void *)((char *)o + numbers[c].offset) =
 				number(numbers[c].name, optarg, numbers[c].min, numbers[c].max);
 		else
 			take_option(o, c);
