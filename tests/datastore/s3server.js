@@ -104,6 +104,23 @@ FilesystemStore.prototype.putObject = async function (object) {
     }
 };
 
+// What a server that was killed left: an object whose first file has its place gets the others, else it goes.
+function finishPuts(folder) {
+  const entries = fs.readdirSync(folder, { withFileTypes: true });
+  const isNew = name => name.endsWith('.new');
+  const first = name => name.replace(/(\._S3rver_).*\.new$/, '$1object.new');
+
+  for (const entry of entries.filter(e => e.isDirectory())) finishPuts(path.join(folder, entry.name));
+  for (const { name } of entries.filter(e => e.isFile() && isNew(e.name) && e.name !== first(e.name))) {
+    const file = path.join(folder, name);
+
+    if (fs.existsSync(path.join(folder, first(name)))) fs.unlinkSync(file);
+    else fs.renameSync(file, file.slice(0, -'.new'.length));
+  }
+  for (const { name } of entries.filter(e => e.isFile() && isNew(e.name) && e.name === first(e.name)))
+    fs.unlinkSync(path.join(folder, name));
+}
+
 // s3rver reads and deletes an object's files one after the other: so requests are served one after the other.
 let last = Promise.resolve();
 
@@ -164,6 +181,7 @@ function isFaulty(req, res, store) {
 }
 
 async function main() {
+  finishPuts(directory);
   const s3 = new S3rver({ directory, silent: true, configureBuckets: [{ name: bucket }] });
 
   await s3.configureBuckets();
