@@ -561,30 +561,25 @@ can_put(const struct chp_host *h, uint32_t bytes)
 	       (chp_link_bulk_bytes(&h->link) > 0 && chp_link_room(&h->link) > ROOM_RESERVED);
 }
 
-static void
-count_put(struct chp_host *h, uint32_t bytes)
-{
-	h->open_items++;
-	h->open_bytes += bytes;
-	h->in_flight_bytes += bytes;
-	h->counters.puts++;
-	h->counters.bytes += bytes;
-}
-
-static void
-put(struct chp_host *h, const struct chp_log_entry *e, uint32_t bytes)
+/* Returns where key and value go, one behind the other, and zeros behind them. The caller has checked that it can. */
+static uint8_t *
+put(struct chp_host *h, uint64_t version, uint8_t key_len, uint32_t value_len, uint32_t flags, uint32_t bytes)
 {
 	struct chp_host_item *m = take_room(h, bytes);
 
 	*m = (struct chp_host_item){
 		.message = { .type = CHP_HOST_PUT, .len = (uint16_t)bytes, .op = CHP_OP_NONE },
-		.version = e->version,
-		.value_len = e->value_len,
-		.key_len = e->key_len,
-		.item_flags = e->version_flags & ITEM_FLAGS,
+		.version = version,
+		.value_len = value_len,
+		.key_len = key_len,
+		.item_flags = flags & ITEM_FLAGS,
 	};
-	chp_log_record(h->log, e, (uint8_t *)(m + 1));
-	count_put(h, bytes);
+	h->open_items++;
+	h->open_bytes += bytes;
+	h->in_flight_bytes += bytes;
+	h->counters.puts++;
+	h->counters.bytes += bytes;
+	return (uint8_t *)(m + 1);
 }
 
 /* What was sent becomes durable, and with it every log position below `end`. */
@@ -609,21 +604,14 @@ save(struct chp_backing *b, const struct chp_slot *s, uint64_t *number)
 {
 	struct chp_host *h = host_of(b);
 	const uint32_t bytes = chp_host_item_bytes(s->key_len, s->value_len);
-	struct chp_host_item *m;
 	uint8_t *key;
 
 	if (!b->is_ready || h->n_batches == CHP_HOST_BATCHES_MAX || !can_put(h, bytes))
 		return false;
-	m = say(h, CHP_HOST_PUT, CHP_OP_NONE, sizeof(*m), bytes);
-	key = (uint8_t *)(m + 1);
-	m->version = s->version;
-	m->value_len = s->value_len;
-	m->key_len = s->key_len;
-	m->item_flags = (uint8_t)(s->flags & ITEM_FLAGS);
+	key = put(h, s->version, s->key_len, s->value_len, s->flags, bytes);
 	chp_cache_key(h->cache, s, key);
 	chp_cache_value(h->cache, s, key + s->key_len);
 	pad(h, key + s->key_len + s->value_len);
-	count_put(h, bytes);
 	h->has_saves = true;
 	*number = h->last_seq + 1; /* of the FLUSH that follows */
 	return true;
@@ -690,7 +678,8 @@ send_batch(struct chp_host *h, uint32_t *positions)
 			h->counters.coalesced++;
 			h->sent++;
 		} else if (can_put(h, bytes)) {
-			put(h, e, bytes);
+			chp_log_record(h->log, e,
+				       put(h, e->version, e->key_len, e->value_len, e->version_flags, bytes));
 			h->sent++;
 		} else {
 			return false;
