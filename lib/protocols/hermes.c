@@ -1219,6 +1219,8 @@ static void
 report_stored(struct hermes *h, struct chp_out *out)
 {
 	const uint64_t durable = h->env.backing->durable;
+	/* Tickets wait for that with level `datastore` only: with the other one they need not be looked through. */
+	const uint32_t waiting = h->env.backing->is_durable ? h->n_tickets : 0;
 
 	while (h->owed_stored.head != NONE && h->stored[h->owed_stored.head].pos < durable) {
 		const uint32_t i = h->owed_stored.head;
@@ -1233,8 +1235,7 @@ report_stored(struct hermes *h, struct chp_out *out)
 	}
 	if (durable == h->durable_seen)
 		return;
-	/* Tickets wait for that with level `datastore` only: with the other one they need not be looked through. */
-	for (uint32_t i = 0; h->env.backing->is_durable && i < h->n_tickets; i++) {
+	for (uint32_t i = 0; i < waiting; i++) {
 		struct ticket *t = &h->ticket[i];
 
 		if (out->replies_left == 0)
