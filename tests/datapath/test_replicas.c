@@ -59,16 +59,26 @@ count(enum chp_pipeline_counter which)
 	return sum;
 }
 
+/* Valid until the next call. */
+static const struct chp_shard_stats *
+stats_of(uint32_t replica)
+{
+	static struct chp_shard_stats s;
+
+	chp_shard_stats(chp_pipeline_shard(l.replica[replica], 0), &s);
+	return &s;
+}
+
 static uint64_t
 link_resets(void)
 {
-	static struct chp_shard_stats s;
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < l.options.replicas; i++) {
-		chp_shard_stats(chp_pipeline_shard(l.replica[i], 0), &s);
+		const struct chp_shard_stats *s = stats_of(i);
+
 		for (uint32_t k = 0; k < l.options.replicas; k++)
-			sum += k != i ? s.link[k].resets : 0;
+			sum += k != i ? s->link[k].resets : 0;
 	}
 	return sum;
 }
@@ -77,13 +87,10 @@ link_resets(void)
 static uint64_t
 put_off(void)
 {
-	static struct chp_shard_stats s;
 	uint64_t sum = 0;
 
-	for (uint32_t i = 0; i < l.options.replicas; i++) {
-		chp_shard_stats(chp_pipeline_shard(l.replica[i], 0), &s);
-		sum += s.protocol.unstable;
-	}
+	for (uint32_t i = 0; i < l.options.replicas; i++)
+		sum += stats_of(i)->protocol.unstable;
 	return sum;
 }
 
