@@ -897,6 +897,14 @@ evict(struct world *w, const char *key)
 	}
 }
 
+/* A key that only the stores have. */
+static void
+put_away(struct world *w, const char *key, const char *value)
+{
+	put(w, key, value);
+	evict(w, key);
+}
+
 static const struct kept *
 stored(struct world *w, uint32_t n, const char *key)
 {
@@ -988,8 +996,7 @@ Test(zab_backed, z13_one_load_answers_all_who_wait_for_a_key)
 	struct node *n = &w->node[0];
 	uint32_t tag[3];
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	n->store.holds_loads = true;
 	for (uint32_t i = 0; i < 3; i++)
 		tag[i] = get(w, 0, "x");
@@ -1057,8 +1064,7 @@ Test(zab_backed, z13_a_write_that_needs_no_value_does_not_wait)
 {
 	struct world *w = started();
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	w->node[0].store.holds_loads = true;
 	cr_assert_eq(put(w, "x", "two"), 2);
 	cr_assert_eq(put(w, "y", "new"), 3);
@@ -1072,8 +1078,7 @@ Test(zab_backed, z13_a_write_ends_the_load_of_its_key)
 	struct world *w = started();
 	uint32_t read;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	w->node[0].store.holds_loads = true;
 	read = get(w, 0, "x");
 	put(w, "x", "two");
@@ -1089,8 +1094,7 @@ Test(zab_backed, z13_a_read_modify_write_has_its_key_loaded_first)
 	struct world *w = started();
 	uint32_t append, add;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	w->node[0].store.holds_loads = true;
 	append = ask(w, 0, op_of(CHP_OPCODE_APPEND, "x", "!"));
 	add = ask(w, 0, op_of(CHP_OPCODE_ADD, "y", "first"));
@@ -1113,8 +1117,7 @@ Test(zab_backed, z13_read_modify_writes_that_wait_for_one_key_follow_each_other)
 	struct world *w = started();
 	uint32_t tag[3];
 
-	put(w, "x", "a");
-	evict(w, "x");
+	put_away(w, "x", "a");
 	w->node[0].store.holds_loads = true;
 	tag[0] = ask(w, 0, op_of(CHP_OPCODE_APPEND, "x", "b"));
 	tag[1] = get(w, 0, "x");
@@ -1149,8 +1152,7 @@ Test(zab_backed, z13_what_cannot_be_loaded_is_not_answered_and_asked_for_anew)
 	struct world *w = started();
 	uint32_t read, write;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	w->node[0].store.fails = true;
 	w->node[0].store.holds_loads = true;
 	read = get(w, 0, "x");
@@ -1169,8 +1171,7 @@ Test(zab_backed, z13_a_follower_loads_from_its_own_store)
 {
 	struct world *w = started();
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	expect_get(w, 2, "x", "one");
 	cr_assert_eq(w->node[2].store.n_loads, 1);
 	cr_assert_eq(w->node[0].store.n_loads, 0);
@@ -1183,8 +1184,7 @@ Test(zab_backed, z13_a_follower_whose_store_is_away_names_the_leader)
 	struct world *w = started();
 	uint32_t read;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	put(w, "y", "here");
 	w->node[2].store.backing.is_ready = false;
 	read = get(w, 2, "x");
@@ -1202,8 +1202,7 @@ Test(zab_backed, z13_who_waits_for_a_key_when_the_term_ends_is_refused)
 	struct world *w = started();
 	uint32_t read, write;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	w->node[0].store.holds_loads = true;
 	read = get(w, 0, "x");
 	write = ask(w, 0, op_of(CHP_OPCODE_APPEND, "x", "!"));
@@ -1227,8 +1226,7 @@ Test(zab_backed, z13_a_read_under_the_lease_needs_it_still_when_its_key_is_here)
 	struct world *w = started();
 	uint32_t read;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	pass(w, 30);
 	w->node[0].store.holds_loads = true;
 	read = get(w, 0, "x");
@@ -1773,8 +1771,7 @@ Test(zab_backed, z15_who_waits_when_the_copy_begins_is_refused)
 	struct world *w = started();
 	uint32_t tag;
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	w->node[2].store.holds_loads = true;
 	tag = get(w, 2, "x");
 	flow(w);
@@ -1927,8 +1924,7 @@ Test(zab_backed, z17_a_leader_whose_store_is_away_leaves_to_who_has_one)
 {
 	struct world *w = started();
 
-	put(w, "x", "one");
-	evict(w, "x");
+	put_away(w, "x", "one");
 	lose_store(w, 0);
 	pass(w, ELECTION_MS - 10);
 	cr_assert(is_leading(w, 0), "it may come back");
