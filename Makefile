@@ -242,15 +242,21 @@ UNIT_LIB := $(LIB_PURE) app/chaaparctl/zipf.c tests/support/index_malloc.c $(fil
 # Objects of tests are kept, though only pattern rules name them.
 .SECONDARY:
 
+# The client library's test plays the system.
+comma := ,
+WRAP :=
+$(B)/test/test_client $(B)/asan/test/test_client: WRAP := \
+	$(patsubst %,-Wl$(comma)--wrap=%,clock_gettime getrandom sendmmsg recvmmsg ppoll)
+
 $(B)/test/%: $(B)/obj/tests/unit/%.o $(call rel,$(UNIT_LIB))
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
+	$(Q)$(CC) $(WRAP) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
 
 $(B)/asan/test/%: $(B)/asan/obj/tests/unit/%.o $(call asan,$(UNIT_LIB))
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SANITIZE) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
+	$(Q)$(CC) $(SANITIZE) $(WRAP) -o $@ $^ -lcriterion $(PURE_LIBS) -lpthread
 
 DATAPATH_SUPPORT := $(filter-out $(wildcard tests/datapath/test_*.c),$(wildcard tests/datapath/*.c))
 $(B)/datapath/%: $(B)/obj/tests/datapath/%.o $(call rel,$(DATAPATH_SUPPORT) $(LOCAL_HOST) $(LIB_REPLICA))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The client library against replicas that are played by a thread: three nodes on loopback
- * addresses with one store, the records of sessions, and a hook that says for each request what
- * goes wrong.
+ * The client library against played replicas: three nodes with one store, the records of sessions, and a hook that says
+ * for each request what goes wrong. The network and the clock are played, too: the program is linked with --wrap for
+ * what the library asks of the system. Time passes when the library waits, so a slow machine changes no result.
  */
 #include "base/bytes.h"
 #include "base/digest.h"
@@ -14,12 +14,12 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
-#include <unistd.h>
+#include <time.h>
 
 #define NODES      3u
 #define SHARDS_MAX 4u
@@ -74,10 +74,6 @@ struct datagram {
 };
 
 struct fake {
-	pthread_t thread;
-	pthread_mutex_t lock;
-	int stop[2];
-	int fd[NODES][SHARDS_MAX + 1]; /* the last one in use: control */
 	uint32_t shards, port_base, window, value_max;
 	uint64_t seed;
 	uint32_t hash;
@@ -94,10 +90,12 @@ struct fake {
 	uint64_t elected_ms; /* then node 1 leads every shard that has none */
 	uint64_t rule[SHARDS_MAX];
 	uint32_t asked, strayed; /* requests while there was none; writes that came to another */
-	struct datagram late; /* an answer on its way */
-	struct sockaddr_in late_to;
-	int late_fd;
+	struct datagram late; /* an answer on its way; its length is 0 if there is none */
+	uint32_t late_node, late_port;
+	int late_to;
 	bool late_waits;
+	uint64_t full_until_ns; /* the sockets of handles take nothing before */
+	uint32_t mtu, path_mtu; /* as INFO says; which the socket knows of */
 	/* what happened */
 	uint32_t lost_gets, lost_pings, lost_writes, stayed; /* at dead nodes; refused by the view */
 	struct pair pair[KEYS];
@@ -266,17 +264,56 @@ add_reply(struct datagram *d, const struct chp_reply_message *m, const void *val
 	d->len += r.len;
 }
 
+/* ---- the network and the clock ---- */
+
+#define NS_PER_S      UINT64_C(1000000000)
+#define NS_PER_MS     UINT64_C(1000000)
+#define ROUND_TRIP_NS UINT64_C(50000)
+#define CALL_NS       UINT64_C(1000) /* of asking the system for anything: who asks in a loop lets time pass */
+#define FLYING_MAX    8192u
+
+/* A reply on its way to the socket of a handle. */
+struct flying {
+	struct datagram d;
+	struct sockaddr_in from;
+	int to; /* -1: it has arrived */
+	uint64_t due_ns;
+};
+
+/* In order of `due_ns`; the oldest are left out of it when they have arrived. */
+static struct {
+	uint64_t clock_ns;
+	uint32_t first, end; /* modulo FLYING_MAX */
+	struct flying reply[FLYING_MAX];
+} net = { .clock_ns = NS_PER_S };
+
 static void
-send_reply(int fd, const struct datagram *d, const struct sockaddr_in *to)
+send_reply(const struct fake *f, uint32_t node, uint32_t port, const struct datagram *d, int to)
 {
-	if (sendto(fd, d->data, d->len, 0, (const void *)to, sizeof(*to)) < 0)
+	struct flying *r = &net.reply[net.end++ % FLYING_MAX];
+
+	if (net.end - net.first > FLYING_MAX)
 		abort();
+	r->d = *d;
+	r->from = (struct sockaddr_in){ .sin_family = AF_INET,
+					.sin_port = htons((uint16_t)(f->port_base + port)),
+					.sin_addr.s_addr = htonl(INADDR_LOOPBACK + node) };
+	r->to = to;
+	r->due_ns = net.clock_ns + ROUND_TRIP_NS;
 }
+
+static uint64_t
+now_ms(void)
+{
+	return net.clock_ns / NS_PER_MS;
+}
+
+/* ---- what replicas do ---- */
 
 /* Everything that a reply can be and must not; none of it may be believed. */
 static void
-send_garbage(const struct fake *f, int fd, uint32_t node, const struct chp_request_header *h,
-	     const struct chp_request *q, const struct sockaddr_in *to)
+send_garbage(const struct fake *f, uint32_t node, const struct chp_request_header *h, const struct chp_request *q,
+	     int to)
 {
 	struct chp_reply_message m = { .opcode = q->opcode,
 				       .status = CHP_STATUS_NOT_FOUND,
@@ -285,47 +322,45 @@ send_garbage(const struct fake *f, int fd, uint32_t node, const struct chp_reque
 				       .version = 88 };
 	struct chp_random random = { .state = q->request };
 	struct datagram good, d;
-	uint8_t empty = 0;
 
 	begin_reply(f, &good, node, h);
 	add_reply(&good, &m, "wrong", 5);
 	for (uint32_t len = 1; len < good.len; len++) { /* truncated anywhere */
 		d = good;
 		d.len = len;
-		send_reply(fd, &d, to);
-		(void)recv(fd, &empty, 0, MSG_PEEK | MSG_DONTWAIT);
+		send_reply(f, node, h->shard, &d, to);
 	}
 	for (uint32_t i = 0; i < 8; i++) { /* prelude: magic, version, kind, cluster */
 		d = good;
 		d.data[i] ^= (uint8_t)(1 + chp_random_below(&random, 255));
-		send_reply(fd, &d, to);
+		send_reply(f, node, h->shard, &d, to);
 	}
 	for (uint32_t i = 0; i < 8; i++) { /* request numbers that are nobody's */
 		d = good;
 		d.data[sizeof(struct chp_reply_header) + 8 + i] ^= 0x40;
-		send_reply(fd, &d, to);
+		send_reply(f, node, h->shard, &d, to);
 	}
 	d = good;
 	((struct chp_reply_message *)(void *)(d.data + sizeof(struct chp_reply_header)))->len = 0;
-	send_reply(fd, &d, to);
+	send_reply(f, node, h->shard, &d, to);
 	d = good;
 	((struct chp_reply_message *)(void *)(d.data + sizeof(struct chp_reply_header)))
 		->value_total = UINT32_MAX;
-	send_reply(fd, &d, to);
+	send_reply(f, node, h->shard, &d, to);
 	if (q->opcode != CHP_OPCODE_GET) { /* a read's number says everything */
 		d = good;
 		((struct chp_reply_header *)(void *)d.data)->session ^= UINT64_C(1) << 40;
-		send_reply(fd, &d, to);
+		send_reply(f, node, h->shard, &d, to);
 	}
 	d = good;
 	((struct chp_reply_header *)(void *)d.data)->tag_len = 16;
-	send_reply(fd, &d, to);
+	send_reply(f, node, h->shard, &d, to);
 	d = good;
 	((struct chp_reply_header *)(void *)d.data)->node = 200;
-	send_reply(fd, &d, to);
+	send_reply(f, node, h->shard, &d, to);
 	/* Right in every byte, from the wrong port and from the wrong node. */
-	send_reply(f->fd[node][f->shards], &good, to);
-	send_reply(f->fd[(node + 1) % NODES][h->shard], &good, to);
+	send_reply(f, node, f->shards, &good, to);
+	send_reply(f, (node + 1) % NODES, h->shard, &good, to);
 }
 
 /* What two nodes get may overtake each other. */
@@ -345,14 +380,13 @@ check_session(struct fake *f, uint32_t node, const struct chp_request_header *h,
 }
 
 static void
-serve(struct fake *f, int fd, const struct seen *s, const struct chp_request_header *h,
+serve(struct fake *f, const struct seen *s, const struct chp_request_header *h,
       const struct chp_request *q, struct record *r, struct datagram *d)
 {
 	struct chp_reply_message m = { .opcode = q->opcode, .request = q->request };
 	const uint8_t *value = NULL;
 	uint32_t len = 0;
 
-	(void)fd;
 	if (s->opcode == CHP_OPCODE_SESSION_OPEN) {
 		if (!r->executed) {
 			f->opened++;
@@ -388,15 +422,6 @@ serve(struct fake *f, int fd, const struct seen *s, const struct chp_request_hea
 		add_reply(d, &m, value, len);
 	else
 		f->violations++;
-}
-
-static uint64_t
-now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 /* The same where shards have leaders. */
@@ -453,8 +478,7 @@ count_lost(struct fake *f, uint32_t opcode)
 
 /* Each request is answered in a datagram of its own: SAFETY 27 allows any split. */
 static void
-on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_header *h,
-	   const struct chp_request *q, const struct sockaddr_in *from)
+on_request(struct fake *f, struct seen *s, const struct chp_request_header *h, const struct chp_request *q, int from)
 {
 	struct record *r = record_of(f, h->session, q);
 	struct chp_reply_message m = { .opcode = q->opcode, .request = q->request };
@@ -490,23 +514,24 @@ on_request(struct fake *f, int fd, struct seen *s, const struct chp_request_head
 		add_reply(&d, &m, NULL, 0);
 	} else {
 		if (a == GARBAGE)
-			send_garbage(f, fd, s->node, h, q, from);
-		serve(f, fd, s, h, q, r, &d);
+			send_garbage(f, s->node, h, q, from);
+		serve(f, s, h, q, r, &d);
 	}
 	if (a == REFUSE_LATE) {
 		f->late = d;
-		f->late_fd = fd;
-		f->late_to = *from;
+		f->late_node = s->node;
+		f->late_port = s->shard;
+		f->late_to = from;
 		return;
 	}
 	if (f->late.len > 0 && !f->late_waits) {
-		send_reply(f->late_fd, &f->late, &f->late_to);
+		send_reply(f, f->late_node, f->late_port, &f->late, f->late_to);
 		f->late.len = 0;
 	}
 	if (a != DROP_REPLY)
-		send_reply(fd, &d, from);
+		send_reply(f, s->node, s->shard, &d, from);
 	if (a == TWICE)
-		send_reply(fd, &d, from);
+		send_reply(f, s->node, s->shard, &d, from);
 }
 
 static void
@@ -515,18 +540,17 @@ info_text(const struct fake *f, char *to, size_t size, uint32_t node)
 	snprintf(
 		to, size,
 		"{\"name\":\"test\",\"protocol\":\"fake\",\"hash\":%u,\"shards\":%u,\"hash_seed\":\"%llu\",\"port_base\":%u,"
-		"\"mtu\":1500,\"key_bytes_max\":250,\"value_bytes_max\":%u,\"session_window\":%u,"
+		"\"mtu\":%u,\"key_bytes_max\":250,\"value_bytes_max\":%u,\"session_window\":%u,"
 		"\"node\":%u,\"epoch\":1,\"members\":["
 		"{\"id\":0,\"name\":\"n0\",\"address\":\"127.0.0.1\"},"
 		"{\"id\":1,\"name\":\"n1\",\"address\":\"127.0.0.2\"},"
 		"{\"id\":2,\"name\":\"n2\",\"address\":\"127.0.0.3\"}]}",
-		f->hash, f->shards, (unsigned long long)f->seed, f->port_base, f->value_max,
+		f->hash, f->shards, (unsigned long long)f->seed, f->port_base, f->mtu, f->value_max,
 		f->window, node);
 }
 
 static void
-on_control(struct fake *f, int fd, uint32_t node, const struct chp_request_header *h,
-	   const struct chp_request *q, const struct sockaddr_in *from)
+on_control(struct fake *f, uint32_t node, const struct chp_request_header *h, const struct chp_request *q, int from)
 {
 	struct chp_reply_message m = { .opcode = q->opcode, .request = q->request, .number = 3 };
 	struct seen s = { .node = node, .opcode = q->opcode, .arg = q->arg, .request = q->request };
@@ -554,102 +578,170 @@ on_control(struct fake *f, int fd, uint32_t node, const struct chp_request_heade
 		add_reply(&d, &m, f->info, (uint32_t)strlen(f->info));
 	else
 		add_reply(&d, &m, text, (uint32_t)strlen(text));
-	send_reply(fd, &d, from);
+	send_reply(f, node, f->shards, &d, from);
 }
 
 static void
-on_datagram(struct fake *f, int fd, uint32_t node, uint32_t port)
+on_datagram(struct fake *f, uint32_t node, uint32_t port, const uint8_t *data, uint32_t n, int from)
 {
-	uint8_t data[2048];
-	struct sockaddr_in from;
-	socklen_t from_len = sizeof(from);
-	ssize_t n = recvfrom(fd, data, sizeof(data), MSG_DONTWAIT, (void *)&from, &from_len);
 	const struct chp_request_header *h = (const void *)data;
 	const struct chp_request *q;
 	uint32_t offset = sizeof(*h), at = 0;
 	struct seen s = { .node = node, .shard = port };
 
-	if (n < 0)
-		return;
 	f->datagrams++;
-	if (chp_request_header_check(data, (uint32_t)n, 0) != CHP_PACKET_OK || n > 1472)
+	if (chp_request_header_check(data, n, 0) != CHP_PACKET_OK || n > f->path_mtu - CHP_IP_UDP_BYTES)
 		f->violations++;
 	if (h->prelude.cluster_hash != 0 && h->prelude.cluster_hash != f->hash)
 		return; /* another cluster's: dropped, as the real one does */
 	s.session = h->session;
 	s.lowest = h->lowest;
 	s.epoch = h->epoch;
-	s.datagram_len = (uint32_t)n;
-	while ((q = chp_request_next(data, (uint32_t)n, &offset)) != NULL) {
+	s.datagram_len = n;
+	while ((q = chp_request_next(data, n, &offset)) != NULL) {
 		s.in_datagram = at++;
 		if ((f->dead >> node & 1) != 0)
 			count_lost(f, q->opcode);
 		else if (port == f->shards)
-			on_control(f, fd, node, h, q, &from);
+			on_control(f, node, h, q, from);
 		else
-			on_request(f, fd, &s, h, q, &from);
+			on_request(f, &s, h, q, from);
 	}
-	if (offset != (uint32_t)n || at == 0 || (port != f->shards && h->shard != port))
+	if (offset != n || at == 0 || (port != f->shards && h->shard != port))
 		f->violations++;
 	if (at > f->dgram_requests_max)
 		f->dgram_requests_max = at;
-	if ((uint32_t)n > f->len_max)
-		f->len_max = (uint32_t)n;
+	if (n > f->len_max)
+		f->len_max = n;
 }
 
-static void *
-fake_main(void *arg)
+/* ---- the library's system calls ---- */
+
+/* The next reply that comes to a socket, or NULL. */
+static struct flying *
+next_reply(int fd)
 {
-	struct fake *f = arg;
-	struct pollfd p[NODES * (SHARDS_MAX + 1) + 1];
-
-	for (;;) {
-		nfds_t n = 0;
-
-		for (uint32_t i = 0; i < NODES; i++) {
-			for (uint32_t j = 0; j <= f->shards; j++)
-				p[n++] = (struct pollfd){ .fd = f->fd[i][j], .events = POLLIN };
-		}
-		p[n] = (struct pollfd){ .fd = f->stop[0], .events = POLLIN };
-		if (poll(p, n + 1, -1) < 0)
-			abort();
-		if (p[n].revents != 0)
-			return NULL;
-		pthread_mutex_lock(&f->lock);
-		for (nfds_t i = 0; i < n; i++) {
-			if (p[i].revents != 0)
-				on_datagram(f, p[i].fd, (uint32_t)i / (f->shards + 1),
-					    (uint32_t)i % (f->shards + 1));
-		}
-		pthread_mutex_unlock(&f->lock);
+	while (net.first != net.end && net.reply[net.first % FLYING_MAX].to < 0)
+		net.first++;
+	for (uint32_t i = net.first; i != net.end; i++) {
+		if (net.reply[i % FLYING_MAX].to == fd)
+			return &net.reply[i % FLYING_MAX];
 	}
+	return NULL;
 }
 
-static bool
-bind_all(struct fake *f)
+int __wrap_clock_gettime(clockid_t id, struct timespec *t);
+ssize_t __wrap_getrandom(void *to, size_t len, unsigned int flags);
+int __wrap_sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags);
+int __wrap_recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *t);
+int __wrap_ppoll(struct pollfd *p, nfds_t n, const struct timespec *t, const sigset_t *mask);
+
+int
+__wrap_clock_gettime(clockid_t id, struct timespec *t)
 {
-	for (uint32_t i = 0; i < NODES; i++) {
-		for (uint32_t j = 0; j <= f->shards; j++) {
-			struct sockaddr_in a = { .sin_family = AF_INET,
-						 .sin_port = htons((uint16_t)(f->port_base + j)),
-						 .sin_addr.s_addr = htonl(0x7f000001 + i) };
-
-			f->fd[i][j] = socket(AF_INET, SOCK_DGRAM, 0);
-			if (bind(f->fd[i][j], (void *)&a, sizeof(a)) == 0)
-				continue;
-			for (uint32_t k = 0; k <= i * (f->shards + 1) + j; k++)
-				close(f->fd[k / (f->shards + 1)][k % (f->shards + 1)]);
-			return false;
-		}
-	}
-	return true;
+	cr_assert_eq(id, CLOCK_MONOTONIC);
+	net.clock_ns += CALL_NS;
+	t->tv_sec = (time_t)(net.clock_ns / NS_PER_S);
+	t->tv_nsec = (long)(net.clock_ns % NS_PER_S);
+	return 0;
 }
+
+/* Each handle draws something else, and every run the same. */
+ssize_t
+__wrap_getrandom(void *to, size_t len, unsigned int flags)
+{
+	static struct chp_random random = { .state = 1 };
+	uint8_t *bytes = to;
+
+	cr_assert_eq(flags, 0u);
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (uint8_t)chp_random_u64(&random);
+	return (ssize_t)len;
+}
+
+int
+__wrap_sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
+{
+	cr_assert_eq(flags, MSG_DONTWAIT);
+	net.clock_ns += CALL_NS;
+	if (net.clock_ns < fake->full_until_ns) {
+		errno = EAGAIN;
+		return -1;
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		const struct sockaddr_in *to = m[i].msg_hdr.msg_name;
+		const uint32_t node = ntohl(to->sin_addr.s_addr) - INADDR_LOOPBACK;
+		const uint32_t port = ntohs(to->sin_port) - fake->port_base;
+		const uint32_t len = (uint32_t)m[i].msg_hdr.msg_iov->iov_len;
+
+		cr_assert_eq(m[i].msg_hdr.msg_iovlen, 1u);
+		if (len > fake->path_mtu - CHP_IP_UDP_BYTES) {
+			errno = EMSGSIZE;
+			return i > 0 ? (int)i : -1;
+		}
+		if (node < NODES && port <= fake->shards)
+			on_datagram(fake, node, port, m[i].msg_hdr.msg_iov->iov_base, len, fd);
+	}
+	return (int)n;
+}
+
+int
+__wrap_recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *t)
+{
+	unsigned int i;
+
+	cr_assert(flags == MSG_DONTWAIT && t == NULL);
+	net.clock_ns += CALL_NS;
+	for (i = 0; i < n; i++) {
+		struct flying *r = next_reply(fd);
+		struct msghdr *h = &m[i].msg_hdr;
+		size_t len;
+
+		if (r == NULL || r->due_ns > net.clock_ns)
+			break;
+		len = r->d.len < h->msg_iov->iov_len ? r->d.len : h->msg_iov->iov_len;
+		memcpy(h->msg_iov->iov_base, r->d.data, len);
+		memcpy(h->msg_name, &r->from, sizeof(r->from));
+		h->msg_namelen = sizeof(r->from);
+		h->msg_flags = len < r->d.len ? MSG_TRUNC : 0;
+		m[i].msg_len = (unsigned int)len;
+		r->to = -1;
+	}
+	if (i > 0)
+		return (int)i;
+	errno = EAGAIN;
+	return -1;
+}
+
+int
+__wrap_ppoll(struct pollfd *p, nfds_t n, const struct timespec *t, const sigset_t *mask)
+{
+	const struct flying *r = next_reply(p->fd);
+	uint64_t until = UINT64_MAX;
+
+	cr_assert(n == 1 && mask == NULL);
+	if (t != NULL)
+		until = net.clock_ns + (uint64_t)t->tv_sec * NS_PER_S + (uint64_t)t->tv_nsec;
+	if (r != NULL && r->due_ns < until)
+		until = r->due_ns;
+	if ((p->events & POLLOUT) != 0 && fake->full_until_ns < until)
+		until = fake->full_until_ns;
+	cr_assert_neq(until, UINT64_MAX, "it waits for ever");
+	net.clock_ns += CALL_NS;
+	if (net.clock_ns < until)
+		net.clock_ns = until;
+	p->revents = r != NULL && r->due_ns <= net.clock_ns ? POLLIN : 0;
+	if ((p->events & POLLOUT) != 0 && fake->full_until_ns <= net.clock_ns)
+		p->revents |= POLLOUT;
+	return p->revents != 0;
+}
+
+/* ---- starting ---- */
 
 /* Shards a power of two, so that the control port follows the last shard's. */
 static void
 start(uint32_t shards, uint32_t window, enum action (*hook)(struct fake *f, struct seen *s))
 {
-	struct chp_random random = { .state = (uint64_t)getpid() };
 	struct fake *f = calloc(1, sizeof(*f));
 
 	f->shards = shards;
@@ -661,35 +753,18 @@ start(uint32_t shards, uint32_t window, enum action (*hook)(struct fake *f, stru
 	for (uint32_t i = 0; i < NODES; i++)
 		f->epoch[i] = EPOCH;
 	f->since = EPOCH;
-	do
-		f->port_base = 20000 + 8 * (uint32_t)chp_random_below(&random, 5000);
-	while (!bind_all(f));
-	pthread_mutex_init(&f->lock, NULL);
-	if (pipe(f->stop) != 0 || pthread_create(&f->thread, NULL, fake_main, f) != 0)
-		abort();
+	f->port_base = 20000;
+	f->mtu = f->path_mtu = 1500;
 	fake = f;
 }
 
 static void
 stop(void)
 {
-	cr_assert_eq(write(fake->stop[1], "x", 1), 1);
-	pthread_join(fake->thread, NULL);
 	cr_assert_eq(fake->violations, 0u, "%u requests that no replica should see",
 		     fake->violations);
-	for (uint32_t i = 0; i < NODES; i++) {
-		for (uint32_t j = 0; j <= fake->shards; j++)
-			close(fake->fd[i][j]);
-	}
 	free(fake);
 }
-
-#define LOCKED(statement)                          \
-	do {                                       \
-		pthread_mutex_lock(&fake->lock);   \
-		statement;                         \
-		pthread_mutex_unlock(&fake->lock); \
-	} while (0)
 
 static const char *
 endpoints(void)
@@ -826,7 +901,7 @@ Test(client, open_times_out_and_asks_the_next_endpoint)
 	o.timeout_ms = 100;
 	cr_assert_null(chaapar_open(endpoints(), &o, &err));
 	cr_assert_eq(err, -ETIMEDOUT);
-	LOCKED(fake->hook = node_0_is_silent);
+	fake->hook = node_0_is_silent;
 	c = client(1, 5000, false);
 	cr_assert_eq(chaapar_info(c)->node, 1u);
 	chaapar_close(c);
@@ -891,14 +966,14 @@ Test(client, open_believes_no_impossible_description)
 	start(1, 64, NULL);
 	o.timeout_ms = 30;
 	for (size_t i = 0; i < CHP_ARRAY_LEN(bad); i++) {
-		LOCKED(fake->info = bad[i]);
+		fake->info = bad[i];
 		err = 0;
 		cr_assert_null(chaapar_open(endpoints(), &o, &err), "%s", bad[i]);
 		cr_assert_eq(err, -EPROTO, "%s: %s", bad[i], chaapar_strerror(err));
 	}
 	/* What they differ from is good. */
 	o.timeout_ms = 5000;
-	LOCKED(fake->info = FRONT MIDDLE "\"node\":0,\"epoch\":1," MEMBERS "}");
+	fake->info = FRONT MIDDLE "\"node\":0,\"epoch\":1," MEMBERS "}";
 	c = chaapar_open(endpoints(), &o, &err);
 	cr_assert_not_null(c);
 	chaapar_close(c);
@@ -925,7 +1000,7 @@ Test(client, every_operation_gives_its_result)
 	cr_assert_eq(r.value_len, 4u);
 	cr_assert_arr_eq(r.value, "five", 4);
 	cr_assert_eq(r.node, 1);
-	cr_assert_gt(r.latency_ns, 0u);
+	cr_assert(r.latency_ns >= ROUND_TRIP_NS && r.latency_ns < ROUND_TRIP_NS + 20 * CALL_NS);
 	cr_assert_eq(chaapar_add_sync(c, "k", 1, "x", 1, &r), CHAAPAR_EXISTS);
 	cr_assert_eq(chaapar_cas_sync(c, "k", 1, version + 1, "x", 1, &r), CHAAPAR_COMPARE_FAILED);
 	cr_assert_eq(r.version, version);
@@ -997,13 +1072,13 @@ Test(client, requests_of_one_shard_share_a_datagram)
 	c = client(0, 5000, true);
 	cr_assert_eq(chaapar_put_sync(c, "first", 5, "", 0, NULL),
 		     CHAAPAR_OK); /* opens the session */
-	LOCKED(before = fake->datagrams);
+	before = fake->datagrams;
 	for (int i = 0; i < 20; i++) {
 		snprintf(key, sizeof(key), "k%d", i);
 		cr_assert_eq(chaapar_put(c, key, strlen(key), "small", 5, tell, &t), 0);
 	}
 	drain(c);
-	LOCKED(after = fake->datagrams);
+	after = fake->datagrams;
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 20u);
 	/* 20 requests of 40 bytes and a header; one more datagram only if an answer was slow. */
 	cr_assert_eq(fake->dgram_requests_max, 20u);
@@ -1013,7 +1088,9 @@ Test(client, requests_of_one_shard_share_a_datagram)
 		cr_assert_eq(chaapar_put(c, key, strlen(key), value, sizeof(value), tell, &t), 0);
 		cr_assert_eq(chaapar_get(c, key, strlen(key), tell, &t), 0);
 	}
-	LOCKED(fake->dgram_requests_max = 0; fake->len_max = 0; fake->mixed = 0);
+	fake->dgram_requests_max = 0;
+	fake->len_max = 0;
+	fake->mixed = 0;
 	drain(c);
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 60u);
 	cr_assert_gt(fake->mixed, 0u);
@@ -1048,21 +1125,21 @@ Test(client, what_is_lost_is_sent_again_and_applied_once)
 	start(1, 64, first_put_is_lost);
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "n", 1, "1", 1, &r), CHAAPAR_OK);
-	cr_assert_geq(r.retries, 2u);
-	LOCKED(fake->hook = first_incr_reply_is_lost);
+	cr_assert_eq(r.retries, 2u);
+	fake->hook = first_incr_reply_is_lost;
 	cr_assert_eq(chaapar_incr_sync(c, "n", 1, 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.number, 2u); /* the record's answer, not a second execution's */
-	cr_assert_geq(r.retries, 2u);
-	LOCKED(fake->hook = NULL);
+	cr_assert_eq(r.retries, 2u);
+	fake->hook = NULL;
 	cr_assert_eq(chaapar_incr_sync(c, "n", 1, 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.number, 3u);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.retransmits, 4u);
+	cr_assert_eq(n.retransmits, 4u);
 	cr_assert_eq(n.requests, 3u);
 	cr_assert_eq(n.completed, 3u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 3u);
-	cr_assert_geq(fake->replayed, 1u);
+	cr_assert_eq(fake->replayed, 2u);
 	cr_assert_eq(fake->opened, 1u);
 	stop();
 }
@@ -1096,11 +1173,11 @@ Test(client, heavy_loss_and_duplicates_change_no_count)
 	c = client(2, 30000, true);
 	for (int i = 0; i < 8; i++)
 		cr_assert_eq(chaapar_put_sync(c, &"abcdefgh"[i], 1, "0", 1, NULL), CHAAPAR_OK);
-	LOCKED(fake->hook = a_third_goes_wrong);
+	fake->hook = a_third_goes_wrong;
 	for (int i = 0; i < 400; i++)
 		cr_assert_eq(chaapar_incr(c, &"abcdefgh"[i % 8], 1, 1, tell, &t), 0);
 	drain(c);
-	LOCKED(fake->hook = NULL);
+	fake->hook = NULL;
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 400u);
 	for (int i = 0; i < 8; i++) {
 		cr_assert_eq(chaapar_get_sync(c, &"abcdefgh"[i], 1, &r), CHAAPAR_OK);
@@ -1201,8 +1278,7 @@ Test(client, busy_is_tried_again_with_a_new_number)
 	start(1, 64, busy_twice);
 	c = client(0, 5000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(cr_assert_eq(fake->user[1],
-			    0x6u)); /* numbers 1 and 2 were refused, so 3 was applied */
+	cr_assert_eq(fake->user[1], 0x6u); /* numbers 1 and 2 were refused, so 3 was applied */
 	cr_assert_eq(r.cause, CHAAPAR_BUSY);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 1u);
@@ -1245,10 +1321,10 @@ Test(client, overload_is_tried_again_with_the_same_number)
 	      overload_three_times); /* counts sends of one number: another one would never pass */
 	c = client(0, 5000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	cr_assert_geq(r.retries, 3u);
+	cr_assert_eq(r.retries, 3u);
 	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_OK);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.overload, 6u);
+	cr_assert_eq(n.overload, 6u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 1u);
 	stop();
@@ -1265,11 +1341,11 @@ Test(client, final_refusals_are_reported_at_once)
 	start(1, 64, refuse_put);
 	c = client(0, 10000, false);
 	for (size_t i = 0; i < CHP_ARRAY_LEN(final); i++) {
-		LOCKED(fake->user[3] = final[i]);
+		fake->user[3] = final[i];
 		cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), final[i]);
 	}
 	/* A status of the future says nothing that we could rely on. */
-	LOCKED(fake->user[3] = 200);
+	fake->user[3] = 200;
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_UNKNOWN);
 	cr_assert(chaapar_outcome_unknown(CHAAPAR_UNKNOWN));
 	chaapar_close(c);
@@ -1314,16 +1390,17 @@ Test(client, redirects_are_followed_and_bounded)
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.retries, 0u); /* the session's home moved */
 	chaapar_close(c);
-	LOCKED(fake->hook = redirect_in_circles; fake->user[0] = 0);
+	fake->hook = redirect_in_circles;
+	fake->user[0] = 0;
 	c = client(0, 200, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "x", 1, &r), CHAAPAR_TIMEOUT);
 	cr_assert_eq(r.cause, CHAAPAR_REDIRECT);
 	/* Back-off after each four hops: 200 ms hold some dozens, a storm would be thousands. */
-	LOCKED(cr_assert_lt(fake->user[0], 300u));
+	cr_assert_lt(fake->user[0], 300u);
 	chaapar_get_counters(c, &n);
 	cr_assert_gt(n.redirects, 4u);
 	chaapar_close(c);
-	LOCKED(fake->user[3] = 99); /* no such member: ask for INFO, go on */
+	fake->user[3] = 99; /* no such member: ask for INFO, go on */
 	c = client(0, 200, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "x", 1, &r), CHAAPAR_TIMEOUT);
 	chaapar_get_counters(c, &n);
@@ -1377,7 +1454,7 @@ Test(client, an_expired_session_is_replaced_for_what_was_never_executed)
 	start(1, 8, NULL);
 	c = client(1, 5000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, NULL), CHAAPAR_OK);
-	LOCKED(fake->alive = 0);
+	fake->alive = 0;
 	for (int i = 0; i < 30; i++)
 		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &t), 0);
 	drain(c);
@@ -1441,12 +1518,12 @@ Test(client, a_session_that_cannot_be_opened)
 	start(1, 64, no_sessions);
 	c = client(0, 150, false);
 	for (size_t i = 0; i < CHP_ARRAY_LEN(status); i++) {
-		LOCKED(fake->user[3] = status[i][0]);
+		fake->user[3] = status[i][0];
 		cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), status[i][1], "%u: %s",
 			     status[i][0], chaapar_status_name(r.status));
 		cr_assert_not(chaapar_outcome_unknown(r.status));
 	}
-	LOCKED(fake->hook = NULL);
+	fake->hook = NULL;
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 1u);
@@ -1510,19 +1587,19 @@ Test(client, a_time_out_is_an_unknown_outcome_and_lowest_passes_it)
 		cr_assert(chaapar_outcome_unknown(r.status));
 		cr_assert_eq(r.node, CHAAPAR_ANY_NODE);
 	}
-	LOCKED(cr_assert_gt(fake->user[0], 6u)); /* sent more than once each */
+	cr_assert_gt(fake->user[0], 6u); /* sent more than once each */
 	chaapar_close(c);
 	c = client(0, 60, true);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, NULL), CHAAPAR_TIMEOUT);
-	LOCKED(fake->hook = puts_are_lost);
+	fake->hook = puts_are_lost;
 	for (int tries = 0; tries < 100; tries++) {
 		if (chaapar_delete_sync(c, "k", 1, &r) == CHAAPAR_NOT_FOUND)
 			break;
 	}
 	cr_assert_eq(r.status, CHAAPAR_NOT_FOUND);
-	LOCKED(cr_assert_geq(fake->user[1], 2u));
+	cr_assert_geq(fake->user[1], 2u);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.timeouts, 1u);
+	cr_assert_eq(n.timeouts, 1u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 0u);
 	stop();
@@ -1547,7 +1624,7 @@ static void
 start_homed(enum action (*hook)(struct fake *f, struct seen *s))
 {
 	start(1, 64, hook);
-	LOCKED(fake->homed = true);
+	fake->homed = true;
 }
 
 Test(client, a_session_survives_its_home_and_pays_once)
@@ -1561,18 +1638,20 @@ Test(client, a_session_survives_its_home_and_pays_once)
 	cr_assert_eq(chaapar_put_sync(c, "n", 1, "0", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 0);
 	for (uint32_t home = 1; home < NODES; home++) { /* twice: the epoch's lower half wraps */
-		LOCKED(fake->dead = 1u << (home - 1); next_view(fake, home));
+		fake->dead = 1u << (home - 1);
+		next_view(fake, home);
 		for (uint64_t i = 1; i <= 100; i++) {
 			cr_assert_eq(chaapar_incr_sync(c, "n", 1, 1, &r), CHAAPAR_OK);
 			cr_assert_eq(r.number, 100 * (home - 1) + i);
 			cr_assert_eq(r.node, (int)home);
 		}
 		/* One time-out, not a hundred; a slow machine may add a few. */
-		LOCKED(cr_assert_geq(fake->lost_writes, 1u); cr_assert_lt(fake->lost_writes, 20u);
-		       cr_assert_lt(fake->stayed, 40u); fake->lost_writes = fake->stayed = 0);
+		cr_assert_eq(fake->lost_writes, 1u);
+		cr_assert_eq(fake->stayed, 1u);
+		fake->lost_writes = fake->stayed = 0;
 	}
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.failovers, 2u);
+	cr_assert_eq(n.failovers, 2u);
 	cr_assert_eq(n.sessions_opened, 1u);
 	cr_assert_eq(n.sessions_lost, 0u);
 	chaapar_close(c);
@@ -1605,7 +1684,7 @@ Test(client, a_batch_at_a_dying_home_is_applied_once)
 	start_homed(NULL);
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "n", 1, "0", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->hook = home_dies_in_a_batch);
+	fake->hook = home_dies_in_a_batch;
 	for (int i = 0; i < 100; i++)
 		cr_assert_eq(chaapar_incr(c, "n", 1, 1, tell, &t), 0);
 	drain(c);
@@ -1648,12 +1727,12 @@ Test(client, an_answer_of_a_view_that_is_over_is_not_believed)
 	start_homed(NULL);
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->hook = late_refusal);
+	fake->hook = late_refusal;
 	cr_assert_eq(chaapar_cas_sync(c, "k", 1, r.version, "w", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 1);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.stale, 1u);
-	cr_assert_geq(n.redirects, 1u);
+	cr_assert_eq(n.stale, 1u);
+	cr_assert_eq(n.redirects, 1u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 2u);
 	stop();
@@ -1669,14 +1748,15 @@ Test(client, a_home_in_a_newer_view_gets_the_request_again_at_once)
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
 	/* It left and came back, as it were: the same node, home since a view that we do not know. */
-	LOCKED(fake->since = fake->epoch[0] + 1; next_view(fake, 0));
+	fake->since = fake->epoch[0] + 1;
+	next_view(fake, 0);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 0);
 	cr_assert_eq(r.cause, CHAAPAR_REDIRECT);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "x", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.cause, CHAAPAR_OK);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.redirects, 1u);
+	cr_assert_eq(n.redirects, 1u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 3u);
 	stop();
@@ -1702,11 +1782,13 @@ Test(client, a_new_home_that_is_not_ready_is_waited_for)
 	start_homed(NULL);
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->hook = new_home_waits_for_replays; fake->dead = 1; next_view(fake, 2));
+	fake->hook = new_home_waits_for_replays;
+	fake->dead = 1;
+	next_view(fake, 2);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 2);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.overload, 5u);
+	cr_assert_eq(n.overload, 5u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 2u);
 	stop();
@@ -1720,12 +1802,13 @@ Test(client, a_home_that_does_not_serve_is_left_with_the_same_number)
 	start_homed(NULL);
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->refusing = 1; next_view(fake, 1));
+	fake->refusing = 1;
+	next_view(fake, 1);
 	for (int i = 0; i < 50; i++) {
 		cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
 		cr_assert_eq(r.node, 1);
 	}
-	LOCKED(cr_assert_lt(fake->stayed, 10u)); /* one not_serving, one redirect */
+	cr_assert_eq(fake->stayed, 1u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 51u);
 	cr_assert_eq(fake->opened, 1u);
@@ -1755,12 +1838,13 @@ Test(client, not_serving_says_nothing_of_earlier_sendings)
 	cr_assert(chaapar_outcome_unknown(r.status));
 	cr_assert_eq(r.cause, CHAAPAR_NOT_SERVING);
 	/* Nor where it was refused by all, each time: the copies may still be on their way. */
-	LOCKED(fake->stayed = 0);
+	fake->stayed = 0;
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_TIMEOUT);
 	cr_assert_eq(r.cause, CHAAPAR_NOT_SERVING);
-	LOCKED(cr_assert_gt(fake->stayed, 3u);    /* all were asked, more than once */
-	       cr_assert_lt(fake->stayed, 100u)); /* but it was no storm */
-	LOCKED(fake->refusing = 0; fake->hook = NULL);
+	cr_assert_gt(fake->stayed, NODES, "all are asked, more than once");
+	cr_assert_lt(fake->stayed, 100u, "but it is no storm");
+	fake->refusing = 0;
+	fake->hook = NULL;
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
 	chaapar_close(c);
 	cr_assert_eq(fake->opened, 1u);
@@ -1786,14 +1870,15 @@ Test(client, a_dead_home_is_waited_for_until_the_view_changes)
 	start_homed(view_changes_late);
 	c = client(0, 20000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->dead = 3; fake->user[1] = 100);
+	fake->dead = 3;
+	fake->user[1] = 100;
 	for (int i = 0; i < 20; i++)
 		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &t), 0);
 	drain(c);
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 20u);
 	cr_assert_eq(t.last.node, 2);
 	chaapar_get_counters(c, &n);
-	cr_assert_geq(n.redirects, 80u);
+	cr_assert_eq(n.redirects, 100u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 21u);
 	stop();
@@ -1816,13 +1901,13 @@ Test(client, heavy_loss_and_moving_homes_change_no_count)
 	start_homed(NULL);
 	c = client(1, 30000, false);
 	cr_assert_eq(chaapar_put_sync(c, "a", 1, "0", 1, NULL), CHAAPAR_OK);
-	LOCKED(fake->hook = a_third_goes_wrong_and_homes_move);
+	fake->hook = a_third_goes_wrong_and_homes_move;
 	for (int i = 0; i < 800; i++) {
 		while (chaapar_incr(c, "a", 1, 1, tell, &t) == -EAGAIN)
 			cr_assert_geq(chaapar_poll(c, -1), 0);
 	}
 	drain(c);
-	LOCKED(fake->hook = NULL);
+	fake->hook = NULL;
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 800u);
 	cr_assert_eq(chaapar_get_sync(c, "a", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.value_len, 3u);
@@ -1851,7 +1936,7 @@ Test(client, a_session_is_opened_at_the_next_member_if_one_is_silent)
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 1);
-	LOCKED(cr_assert_eq(fake->user[0], fake->user[1])); /* the nonce that tells opens apart */
+	cr_assert_eq(fake->user[0], fake->user[1]); /* the nonce that tells opens apart */
 	chaapar_close(c);
 	cr_assert_eq(fake->opened, 1u);
 	stop();
@@ -1867,15 +1952,15 @@ Test(client, reads_leave_a_silent_member_and_come_back)
 	c = client(0, 10000, false);
 	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
 	cr_assert_eq(r.node, 0);
-	LOCKED(fake->dead = 1);
+	fake->dead = 1;
 	for (int i = 0; i < 200 || fake->lost_pings == 0; i++) {
 		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
 		cr_assert_neq(r.node, 0);
 		cr_assert_lt(now_ms(), end, "it is never asked whether it is back");
 	}
 	/* One read found out; whether it is back, the library asks without any request waiting. */
-	LOCKED(cr_assert_geq(fake->lost_gets, 1u); cr_assert_lt(fake->lost_gets, 5u);
-	       fake->dead = 0);
+	cr_assert_eq(fake->lost_gets, 1u);
+	fake->dead = 0;
 	while (r.node != 0) {
 		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
 		cr_assert_lt(now_ms(), end, "reads do not come back");
@@ -1892,12 +1977,13 @@ Test(client, reads_try_a_member_again_that_did_not_serve)
 
 	start_homed(NULL);
 	c = client(0, 10000, false);
-	LOCKED(fake->refusing = 1);
+	fake->refusing = 1;
 	for (int i = 0; i < 200; i++) {
 		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
 		cr_assert_neq(r.node, 0);
 	}
-	LOCKED(cr_assert_lt(fake->stayed, 50u); fake->refusing = 0);
+	cr_assert_eq(fake->stayed, 1u);
+	fake->refusing = 0;
 	while (r.node != 0) {
 		cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_NOT_FOUND);
 		cr_assert_lt(now_ms(), end, "reads do not come back");
@@ -1916,8 +2002,10 @@ Test(client, a_cluster_founded_anew_is_served_after_one_time_out)
 	c = client(0, 200, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
 	/* Epochs begin again, below what the session has seen. */
-	LOCKED(fake->alive = 0; for (uint32_t i = 0; i < NODES; i++) fake->epoch[i] = 1;
-	       fake->since = 0);
+	fake->alive = 0;
+	for (uint32_t i = 0; i < NODES; i++)
+		fake->epoch[i] = 1;
+	fake->since = 0;
 	for (int tries = 0; tries < 20 && status != CHAAPAR_OK; tries++)
 		status = chaapar_put_sync(c, "k", 1, "w", 1, &r);
 	cr_assert_eq(status, CHAAPAR_OK);
@@ -1933,12 +2021,13 @@ Test(client, a_handle_that_must_stay_follows_its_session_and_returns)
 	start_homed(NULL);
 	c = client(0, 10000, true);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(next_view(fake, 2));
+	next_view(fake, 2);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "w", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 2);
 	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 0);
-	LOCKED(fake->dead = 1u << 2; next_view(fake, 0));
+	fake->dead = 1u << 2;
+	next_view(fake, 0);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "x", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 0);
 	chaapar_close(c);
@@ -1952,7 +2041,9 @@ static void
 start_led(uint32_t shards, enum action (*hook)(struct fake *f, struct seen *s))
 {
 	start(shards, 64, hook);
-	LOCKED(fake->led = true; for (uint32_t i = 0; i < shards; i++) fake->leader[i] = i % NODES);
+	fake->led = true;
+	for (uint32_t i = 0; i < shards; i++)
+		fake->leader[i] = i % NODES;
 }
 
 /* A key of a shard. */
@@ -1988,12 +2079,10 @@ Test(client, batches_go_to_the_leader_of_their_shard)
 	}
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 600u);
 	chaapar_get_counters(c, &n);
-	/*
-	 * Who leads shards 1 and 2, the opening of their sessions found out; no write had to, unless this
-	 * machine was so slow that a leader seemed dead.
-	 */
-	cr_assert_geq(n.redirects, 2u);
-	LOCKED(cr_assert_leq(fake->strayed, n.retransmits); cr_assert_gt(fake->dgram_requests_max, 8u));
+	/* Who leads shards 1 and 2, the opening of their sessions found out; no write had to. */
+	cr_assert_eq(n.redirects, 2u);
+	cr_assert_eq(fake->strayed, 0u);
+	cr_assert_gt(fake->dgram_requests_max, 8u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 600u);
 	stop();
@@ -2001,7 +2090,6 @@ Test(client, batches_go_to_the_leader_of_their_shard)
 
 Test(client, a_new_leader_costs_one_round_trip_once)
 {
-	uint32_t led_there = 0;
 	struct chaapar_result r;
 	struct chaapar *c;
 
@@ -2009,7 +2097,7 @@ Test(client, a_new_leader_costs_one_round_trip_once)
 	c = client(0, 10000, false);
 	for (uint32_t shard = 0; shard < 2; shard++)
 		cr_assert_eq(chaapar_put_sync(c, key_in(c, shard), 2, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->leader[0] = 2);
+	fake->leader[0] = 2;
 	cr_assert_eq(chaapar_put_sync(c, key_in(c, 0), 2, "v", 1, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 2);
 	cr_assert_eq(r.cause, CHAAPAR_REDIRECT);
@@ -2018,9 +2106,8 @@ Test(client, a_new_leader_costs_one_round_trip_once)
 
 		cr_assert_eq(chaapar_put_sync(c, key_in(c, shard), 2, "v", 1, &r), CHAAPAR_OK);
 		cr_assert_eq(r.node, shard == 0 ? 2 : 1);
-		led_there += r.cause == CHAAPAR_REDIRECT;
+		cr_assert_neq(r.cause, CHAAPAR_REDIRECT);
 	}
-	cr_assert_lt(led_there, 20u); /* some, where a slow machine lets a leader seem dead */
 	/* Reads stay where the handle wants them. */
 	cr_assert_eq(chaapar_get_sync(c, key_in(c, 0), 2, &r), CHAAPAR_OK);
 	cr_assert_eq(r.node, 0);
@@ -2038,11 +2125,16 @@ Test(client, the_end_of_an_election_is_noticed_at_once)
 	start_led(1, NULL);
 	c = client(0, 20000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->leader[0] = NODES; fake->elected_ms = now_ms() + 300);
+	fake->leader[0] = NODES;
+	fake->elected_ms = now_ms() + 300;
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
 	/* At intervals that double up to 64 ms it would ask less than 12 times. */
-	LOCKED(cr_assert_gt(fake->asked, 20u); cr_assert_lt(fake->asked, 100u); fake->asked = 0);
-	LOCKED(fake->dead = 1; fake->leader[0] = NODES; fake->elected_ms = now_ms() + 300);
+	cr_assert_gt(fake->asked, 20u);
+	cr_assert_lt(fake->asked, 100u);
+	fake->asked = 0;
+	fake->dead = 1;
+	fake->leader[0] = NODES;
+	fake->elected_ms = now_ms() + 300;
 	for (int i = 0; i < 30; i++) {
 		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &writes), 0);
 		cr_assert_eq(chaapar_get(c, "k", 1, tell, &reads), 0);
@@ -2052,7 +2144,7 @@ Test(client, the_end_of_an_election_is_noticed_at_once)
 	cr_assert_eq(writes.last.node, 1);
 	cr_assert_eq(reads.by_status[CHAAPAR_OK], 30u);
 	/* All 60 calls doing so would ask 2,000 times. */
-	LOCKED(cr_assert_lt(fake->asked, 900u));
+	cr_assert_lt(fake->asked, 900u);
 	chaapar_close(c);
 	cr_assert_eq(fake->executed, 32u);
 	stop();
@@ -2076,7 +2168,8 @@ Test(client, a_dead_leader_that_others_still_name)
 	start_led(1, NULL);
 	c = client(0, 20000, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->hook = followers_notice_late; fake->dead = 1);
+	fake->hook = followers_notice_late;
+	fake->dead = 1;
 	for (int i = 0; i < 20; i++)
 		cr_assert_eq(chaapar_put(c, "k", 1, "w", 1, tell, &t), 0);
 	drain(c);
@@ -2102,7 +2195,7 @@ Test(client, relaxed_reads_need_no_leader_and_are_marked)
 	cr_assert_not(r.relaxed);
 	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_OK);
 	cr_assert_not(r.relaxed);
-	LOCKED(fake->leader[0] = NODES);
+	fake->leader[0] = NODES;
 	cr_assert_eq(chaapar_get_sync(c, "k", 1, &r), CHAAPAR_TIMEOUT);
 	cr_assert_eq(r.cause, CHAAPAR_NOT_SERVING);
 	cr_assert_eq(chaapar_get_relaxed_sync(c, "k", 1, &r), CHAAPAR_OK);
@@ -2139,7 +2232,7 @@ Test(client, quorum_rules_are_set_and_asked_at_the_leader)
 	cr_assert_eq(chaapar_quorum(c, 2, CHAAPAR_QUORUM_ALL, tell, &t), -ENOENT);
 	cr_assert_eq(chaapar_quorum(c, 0, (enum chaapar_quorum)3, tell, &t), -EINVAL);
 	cr_assert_eq(chaapar_quorum_sync(c, 2, CHAAPAR_QUORUM_ALL, &r), CHAAPAR_BAD_REQUEST);
-	LOCKED(fake->led = false);
+	fake->led = false;
 	cr_assert_eq(chaapar_quorum_sync(c, 0, CHAAPAR_QUORUM_ALL, &r), CHAAPAR_UNKNOWN_OP);
 	chaapar_close(c);
 	stop();
@@ -2175,7 +2268,7 @@ Test(client, a_wrong_shard_makes_the_client_learn_the_cluster_again)
 		snprintf(key, sizeof(key), "%d", i);
 		cr_assert_eq(chaapar_put_sync(c, key, strlen(key), "v", 1, NULL), CHAAPAR_OK);
 	}
-	LOCKED(fake->seed = 99);
+	fake->seed = 99;
 	for (int i = 0; i < 20; i++) {
 		snprintf(key, sizeof(key), "%d", i);
 		cr_assert_eq(chaapar_get(c, key, strlen(key), tell, &t), 0);
@@ -2188,7 +2281,7 @@ Test(client, a_wrong_shard_makes_the_client_learn_the_cluster_again)
 	cr_assert_eq(chaapar_info(c)->hash_seed, 99u);
 	cr_assert_eq(chaapar_put_sync(c, "x", 1, "v", 1, &r), CHAAPAR_OK);
 	/* Replicas that contradict themselves: an error, not a loop. */
-	LOCKED(fake->user[3] = 1);
+	fake->user[3] = 1;
 	cr_assert_eq(chaapar_put_sync(c, "x", 1, "v", 1, &r), CHAAPAR_WRONG_SHARD);
 	cr_assert_eq(chaapar_get_sync(c, "x", 1, &r), CHAAPAR_WRONG_SHARD);
 	chaapar_close(c);
@@ -2204,13 +2297,59 @@ Test(client, another_cluster_at_the_same_addresses_is_learned)
 	start(1, 64, NULL);
 	c = client(0, 200, false);
 	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, &r), CHAAPAR_OK);
-	LOCKED(fake->hash = HASH + 1;
-	       fake->alive = 0); /* drops what names the old one, without a word */
+	fake->hash = HASH + 1;
+	fake->alive = 0; /* drops what names the old one, without a word */
 	for (int tries = 0; tries < 20 && status != CHAAPAR_OK; tries++)
 		status = chaapar_put_sync(c, "k", 1, "v", 1, &r);
 	cr_assert_eq(status, CHAAPAR_OK);
 	cr_assert_eq(chaapar_info(c)->hash, HASH + 1);
 	chaapar_close(c);
+	stop();
+}
+
+/* ---- the socket ---- */
+
+Test(client, a_full_socket_is_waited_for)
+{
+	struct chaapar_counters n;
+	struct told t = { 0 };
+	struct chaapar *c;
+
+	start(1, 64, NULL);
+	c = client(0, 5000, false);
+	cr_assert_eq(chaapar_put_sync(c, "k", 1, "v", 1, NULL), CHAAPAR_OK);
+	fake->full_until_ns = net.clock_ns + NS_PER_MS;
+	for (int i = 0; i < 200; i++)
+		cr_assert_eq(chaapar_put(c, "k", 1, "v", 1, tell, &t), 0);
+	drain(c);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 200u);
+	chaapar_get_counters(c, &n);
+	cr_assert_eq(n.send_errors, 0u);
+	cr_assert_eq(n.retransmits, 0u, "what waited for the socket was not sent twice");
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 201u);
+	stop();
+}
+
+/* The cluster's MTU is larger than what the way from here carries. */
+Test(client, a_datagram_too_large_for_the_way_is_sent_in_smaller_ones)
+{
+	struct chaapar_counters n;
+	struct told t = { 0 };
+	struct chaapar *c;
+
+	start(1, 64, NULL);
+	fake->mtu = 9000;
+	c = client(0, 5000, false);
+	for (int i = 0; i < 64; i++)
+		cr_assert_eq(chaapar_put(c, "k", 1, "0123456789", 10, tell, &t), 0);
+	drain(c);
+	cr_assert_eq(t.by_status[CHAAPAR_OK], 64u);
+	chaapar_get_counters(c, &n);
+	cr_assert_eq(n.send_errors, 1u, "it learns from the first");
+	cr_assert_eq(n.timeouts, 0u);
+	chaapar_close(c);
+	cr_assert_eq(fake->executed, 64u);
 	stop();
 }
 
@@ -2280,9 +2419,10 @@ Test(client, an_event_loop_needs_only_descriptor_and_time)
 	while (t.n == 0) {
 		int64_t ns = chaapar_wait_ns(c);
 		struct pollfd p = { .fd = chaapar_fd(c), .events = POLLIN };
+		struct timespec wait = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
 
 		cr_assert_geq(ns, 0);
-		cr_assert_geq(poll(&p, 1, (int)(ns / 1000000) + (ns % 1000000 != 0)), 0);
+		cr_assert_geq(ppoll(&p, 1, &wait, NULL), 0);
 		cr_assert_geq(chaapar_poll(c, 0), 0);
 	}
 	cr_assert_eq(t.by_status[CHAAPAR_OK], 1u);
@@ -2302,12 +2442,12 @@ Test(client, close_ends_what_is_in_flight_and_closes_sessions)
 	cr_assert_eq(chaapar_get(c, "a", 1, tell, &t), 0);
 	chaapar_close(c);
 	cr_assert_eq(t.by_status[CHAAPAR_CLOSED], 2u);
-	LOCKED(cr_assert_eq(fake->closed, 1u));
+	cr_assert_eq(fake->closed, 1u);
 	chaapar_close(NULL);
 	/* Nobody answers: close gives up. */
 	c = client(0, 5000, false);
 	cr_assert_eq(chaapar_put_sync(c, "a", 1, "v", 1, NULL), CHAAPAR_OK);
-	LOCKED(fake->hook = silent_everywhere);
+	fake->hook = silent_everywhere;
 	chaapar_close(c);
 	stop();
 }
@@ -2334,7 +2474,7 @@ Test(client, status_is_put_together_from_its_parts)
 	free(text);
 	cr_assert_eq(chaapar_node_status(c, 9, 0, &text), CHAAPAR_BAD_REQUEST);
 	cr_assert_null(text);
-	LOCKED(fake->user[3] = UINT64_MAX);
+	fake->user[3] = UINT64_MAX;
 	cr_assert_eq(chaapar_node_status(c, 1, 0, &text), CHAAPAR_BAD_REQUEST);
 	cr_assert_null(text);
 	chaapar_close(c);
@@ -2365,7 +2505,7 @@ Test(client, parts_of_different_texts_are_not_put_together)
 	cr_assert_str_eq(text, "{\"a\":[1,2]}");
 	cr_assert_eq(fake->user[1], 0u);
 	free(text);
-	LOCKED(fake->user[1] = 1000);
+	fake->user[1] = 1000;
 	cr_assert_eq(chaapar_node_status(c, 1, 0, &text), CHAAPAR_BUSY);
 	cr_assert_null(text);
 	/* The same by hand. */
