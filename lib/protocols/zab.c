@@ -762,6 +762,7 @@ on_newleader(struct chp_zab *z, const struct chp_now *now, const struct chp_peer
 	z->phase = CHP_ZAB_SYNC;
 	z->synced = false;
 	z->ack_sent = 0;
+	z->pull_to = NONE; /* who synchronises others fetches no history any more, least of all what goes now */
 	if ((m->sync_flags & CHP_ZAB_SNAP) != 0) {
 		begin_copy(z, now, m);
 	} else if (m->keep < z->committed || m->keep > last_index(z) || z->incomplete) {
