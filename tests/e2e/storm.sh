@@ -25,8 +25,7 @@ fail_how() {
 	kill | stop) expect 0 "$1 $victim" "$cluster" "$1" "$victim" ;;
 	pause) expect 0 "pause $victim" "$cluster" pause "$victim" ;;
 	cable) expect 0 "cut $victim" "$cluster" cut "$victim" ;;
-	peers) expect 0 "cut $victim off" "$cluster" cut "$victim" "${others[0]}" &&
-		expect 0 "cut $victim off" "$cluster" cut "$victim" "${others[1]}" ;;
+	peers) expect 0 "cut $victim off" "$cluster" cut "$victim" "${others[@]}" ;;
 	esac
 }
 
