@@ -274,6 +274,9 @@ $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(call fuzz,$(LIB_PURE) tests/support/
 	$(call say,LD,$@)
 	$(Q)$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $^ $(PURE_LIBS)
 
+# What is behind a fuzzed shard.
+$(B)/fuzz/fuzz_shard $(B)/fuzz/fuzz_zab: $(call fuzz,tests/sim/store.c)
+
 # Frames are the pipeline's, but pure.
 $(B)/fuzz/fuzz_frame: $(call fuzz,lib/pipeline/frame.c lib/pipeline/counters.c)
 

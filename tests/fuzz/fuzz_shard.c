@@ -2,12 +2,13 @@
 /*
  * A shard of node 0 whose peers are hostile: their packets pass chp_peer_check but say anything.
  * Clients send whatever the frontend would let through. The shard must neither crash nor break
- * its invariants.
+ * its invariants. With STORE_FIRST to STORE_LAST as first byte it has a host and a store, which is honest.
  *
  * The input is a script, see run(). Peers can lie in every field; by default a field is what an
  * honest peer would say, so that the interesting lies come one at a time: the next sequence
  * number, an acknowledgement of all that was sent, an ACK of the INV that was last received.
  */
+#include "../support/fuzz_store.h"
 #include "../support/script.h"
 
 #include "base/assert.h"
@@ -41,10 +42,13 @@ struct peer {
 	uint64_t cursor;   /* of its last END */
 	struct chp_hermes_inv inv[INVS]; /* the last of the shard's INVs */
 	uint32_t n_invs;
+	uint32_t asked, generation; /* of the shard's last FETCH */
 };
 
 struct world {
 	struct chp_shard *shard;
+	struct store store;
+	uint64_t founding;
 	struct chp_view view;
 	struct peer peer[NODES_MAX];
 	uint32_t n_nodes;
@@ -90,9 +94,13 @@ static void
 take_packet(const struct chp_buffer *b)
 {
 	const struct chp_peer_header *h = (const void *)b->data;
-	struct peer *p = &w.peer[b->peer];
+	struct peer *p = &w.peer[b->peer % CHP_TO_HOST];
 
 	chp_peer_seal(b->data, b->len);
+	if (b->peer == CHP_TO_HOST) {
+		store_listen(&w.store, b->data, b->len);
+		return;
+	}
 	CHP_ASSERT(chp_peer_check(b->data, b->len, HASH, w.n_nodes, 1) == CHP_PACKET_OK);
 	CHP_ASSERT_OP(h->to, ==, b->peer);
 	if (h->session != p->session) {
@@ -108,6 +116,10 @@ take_packet(const struct chp_buffer *b)
 			memcpy(&p->inv[p->n_invs++ % INVS], m, sizeof(p->inv[0]));
 			w.version = p->inv[(p->n_invs - 1) % INVS].version;
 		}
+		if (m->type == CHP_HERMES_FETCH) {
+			p->asked = m->op;
+			p->generation = ((const struct chp_hermes_fetch *)(const void *)m)->generation;
+		}
 		if (m->type == CHP_COPY_REQUEST)
 			p->transfer = m->op;
 		if (m->type == CHP_COPY_END)
@@ -117,17 +129,20 @@ take_packet(const struct chp_buffer *b)
 }
 
 static void
-run_shard(void)
+run_once(void)
 {
 	static uint8_t bytes[BUFFERS][PACKET_BYTES];
 	struct chp_buffer buffer[BUFFERS];
 	struct chp_now now = { .ns = w.now_ns, .lease_until_ns = w.lease_until_ns };
+	struct chp_packet packet[STORE_PACKETS + CHP_ARRAY_LEN(w.event)];
 	struct chp_events in = {
-		.packet = w.event,
-		.n_packets = w.n_events,
+		.packet = packet,
+		.n_packets = w.store.n_to + w.n_events,
 		.op = w.op,
 		.n_ops = w.n_ops,
 		.view = w.new_view,
+		.founding = w.founding,
+		.host_is_gone = w.store.is_gone,
 	};
 	struct chp_effects out = {
 		.buffer = buffer,
@@ -138,13 +153,25 @@ run_shard(void)
 
 	for (uint32_t i = 0; i < BUFFERS; i++)
 		buffer[i] = (struct chp_buffer){ .data = bytes[i] };
+	memcpy(packet, w.store.to_shard, w.store.n_to * sizeof(packet[0]));
+	memcpy(packet + w.store.n_to, w.event, w.n_events * sizeof(packet[0]));
 	w.replies = 0;
 	chp_shard_run(w.shard, &now, &in, &out);
 	chp_shard_check(w.shard);
 	for (uint32_t i = 0; i < out.n_used; i++)
 		take_packet(&buffer[i]);
+	if (w.store.is_present)
+		store_run(&w.store, w.now_ns);
 	w.n_events = w.n_ops = 0;
 	w.new_view = NULL;
+}
+
+static void
+run_shard(void)
+{
+	run_once();
+	for (uint32_t i = 0; i < STORE_ROUNDS && store_is_busy(&w.store); i++)
+		run_once();
 }
 
 /* ---- what peers say ---- */
@@ -198,19 +225,19 @@ add_inv(struct input *in, uint8_t *to)
 	return m->message.len;
 }
 
-/* An ACK of an INV that this peer got, or a VAL. */
+/* An ACK or STORED of an INV that this peer got, or a VAL. */
 static uint32_t
 add_answer(struct input *in, const struct peer *p, uint8_t type, uint8_t *to)
 {
 	struct chp_hermes_ack *m = (void *)to;
 	const struct chp_hermes_inv *inv = &p->inv[(p->n_invs + INVS - 1 - u8(in) % INVS) % INVS];
-	uint64_t version = type == CHP_HERMES_ACK ? inv->version : w.version;
+	uint64_t version = type != CHP_HERMES_VAL ? inv->version : w.version;
 
 	*m = (struct chp_hermes_ack){
 		.message = {
 			.type = type,
 			.len = sizeof(*m),
-			.op = (uint32_t)bent(in, type == CHP_HERMES_ACK ? inv->message.op : 0),
+			.op = (uint32_t)bent(in, type != CHP_HERMES_VAL ? inv->message.op : 0),
 		},
 		.generation = (uint32_t)bent(in, inv->generation),
 		.version = bent(in, version),
@@ -256,16 +283,57 @@ add_noise(struct input *in, uint8_t *to)
 	return len;
 }
 
+/* FLOOR or EVICTED. */
 static uint32_t
-add_floor(struct input *in, uint8_t *to)
+add_floor(struct input *in, uint8_t type, uint8_t *to)
 {
 	struct chp_hermes_floor *m = (void *)to;
 
 	*m = (struct chp_hermes_floor){
-		.message = { .type = CHP_HERMES_FLOOR, .len = sizeof(*m), .op = CHP_OP_NONE },
+		.message = { .type = type, .len = sizeof(*m), .op = CHP_OP_NONE },
 		.counter = bent(in, w.version >> CHP_WRITER_BITS),
 	};
 	return sizeof(*m);
+}
+
+static uint32_t
+add_fetch(struct input *in, uint8_t *to)
+{
+	struct chp_hermes_fetch *m = (void *)to;
+	uint8_t key[CHP_KEY_BYTES_MAX];
+	const uint32_t key_len = key_bytes(in, key);
+	const uint32_t bytes = chp_align_u32((uint32_t)sizeof(*m) + key_len, CHP_MESSAGE_ALIGN);
+
+	memset(m, 0, bytes);
+	*m = (struct chp_hermes_fetch){
+		.message = { .type = CHP_HERMES_FETCH, .len = (uint16_t)bytes, .op = (uint32_t)bent(in, 0) },
+		.generation = u8(in),
+		.key_len = (uint8_t)key_len,
+	};
+	memcpy(m + 1, key, key_len);
+	return bytes;
+}
+
+static uint32_t
+add_fetched(struct input *in, const struct peer *p, uint8_t *to)
+{
+	struct chp_hermes_fetched *m = (void *)to;
+	const uint8_t status = u8(in) % (CHP_HERMES_FETCH_UNDER_WAY + 1);
+	const uint32_t value_len = status == CHP_HERMES_FETCH_FOUND ? u8(in) % (VALUE_MAX + 2) : 0;
+	const uint32_t bytes = chp_align_u32((uint32_t)sizeof(*m) + value_len, CHP_MESSAGE_ALIGN);
+	const bool has_version = status <= CHP_HERMES_FETCH_TOMBSTONE || status == CHP_HERMES_FETCH_UNDER_WAY;
+
+	memset(m, 0, bytes);
+	*m = (struct chp_hermes_fetched){
+		.message = { .type = CHP_HERMES_FETCHED, .len = (uint16_t)bytes, .op = (uint32_t)bent(in, p->asked) },
+		.generation = (uint32_t)bent(in, p->generation),
+		.status = status,
+		.version = has_version ? bent(in, w.version) : 0,
+		.recorded = bent(in, w.view.epoch),
+		.value_total = value_len,
+		.stored_in = status <= CHP_HERMES_FETCH_TOMBSTONE ? u8(in) % 2 : 0,
+	};
+	return bytes;
 }
 
 static uint32_t
@@ -348,7 +416,7 @@ add_end(struct input *in, const struct peer *p, uint8_t *to)
 static uint32_t
 add_message(struct input *in, const struct peer *p, uint8_t *to)
 {
-	switch (u8(in) % 13) {
+	switch (u8(in) % (w.store.is_present ? 19 : 13)) {
 	case 0:
 	case 1:
 		return add_inv(in, to);
@@ -361,7 +429,7 @@ add_message(struct input *in, const struct peer *p, uint8_t *to)
 	case 6:
 		return add_echo(in, p, to);
 	case 7:
-		return add_floor(in, to);
+		return add_floor(in, CHP_HERMES_FLOOR, to);
 	case 8:
 		return add_request(in, p, to);
 	case 9:
@@ -370,6 +438,16 @@ add_message(struct input *in, const struct peer *p, uint8_t *to)
 		return add_record(in, p, to);
 	case 11:
 		return add_end(in, p, to);
+	case 13:
+		return add_floor(in, CHP_HERMES_EVICTED, to);
+	case 14:
+	case 15:
+		return add_answer(in, p, CHP_HERMES_STORED, to);
+	case 16:
+		return add_fetch(in, to);
+	case 17:
+	case 18:
+		return add_fetched(in, p, to);
 	default:
 		return add_noise(in, to);
 	}
@@ -449,9 +527,11 @@ static void
 change_view(struct input *in)
 {
 	uint64_t all = (1u << w.n_nodes) - 1;
+	const bool learns = (w.view.learners & 1) != 0;
+	const bool is_ready = !w.store.is_present || (w.view.sources == 0 && chp_shard_copy_done(w.shard));
 
 	w.view.epoch++;
-	if ((w.view.learners & 1) != 0 && u8(in) % 2 == 0) {
+	if (learns && (u8(in) % 2 == 0 || !is_ready)) {
 		w.view.voters = all & ~UINT64_C(1);
 		w.view.learners = 1;
 	} else {
@@ -460,6 +540,7 @@ change_view(struct input *in)
 		w.view.voters = live | 1;
 		w.view.learners = u8(in) & all & ~(uint64_t)live & ~UINT64_C(1);
 	}
+	store_next_sources(w.shard, in, &w.view);
 	for (uint32_t i = 1; i < w.n_nodes; i++) {
 		if ((chp_view_live(&w.view) & chp_bit(i)) == 0)
 			continue;
@@ -506,6 +587,8 @@ run(struct input *in)
 			change_view(in);
 			break;
 		default:
+			if (w.store.is_present)
+				store_step(&w.store, in);
 			run_shard();
 		}
 		if (w.n_events == CHP_ARRAY_LEN(w.event) || w.n_ops == REPLIES || what >= 128)
@@ -514,10 +597,32 @@ run(struct input *in)
 	run_shard();
 }
 
+/* The first view of those that have stores: of a new cluster, of a cold start, or a later one that we join. */
+static void
+begin_with_store(void)
+{
+	w.view.next_writer = (uint16_t)(w.n_nodes + 1);
+	if ((w.store.choice & STORE_COLD) != 0) {
+		w.view.epoch = chp_epoch_of_generation(1);
+		w.view.sources = w.view.voters;
+	} else if ((w.store.choice & STORE_HAS_OLD) != 0) {
+		w.view.epoch = 8;
+		w.view.learners = 1;
+		w.view.voters &= ~UINT64_C(1);
+	}
+	if (!chp_epoch_is_first(w.view.epoch))
+		return;
+	w.founding = w.view.epoch;
+	run_shard();
+	w.founding = 0;
+}
+
 static void
 start(struct input *in)
 {
-	uint8_t choice = u8(in);
+	const uint8_t first = u8(in);
+	const bool has_store = first >= STORE_FIRST && first <= STORE_LAST;
+	const uint8_t choice = has_store ? u8(in) : first;
 	int err = 0;
 	struct chp_shard_config c = {
 		.protocol = &chp_hermes,
@@ -553,6 +658,8 @@ start(struct input *in)
 	w.lease_until_ns = CHP_NEVER;
 	w.version = UINT64_C(2) << CHP_WRITER_BITS | 1;
 	memset(w.value, '1', sizeof(w.value)); /* up to 20 digits are a number */
+	if (has_store)
+		store_open(&w.store, in, CHP_WRITER_BITS, &c);
 	w.shard = chp_shard_create(&c, &err);
 	CHP_ASSERT(w.shard != NULL);
 	w.view.epoch = 1;
@@ -566,6 +673,8 @@ start(struct input *in)
 		w.view.writer[i] = (uint16_t)(i + 1);
 		w.peer[i] = (struct peer){ .next = 1, .session = 1, .grant = 2 };
 	}
+	if (has_store)
+		begin_with_store();
 	w.new_view = &w.view;
 	run_shard();
 }
@@ -578,5 +687,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	start(&in);
 	run(&in);
 	chp_shard_destroy(w.shard);
+	store_close(&w.store);
 	return 0;
 }

@@ -2,12 +2,14 @@
 /*
  * A ZAB shard of node 0 whose peers are hostile: their packets pass chp_peer_check but say anything. Clients send
  * whatever the frontend would let through. Peers may ruin what their own cluster holds, but the shard must
- * neither crash nor break its invariants.
+ * neither crash nor break its invariants. With STORE_FIRST to STORE_LAST as first byte it has a host and a store, which
+ * is honest.
  *
  * The input is a script, see run(). Peers can lie in every field; by default a field is what fits the shard's
  * state, which they look up, so that elections, synchronisations and copies come about and the interesting lies
  * come one at a time.
  */
+#include "../support/fuzz_store.h"
 #include "../support/script.h"
 
 #include "base/assert.h"
@@ -40,10 +42,13 @@ struct peer {
 	uint64_t cursor;   /* of its last END */
 	uint64_t recover_id, read_id, sent_ns, serial;
 	uint64_t items, digest; /* of the chunk that it sends */
+	uint32_t asked, tag;    /* of the shard's last FETCH or OFFER */
 };
 
 struct world {
 	struct chp_shard *shard;
+	struct store store;
+	uint64_t founding;
 	struct chp_zab_state state;
 	struct chp_view view;
 	struct peer peer[NODES_MAX];
@@ -109,6 +114,11 @@ take_message(struct peer *p, const struct chp_message *m)
 	case CHP_ZAB_BEAT:
 		p->sent_ns = ((const struct chp_zab_beat *)(const void *)m)->sent_ns;
 		break;
+	case CHP_ZAB_FETCH:
+	case CHP_ZAB_OFFER:
+		p->asked = m->op;
+		p->tag = ((const struct chp_zab_fetch *)(const void *)m)->tag;
+		break;
 	default:
 		break;
 	}
@@ -118,9 +128,13 @@ static void
 take_packet(const struct chp_buffer *b)
 {
 	const struct chp_peer_header *h = (const void *)b->data;
-	struct peer *p = &w.peer[b->peer];
+	struct peer *p = &w.peer[b->peer % CHP_TO_HOST];
 
 	chp_peer_seal(b->data, b->len);
+	if (b->peer == CHP_TO_HOST) {
+		store_listen(&w.store, b->data, b->len);
+		return;
+	}
 	CHP_ASSERT(chp_peer_check(b->data, b->len, HASH, w.n_nodes, 1) == CHP_PACKET_OK);
 	CHP_ASSERT_OP(h->to, ==, b->peer);
 	if (h->session != p->session)
@@ -137,17 +151,20 @@ take_packet(const struct chp_buffer *b)
 }
 
 static void
-run_shard(void)
+run_once(void)
 {
 	static uint8_t bytes[BUFFERS][PACKET_BYTES];
 	struct chp_buffer buffer[BUFFERS];
 	struct chp_now now = { .ns = w.now_ns };
+	struct chp_packet packet[STORE_PACKETS + CHP_ARRAY_LEN(w.event)];
 	struct chp_events in = {
-		.packet = w.event,
-		.n_packets = w.n_events,
+		.packet = packet,
+		.n_packets = w.store.n_to + w.n_events,
 		.op = w.op,
 		.n_ops = w.n_ops,
 		.view = w.new_view,
+		.founding = w.founding,
+		.host_is_gone = w.store.is_gone,
 	};
 	struct chp_effects out = {
 		.buffer = buffer,
@@ -159,6 +176,8 @@ run_shard(void)
 
 	for (uint32_t i = 0; i < BUFFERS; i++)
 		buffer[i] = (struct chp_buffer){ .data = bytes[i] };
+	memcpy(packet, w.store.to_shard, w.store.n_to * sizeof(packet[0]));
+	memcpy(packet + w.store.n_to, w.event, w.n_events * sizeof(packet[0]));
 	w.replies = 0;
 	w.reply_room = out.reply_room;
 	chp_shard_run(w.shard, &now, &in, &out);
@@ -168,9 +187,19 @@ run_shard(void)
 	CHP_ASSERT_OP(status.committed, <=, status.proposed);
 	for (uint32_t i = 0; i < out.n_used; i++)
 		take_packet(&buffer[i]);
+	if (w.store.is_present)
+		store_run(&w.store, w.now_ns);
 	w.n_events = w.n_ops = 0;
 	w.new_view = NULL;
 	w.reply_room = REPLIES;
+}
+
+static void
+run_shard(void)
+{
+	run_once();
+	for (uint32_t i = 0; i < STORE_ROUNDS && store_is_busy(&w.store); i++)
+		run_once();
 }
 
 /* ---- what peers say ---- */
@@ -276,7 +305,9 @@ add_propose(struct input *in, uint8_t *to)
 	struct chp_zab_propose *m = (void *)to;
 	uint8_t key[CHP_KEY_BYTES_MAX];
 	uint32_t key_len = key_bytes(in, key), value_len = lens[u8(in) % CHP_ARRAY_LEN(lens)], bytes;
-	const uint8_t choice = u8(in), flags = choice < 128 ? 0 : choice & CHP_ZAB_ENTRY_FLAGS_ALL;
+	const uint8_t choice = u8(in), usual = w.store.is_present && choice >= 112 ? CHP_ZAB_RESTORED : 0;
+	const uint8_t flags = choice < 128 ? usual : choice & CHP_ZAB_ENTRY_FLAGS_ALL;
+	const bool is_restored = (flags & CHP_ZAB_RESTORED) != 0;
 	const uint64_t session = bent(in, w.session + choice / 16 % 8);
 
 	if ((flags & CHP_ZAB_SESSION) != 0) {
@@ -285,7 +316,7 @@ add_propose(struct input *in, uint8_t *to)
 	}
 	if ((flags & CHP_ZAB_RULE) != 0)
 		key_len = 0;
-	if ((flags & ~CHP_ZAB_SESSION) != 0)
+	if ((flags & ~(CHP_ZAB_SESSION | (w.store.is_present ? CHP_ZAB_RESTORED : 0))) != 0)
 		value_len = 0;
 	bytes = chp_zab_propose_bytes(key_len, value_len);
 	memset(m, 0, bytes);
@@ -294,9 +325,9 @@ add_propose(struct input *in, uint8_t *to)
 		.epoch = an_epoch(in, 0),
 		.entry_epoch = bent(in, w.state.accepted_epoch),
 		.index = bent(in, w.state.last + 1 + choice % 4 * (choice % 16 > 7)),
-		.session = bent(in, choice % 2 == 0 ? 0 : w.session),
+		.session = bent(in, choice % 2 == 0 || is_restored ? 0 : w.session),
 		.request = bent(in, w.request),
-		.number = bent(in, choice % 2),
+		.number = bent(in, is_restored ? 1 + choice % 8 : choice % 2),
 		.value_total = value_len,
 		.key_len = (uint8_t)key_len,
 		.entry_flags = flags,
@@ -320,6 +351,8 @@ add_index(struct input *in, uint8_t type, uint8_t *to)
 		.view = bent(in, w.view.epoch),
 		.index_flags = bent(in, type == CHP_ZAB_COMMIT ? u8(in) % 2 : 0),
 	};
+	if (w.store.is_present)
+		m->durable = bent(in, w.state.last);
 	return sizeof(*m);
 }
 
@@ -334,6 +367,8 @@ add_beat(struct input *in, const struct peer *p, uint8_t type, uint8_t *to)
 		.sent_ns = bent(in, type == CHP_ZAB_BEAT_ACK ? p->sent_ns : w.now_ns),
 		.lease_ns = bent(in, 5000 * US),
 	};
+	if (w.store.is_present && type == CHP_ZAB_BEAT_ACK)
+		m->beat_flags = bent(in, CHP_ZAB_HOST_READY);
 	return sizeof(*m);
 }
 
@@ -376,7 +411,7 @@ add_recovered(struct input *in, const struct peer *p, uint8_t *to)
 	return sizeof(*m);
 }
 
-/* FETCH or OFFER: this shard has no store, and no use for them. */
+/* FETCH or OFFER: a shard without a store has no use for them. */
 static uint32_t
 add_question(struct input *in, uint8_t type, uint8_t *to)
 {
@@ -398,7 +433,7 @@ add_question(struct input *in, uint8_t type, uint8_t *to)
 }
 
 static uint32_t
-add_fetched(struct input *in, uint8_t *to)
+add_fetched(struct input *in, const struct peer *p, uint8_t *to)
 {
 	const uint8_t status = u8(in) % (CHP_ZAB_FETCH_KNOWN + 1);
 	const uint32_t value_len = status == CHP_ZAB_FETCH_FOUND ? u8(in) % (VALUE_MAX + 2) : 0;
@@ -410,12 +445,12 @@ add_fetched(struct input *in, uint8_t *to)
 		.message = header(CHP_ZAB_FETCHED, bytes),
 		.epoch = an_epoch(in, 0),
 		.version = status <= CHP_ZAB_FETCH_TOMBSTONE ? bent(in, 1) : 0,
-		.tag = u8(in),
+		.tag = w.store.is_present ? (uint32_t)bent(in, p->tag) : u8(in),
 		.value_total = value_len,
 		.generation = u8(in),
 		.status = status,
 	};
-	m->message.op = (uint32_t)bent(in, 0);
+	m->message.op = (uint32_t)bent(in, p->asked);
 	return bytes;
 }
 
@@ -564,7 +599,7 @@ add_message(struct input *in, struct peer *p, uint8_t *to)
 	case 30:
 		return add_question(in, type == 29 ? CHP_ZAB_FETCH : CHP_ZAB_OFFER, to);
 	case 31:
-		return add_fetched(in, to);
+		return add_fetched(in, p, to);
 	default:
 		return add_propose(in, to);
 	}
@@ -659,6 +694,7 @@ change_view(struct input *in)
 		w.view.learners |= chp_bit(i);
 		w.peer[i] = (struct peer){ .next = 1, .session = 1, .grant = 2 };
 	}
+	store_next_sources(w.shard, in, &w.view);
 	w.new_view = &w.view;
 	run_shard();
 }
@@ -690,6 +726,8 @@ run(struct input *in)
 			change_view(in);
 			break;
 		default:
+			if (w.store.is_present)
+				store_step(&w.store, in);
 			run_shard();
 		}
 		if (w.n_events == CHP_ARRAY_LEN(w.event) || w.n_ops == REPLIES || what >= 128)
@@ -698,10 +736,37 @@ run(struct input *in)
 	run_shard();
 }
 
+/* The first view of those that have stores: of a new cluster, of a cold start, or a later one that we join. */
+static void
+begin_with_store(struct input *in)
+{
+	const uint64_t all = w.view.voters | w.view.learners;
+	const bool has_old = (w.store.choice & STORE_HAS_OLD) != 0;
+
+	w.view.next_writer = (uint16_t)(w.n_nodes + 1);
+	if ((w.store.choice & STORE_COLD) != 0) {
+		w.view.epoch = chp_epoch_of_generation(1) + (w.view.learners != 0);
+		w.view.sources = (u8(in) | 2u) & all & ~UINT64_C(1);
+		if (has_old)
+			w.view.sources |= w.view.voters & 1;
+	} else if (has_old) {
+		w.view.epoch = 8;
+		w.view.learners = 1;
+		w.view.voters = all & ~UINT64_C(1);
+	}
+	if (!chp_epoch_is_first(w.view.epoch))
+		return;
+	w.founding = w.view.epoch;
+	run_shard();
+	w.founding = 0;
+}
+
 static void
 start(struct input *in)
 {
-	uint8_t choice = u8(in);
+	const uint8_t first = u8(in);
+	const bool has_store = first >= STORE_FIRST && first <= STORE_LAST;
+	const uint8_t choice = has_store ? u8(in) : first;
 	int err = 0;
 	struct chp_shard_config c = {
 		.protocol = &chp_zab,
@@ -740,6 +805,8 @@ start(struct input *in)
 	w.reply_room = REPLIES;
 	w.session = 1;
 	memset(w.value, '1', sizeof(w.value)); /* up to 20 digits are a number */
+	if (has_store)
+		store_open(&w.store, in, 0, &c);
 	w.shard = chp_shard_create(&c, &err);
 	CHP_ASSERT(w.shard != NULL);
 	w.view.epoch = 1;
@@ -753,6 +820,8 @@ start(struct input *in)
 		w.view.writer[i] = (uint16_t)(i + 1);
 		w.peer[i] = (struct peer){ .next = 1, .session = 1, .grant = 2 };
 	}
+	if (has_store)
+		begin_with_store(in);
 	w.new_view = &w.view;
 	run_shard();
 }
@@ -765,5 +834,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	start(&in);
 	run(&in);
 	chp_shard_destroy(w.shard);
+	store_close(&w.store);
 	return 0;
 }
