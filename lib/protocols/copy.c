@@ -147,6 +147,9 @@ has_store(const struct chp_copy *c)
 	return c->config.backing != NULL && (c->config.backing->may_evict || !c->config.backing->has_begun);
 }
 
+/* Cursors behind the cache only count the items of a store: more than there can ever be, far from wrapping. */
+#define CURSOR_MAX (UINT64_C(1) << 60)
+
 /* How far the copy goes. The store's end is known when it is reached. */
 static uint64_t
 total_of(const struct chp_copy *c, uint32_t peer)
@@ -530,8 +533,9 @@ static void
 on_request(struct chp_copy *c, const struct chp_peer_message *m)
 {
 	const struct chp_copy_request *r = (const void *)m->message;
+	const uint64_t cursor_max = has_store(c) ? CURSOR_MAX : places_of(c);
 
-	if ((c->learners & chp_bit(m->from)) == 0 || (!has_store(c) && r->cursor > places_of(c))) {
+	if ((c->learners & chp_bit(m->from)) == 0 || r->cursor > cursor_max) {
 		c->config.counters->refused++;
 		return;
 	}
