@@ -72,14 +72,27 @@ sim_client_key_number(const uint8_t *key, uint32_t len)
 	return (uint32_t)(key[len - 1] - 'a');
 }
 
+/* Whether this is an answer to a call, and one that counts. */
+static bool
+answers(const struct sim_client *client, const struct sim_call *call, const struct chp_reply_header *h,
+	const struct chp_reply_message *r)
+{
+	const bool roams = is_outside(client, call);
+
+	if (call->state != SIM_CALL_OPEN || call->request != r->request || call->opcode != r->opcode ||
+	    h->session != (roams ? 0 : client->session))
+		return false;
+	/* That somebody does not serve is so in whatever epoch. */
+	return roams || !is_write(r->opcode) || h->epoch >= client->epoch || r->status == CHP_STATUS_NOT_SERVING;
+}
+
 bool
-sim_client_asks(const struct sim_world *w, uint32_t c, uint64_t request, uint32_t *key)
+sim_client_waits(const struct sim_world *w, uint32_t c, const struct chp_reply_header *h,
+		 const struct chp_reply_message *r, uint32_t *key)
 {
 	for (uint32_t i = 0; c < w->config.n_clients && i < SIM_DEPTH_MAX; i++) {
-		const struct sim_call *call = &w->client[c].call[i];
-
-		if (call->state == SIM_CALL_OPEN && call->request == request && has_key(call->opcode)) {
-			*key = call->key;
+		if (answers(&w->client[c], &w->client[c].call[i], h, r)) {
+			*key = w->client[c].call[i].key;
 			return true;
 		}
 	}
@@ -573,20 +586,6 @@ answered(struct sim_world *w, uint32_t c, struct sim_call *call, const struct ch
 	default:
 		complete(w, c, call, CHP_HISTORY_FAIL, r);
 	}
-}
-
-/* Whether this is an answer to a call, and one that counts. */
-static bool
-answers(const struct sim_client *client, const struct sim_call *call, const struct chp_reply_header *h,
-	const struct chp_reply_message *r)
-{
-	const bool roams = is_outside(client, call);
-
-	if (call->state != SIM_CALL_OPEN || call->request != r->request || call->opcode != r->opcode ||
-	    h->session != (roams ? 0 : client->session))
-		return false;
-	/* That somebody does not serve is so in whatever epoch. */
-	return roams || !is_write(r->opcode) || h->epoch >= client->epoch || r->status == CHP_STATUS_NOT_SERVING;
 }
 
 void

@@ -497,10 +497,12 @@ void sim_once_forget(struct sim_world *w);
 void sim_client_init(struct sim_world *w, uint32_t c);
 void sim_client_wake(struct sim_world *w, uint32_t c);
 void sim_client_reply(struct sim_world *w, uint32_t c, const struct sim_packet *p);
-/** Bytes of a key that clients use, and its number again; whether a client has an open request, and on what key. */
+/** Bytes of a key that clients use, and its number again. */
 uint32_t sim_client_key(uint32_t key, uint8_t to[CHP_KEY_BYTES_MAX]);
 uint32_t sim_client_key_number(const uint8_t *key, uint32_t len);
-bool sim_client_asks(const struct sim_world *w, uint32_t c, uint64_t request, uint32_t *key);
+/** Whether a client waits for a reply, and on what key: numbers of requests begin again in another session. */
+bool sim_client_waits(const struct sim_world *w, uint32_t c, const struct chp_reply_header *h,
+		      const struct chp_reply_message *r, uint32_t *key);
 bool sim_clients_done(const struct sim_world *w);
 /** What they wait for, for people. */
 void sim_clients_dump(const struct sim_world *w, struct chp_text *t);

@@ -490,7 +490,7 @@ check_replies(struct sim_world *w, uint32_t n)
 		while ((r = chp_reply_next(d->data, d->len, &offset)) != NULL) {
 			if (r->opcode == CHP_OPCODE_GET && (r->flags & CHP_REPLY_RELAXED) != 0 &&
 			    (r->status == CHP_STATUS_OK || r->status == CHP_STATUS_NOT_FOUND) &&
-			    sim_client_asks(w, client, r->request, &key))
+			    sim_client_waits(w, client, h, r, &key))
 				check_relaxed(w, n, key, r);
 			else if (r->status == CHP_STATUS_OK && r->opcode != CHP_OPCODE_GET &&
 				 r->opcode != CHP_OPCODE_PING && r->opcode != CHP_OPCODE_QUORUM)
