@@ -196,13 +196,32 @@ pop(struct chp_zab *z, enum chp_zab_wait id)
 	return chp_zab_pop(z, &z->list[id]);
 }
 
+/*
+ * [Z12] How many of `n` places an operation leaves. The last is kept for a switch to "majority": under "all" a dead
+ * member makes everything wait, and only that frees it.
+ */
+static uint32_t
+kept_of(const struct chp_op *op, uint32_t n)
+{
+	const bool frees = op->opcode == CHP_OPCODE_QUORUM && op->arg == CHP_ZAB_MAJORITY;
+
+	return frees || n == 1 ? 0 : 1;
+}
+
+static bool
+has_op(const struct chp_zab *z, const struct chp_op *from)
+{
+	return z->n_open_ops + kept_of(from, z->env.ops) < z->env.ops;
+}
+
 static uint32_t
 take_op(struct chp_zab *z, const struct chp_op *from)
 {
-	const uint32_t i = pop(z, CHP_ZAB_OP_FREE);
+	uint32_t i;
 
-	if (i == NONE)
+	if (!has_op(z, from))
 		return NONE;
+	i = pop(z, CHP_ZAB_OP_FREE);
 	z->op[i] = (struct chp_zab_op){ .origin = from->origin,
 				       .session = from->session,
 				       .request = from->request,
@@ -2073,16 +2092,10 @@ may_propose(struct chp_zab *z, const struct chp_op *op, const struct chp_out *ou
 
 	if (CHP_MUTATED(S13_DEAD_FOLLOWER_STOPS) && chp_out_credits(out, others(z)) == 0)
 		return false;
-	/*
-	 * [Z12] The last place is kept for a switch to "majority": under "all" a dead member makes everything wait, and
-	 * only that frees it.
-	 */
-	const bool frees = op->opcode == CHP_OPCODE_QUORUM && op->arg == CHP_ZAB_MAJORITY;
-	const uint64_t kept = frees || z->env.credits == 1 ? 0 : 1;
-
-	return open + kept < z->env.credits && out->lane[z->env.self].credits > 0 &&
-	       z->list[CHP_ZAB_OP_FREE].head != NONE &&
-	       (op->opcode != CHP_OPCODE_QUORUM || chp_zab_quorum_room(&z->rule));
+	return open + kept_of(op, z->env.credits) < z->env.credits && out->lane[z->env.self].credits > 0 &&
+	       has_op(z, op) &&
+	       (op->opcode != CHP_OPCODE_QUORUM ||
+		z->rule.n + kept_of(op, CHP_ZAB_SWITCHES_MAX) < CHP_ZAB_SWITCHES_MAX);
 }
 
 /* Not BUSY where there is a session, which is final: another leader may be asked the same, and its log decides. */

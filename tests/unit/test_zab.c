@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "protocols/zab_quorum.h"
 #include "wire/zab.h"
 
 #define MS UINT64_C(1000000)
@@ -1439,6 +1440,51 @@ Test(zab, all_waits_for_a_dead_member_and_majority_frees)
 	cr_assert_eq(complete(w, 1, rule_op(2))->reply.status, CHP_STATUS_REDIRECT);
 	cr_assert_eq(complete(w, 0, rule_op(3))->reply.status, CHP_STATUS_BAD_REQUEST);
 	end(w);
+}
+
+/* Ask for more than there is room for under "all", while a member is dead; then switch. */
+static void
+expect_freed(struct world *w, struct chp_op op, uint32_t n, uint32_t fit)
+{
+	uint32_t first, freed;
+
+	complete(w, 0, rule_op(CHP_ZAB_ALL));
+	kill_node(w, 2);
+	first = ask(w, 0, op);
+	for (uint32_t i = 1; i < n; i++)
+		cr_assert_eq(ask(w, 0, op), first + i);
+	flow(w);
+	for (uint32_t i = 0; i < n; i++) {
+		cr_assert_eq(is_answered(w, first + i), i >= fit, "%u", i);
+		if (i >= fit)
+			cr_assert_eq(status_to(w, first + i), CHP_STATUS_BUSY);
+	}
+	freed = ask(w, 0, rule_op(CHP_ZAB_MAJORITY));
+	flow(w);
+	cr_assert_eq(status_to(w, freed), CHP_STATUS_OK);
+	for (uint32_t i = 0; i < fit; i++)
+		cr_assert_eq(status_to(w, first + i), CHP_STATUS_OK);
+	put(w, 0, "b", "1");
+	end(w);
+}
+
+/* [Z12] */
+Test(zab, the_last_operation_in_flight_is_kept_for_what_frees_them)
+{
+	struct chp_shard_config c = config_of(3);
+
+	c.ops = 4;
+	expect_freed(started(&c), op_of(CHP_OPCODE_PUT, "a", "v"), 6, 3);
+}
+
+Test(zab, the_last_switch_is_kept_for_what_frees_them)
+{
+	struct chp_shard_config c = config_of(3);
+
+	c.credits = 2 * CHP_ZAB_SWITCHES_MAX;
+	c.log_entries = chp_pow2_up(8 * 3 * c.credits);
+	c.log_blocks = 6 * CHP_RECORD_BLOCKS_MAX * 3 * c.credits;
+	expect_freed(started(&c), rule_op(CHP_ZAB_ALL), CHP_ZAB_SWITCHES_MAX + 2, CHP_ZAB_SWITCHES_MAX - 1);
 }
 
 Test(zab, the_next_leader_takes_the_rule_from_its_log)
