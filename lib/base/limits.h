@@ -40,6 +40,12 @@
 #define CHP_LINK_WINDOW_MAX 64u
 /* Operations a peer may have begun here and not finished, per (peer, shard). 16 bits of op index. */
 #define CHP_CREDITS_MAX 4096u
+/*
+ * Room in a cache behind what is admitted, in what the whole cluster may have in flight. Once it may be taken for good:
+ * who admits does not know of what others have admitted. What is sent again after a view change needs it once more, and
+ * what peers are granted a third time (SAFETY 12).
+ */
+#define CHP_HEADROOMS 3u
 /* Client operations that wait or run in one shard. */
 #define CHP_OPS_MAX 65536u
 /* Log entries of one shard: 16 Mi entries of 128 bytes are 2 GiB. */

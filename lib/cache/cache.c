@@ -41,14 +41,10 @@ struct sizes {
 	uint64_t blocks;
 };
 
-/*
- * Twice the headroom. A coordinator admits on what it holds itself. Others may hold more by what is
- * in flight to it, and by the larger records that what is in flight from it will replace.
- */
 static struct sizes
 sizes_of(const struct chp_cache_config *config)
 {
-	uint64_t headroom = 2 * (uint64_t)config->headroom;
+	uint64_t headroom = CHP_HEADROOMS * (uint64_t)config->headroom;
 	struct sizes s = {
 		.slots = chp_max_u64(config->keys_max + headroom, CHP_INDEX_ENTRIES_MIN),
 		.blocks = config->value_blocks_max + headroom * CHP_RECORD_BLOCKS_MAX,

@@ -177,12 +177,12 @@ static void
 check_keys(const struct chp_json_place *root, const struct chp_cluster_config *c)
 {
 	struct chp_json_place place = chp_json_key(root, "keys_max");
-	uint32_t max = CHP_KEYS_MAX - 2 * c->n_members * c->credits;
+	uint32_t max = CHP_KEYS_MAX - CHP_HEADROOMS * c->n_members * c->credits;
 
 	if (c->keys_max > max)
 		chp_json_error(&place,
-			       "expected at most %u: 2 * %u members * %u credits need slots too",
-			       max, c->n_members, c->credits);
+			       "expected at most %u: %u * %u members * %u credits need slots too",
+			       max, CHP_HEADROOMS, c->n_members, c->credits);
 }
 
 /* Sessions never leave the cache: where it holds a part of the data, there must be room that others can have. */

@@ -214,7 +214,7 @@ memory_to_json(struct builder *b, const struct chp_node_config *n,
 	       const struct chp_cluster_config *c)
 {
 	/* What peers may have begun has slots and blocks behind the configured ones (SAFETY 12). */
-	uint64_t headroom = UINT64_C(2) * c->n_members * c->credits;
+	uint64_t headroom = (uint64_t)CHP_HEADROOMS * c->n_members * c->credits;
 	uint64_t slots = c->keys_max + headroom;
 	uint64_t blocks = c->value_blocks_max + headroom * CHP_RECORD_BLOCKS_MAX;
 	uint64_t cache = slots * (SLOT_BYTES + INDEX_BYTES_PER_KEY) + blocks * CHP_BLOCK_BYTES;

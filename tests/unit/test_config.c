@@ -217,7 +217,7 @@ Test(config, test_cluster_limits_are_inclusive)
 		{ "7168", "65530" },
 		{ "250", "8" },
 		{ "\"value_bytes_max\": 1024", "\"value_bytes_max\": 1" },
-		{ "\"keys_max\": 1000000", "\"keys_max\": 536869376" },
+		{ "\"keys_max\": 1000000", "\"keys_max\": 536868608" },
 		{ "262144", "536870912" },
 		{ "262144", "0" },
 		{ "\"session_window\": 64", "\"session_window\": 1" },
@@ -295,7 +295,7 @@ static const struct bad bad_cluster[] = {
 	  "|c.json:9: value_bytes_max: 1025: expected a whole number from 1 to 1024" },
 	{ "1000000", "0", "|c.json:10: keys_max: 0: expected a whole number from 1 to 536870912" },
 	{ "1000000", "536870912",
-	  "|c.json:10: keys_max: 536870912: expected at most 536869376: 2 * 3 members * 256 "
+	  "|c.json:10: keys_max: 536870912: expected at most 536868608: 3 * 3 members * 256 "
 	  "credits need slots too" },
 	{ "262144", "536870913",
 	  "|c.json:11: value_blocks_max: 536870913: expected a whole number from 0 to 536870912" },
@@ -1241,13 +1241,13 @@ Test(config, test_print_derived)
 		"\"shard0 -> tx0: ring of 2048\"",
 		"\"shard1 -> tx0: ring of 2048\"",
 		/* (1000000 + 1536) * 124 + (262144 + 1536 * 11) * 128 */
-		"\"cache_bytes_per_shard\": 159907584",
+		"\"cache_bytes_per_shard\": 161084160",
 		"\"log_bytes_per_shard\": 4657152",      /* (16384 + 20000) * 128 */
 		"\"sessions_bytes_per_shard\": 2162688", /* 1024 * (64 + 32 * 64) */
 		"\"bytes_per_mbuf\": 2432",              /* 2048 + 128 + 256 */
 		"\"pools_bytes\": 42331392",             /* 17406 of them */
-		"\"total_bytes\": 375786240",
-		"\"total\": \"358.3 MiB\"",
+		"\"total_bytes\": 378139392",
+		"\"total\": \"360.6 MiB\"",
 	};
 	char *text, hash[48];
 
