@@ -86,17 +86,6 @@ sim_host_arrives(struct sim_world *w, uint32_t n, struct sim_packet *p)
 
 /* ------------------------------------------------------------------ the store */
 
-struct chp_store_record
-sim_host_record(const struct sim_table *t)
-{
-	return (struct chp_store_record){ .life = t->life,
-					  .batch = t->batch,
-					  .newest = t->newest,
-					  .epoch = t->epoch,
-					  .items = t->n,
-					  .tombstones = sim_table_tombstones(t) };
-}
-
 static bool
 is_ordered(uint8_t type)
 {
@@ -260,7 +249,7 @@ step_write(struct sim_world *w, uint32_t n, struct sim_job *job)
 	for (uint32_t i = 0; i < job->n_items; i++)
 		trace_item(w, n, "writes", job->item[i].key, job->item[i].key_len, job->item[i].version);
 	if (job->request != NULL) {
-		job->request->record = sim_host_record(&h->store.durable);
+		job->request->record = sim_table_summary(&h->store.durable);
 		h->life = h->store.visible.life;
 		h->batch = h->store.visible.batch;
 	}
@@ -391,7 +380,7 @@ take_news(struct sim_host *h, struct chp_dsi_events *in, struct chp_store_record
 		return;
 	/* The store was opened: nobody has asked it for anything yet. */
 	h->is_open = true;
-	*record = sim_host_record(&h->store.visible);
+	*record = sim_table_summary(&h->store.visible);
 	in->record = record;
 	h->life = record->life;
 	h->batch = record->batch;

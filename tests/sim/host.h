@@ -36,7 +36,4 @@ struct sim_host {
 	uint64_t resume_ns;              /* when the interface asked to be called again */
 };
 
-/** What a table has, as the record of a shard. */
-struct chp_store_record sim_host_record(const struct sim_table *t);
-
 #endif /* CHP_TESTS_SIM_HOST_H */

@@ -45,7 +45,7 @@ serve(struct scene_host *h, struct chp_store_request *r)
 	default:
 		sim_table_scan(t, r->scan);
 	}
-	r->record = sim_host_record(t);
+	r->record = sim_table_summary(t);
 }
 
 /* ------------------------------------------------------------------ the process */
@@ -96,7 +96,7 @@ void
 scene_host_run(struct scene_host *h, uint64_t now_ns, const struct chp_dsi_packet *packet, uint32_t n,
 	       struct chp_dsi_effects *fx)
 {
-	const struct chp_store_record record = sim_host_record(&h->store.durable);
+	const struct chp_store_record record = sim_table_summary(&h->store.durable);
 	const struct chp_store_info info = { .flags = CHP_STORE_SCANS, .name = "a store of a scenario" };
 	struct chp_dsi_events in = { .packet = packet, .n_packets = n };
 

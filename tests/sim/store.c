@@ -123,3 +123,14 @@ sim_table_tombstones(const struct sim_table *t)
 		n += (t->item[i].flags & CHP_HOST_TOMBSTONE) != 0;
 	return n;
 }
+
+struct chp_store_record
+sim_table_summary(const struct sim_table *t)
+{
+	return (struct chp_store_record){ .life = t->life,
+					  .batch = t->batch,
+					  .newest = t->newest,
+					  .epoch = t->epoch,
+					  .items = t->n,
+					  .tombstones = sim_table_tombstones(t) };
+}

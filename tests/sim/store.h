@@ -64,4 +64,7 @@ void sim_table_scan(const struct sim_table *t, struct chp_store_scan *scan);
 /** Keys held; of those, deleted ones. */
 uint32_t sim_table_tombstones(const struct sim_table *t);
 
+/** What is told of a store when it is opened, and behind each batch. */
+struct chp_store_record sim_table_summary(const struct sim_table *t);
+
 #endif /* CHP_TESTS_SIM_STORE_H */

@@ -90,17 +90,6 @@ store_apply(struct sim_table *t, const struct chp_store_request *r)
 	}
 }
 
-static inline struct chp_store_record
-store_record(const struct sim_table *t)
-{
-	return (struct chp_store_record){ .life = t->life,
-					  .batch = t->batch,
-					  .newest = t->newest,
-					  .epoch = t->epoch,
-					  .items = t->n,
-					  .tombstones = sim_table_tombstones(t) };
-}
-
 /* The first of those in order is applied, and may be read, before it is durable. */
 static inline void
 store_begin_first(struct store *s)
@@ -150,7 +139,7 @@ store_complete(struct store *s, uint32_t i, bool is_visible)
 		if (!s->has_begun_first)
 			return false;
 		store_apply(&s->kept.durable, r);
-		r->record = store_record(&s->kept.durable);
+		r->record = sim_table_summary(&s->kept.durable);
 		s->has_begun_first = false;
 	} else {
 		store_read(s, r, is_visible);
@@ -210,7 +199,7 @@ store_run(struct store *s, uint64_t now_ns)
 	if (s->is_news)
 		in.info = &s->info;
 	if (!s->is_open) {
-		record = store_record(&s->kept.visible);
+		record = sim_table_summary(&s->kept.visible);
 		in.record = &record;
 	}
 	s->is_open = true;
